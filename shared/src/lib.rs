@@ -1,0 +1,31 @@
+//! What the parts of the series have in common: files in, text and numbers out.
+//!
+//! A part writes out what its video teaches and imports everything else from here. In the order in
+//! which a run meets them:
+//!
+//! - [`cli`]: the flags that every part has
+//! - [`hub`]: a model's name → its files
+//! - [`gguf`]: the header of a GGUF file
+//! - [`config`]: what the checkpoint says about its architecture
+//! - [`checkpoint`]: what can be known before any weight is loaded
+//! - [`weights`]: the tensors, each taken exactly once
+//! - [`tokenizer`]: text → ids, ids → text
+//! - [`layers`]: Linear, Embedding, RmsNorm, Rope, swiglu
+//! - [`sampling`]: logits → the next id
+//! - [`metrics`]: instants → the numbers of the report
+//! - [`machine`]: what ran it
+//! - [`report`]: cards, tables, bars, JSON: the only module that prints
+pub mod checkpoint;
+pub mod cli;
+pub mod config;
+pub mod gguf;
+pub mod hub;
+pub mod layers;
+pub mod machine;
+pub mod metrics;
+pub mod report;
+pub mod sampling;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tokenizer;
+pub mod weights;

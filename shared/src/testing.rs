@@ -1,0 +1,4 @@
+//! Helpers for tests of the workspace: real servers on loopback, checkpoints with a defect.
+
+pub mod checkpoints;
+pub mod hub_server;
