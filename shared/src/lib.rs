@@ -12,6 +12,7 @@
 //! - [`tokenizer`]: text → ids, ids → text
 //! - [`layers`]: Linear, Embedding, RmsNorm, Rope, swiglu
 //! - [`sampling`]: logits → the next id
+//! - [`session`]: all of the above up to the checked ids of a prompt
 //! - [`metrics`]: instants → the numbers of the report
 //! - [`machine`]: what ran it
 //! - [`report`]: cards, tables, bars, JSON: the only module that prints
@@ -25,6 +26,7 @@ pub mod machine;
 pub mod metrics;
 pub mod report;
 pub mod sampling;
+pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tokenizer;
