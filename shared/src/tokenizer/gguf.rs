@@ -1,0 +1,306 @@
+//! The tokenizer inside a GGUF file.
+//!
+//! GGUF has no `tokenizer.json`, only its raw material: tokens, merges or scores, kinds of token, and
+//! the *name* of a pre-tokenizer. The rules behind each name are written down here, for the model
+//! families of this series. An unknown name is an error: with the wrong rules the ids look plausible
+//! and the answers get quietly worse.
+
+use std::collections::HashMap;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Deserialize;
+use tokenizers::decoders::{
+    byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip,
+};
+use tokenizers::models::bpe::{BPE, BpeBuilder, Merges, Vocab};
+use tokenizers::normalizers::{self, NFC, Prepend, Replace};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::digits::Digits;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::processors::PostProcessorWrapper;
+use tokenizers::{AddedToken, SplitDelimiterBehavior};
+
+/// What a GGUF file says of its tokenizer: its `tokenizer.ggml.*` keys.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct GgufVocabulary {
+    /// `model`: "gpt2" (byte-level BPE) or "llama" (SentencePiece BPE).
+    pub model: String,
+    /// `pre`: the name of the pre-tokenizer of a "gpt2" vocabulary.
+    pub pre: Option<String>,
+    /// `tokens`: the text of each id.
+    pub tokens: Vec<String>,
+    /// `token_type`: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte.
+    pub token_type: Vec<u64>,
+    /// `merges`: pairs in order of preference, "left right" ("gpt2").
+    pub merges: Vec<String>,
+    /// `scores`: the higher, the earlier a piece is made ("llama").
+    pub scores: Vec<f32>,
+    /// `bos_token_id`
+    pub bos_token_id: Option<u32>,
+    /// `eos_token_id`
+    pub eos_token_id: Option<u32>,
+    /// `unknown_token_id`
+    pub unknown_token_id: Option<u32>,
+    /// `padding_token_id`
+    pub padding_token_id: Option<u32>,
+    /// `add_bos_token`; where absent, the model and the pre-tokenizer decide.
+    pub add_bos_token: Option<bool>,
+    /// `add_space_prefix`: is a space put before the text ("llama")? Default true.
+    pub add_space_prefix: Option<bool>,
+    /// `tokenizer.chat_template`
+    pub chat_template: Option<String>,
+}
+
+const UNKNOWN: u64 = 2;
+const CONTROL: u64 = 3;
+const USER_DEFINED: u64 = 4;
+const BYTE: u64 = 6;
+
+impl GgufVocabulary {
+    /// The token with this id.
+    pub(crate) fn token(&self, id: Option<u32>) -> Option<&str> {
+        self.tokens.get(id? as usize).map(String::as_str)
+    }
+
+    /// Builds the tokenizer.
+    ///
+    /// # Errors
+    /// For a tokenizer model or pre-tokenizer that is not known, and for tables that do not fit
+    /// together.
+    pub(crate) fn build(&self) -> Result<tokenizers::Tokenizer> {
+        self.check_tables()?;
+        let mut tokenizer = match self.model.as_str() {
+            "gpt2" => self.byte_level()?,
+            "llama" => self.sentencepiece()?,
+            other => bail!(
+                "its tokenizer.ggml.model {other:?} is not supported (supported: gpt2, llama)"
+            ),
+        };
+        let added = |kind, special| {
+            let tokens = self.of_type(kind).map(|(_, token)| token.to_owned());
+            tokens.map(move |token| AddedToken::from(token, special).normalized(false))
+        };
+        tokenizer
+            .add_tokens(added(USER_DEFINED, false))
+            .map_err(|error| anyhow!(error))?;
+        tokenizer
+            .add_special_tokens(added(CONTROL, true))
+            .map_err(|error| anyhow!(error))?;
+        tokenizer.with_post_processor(self.bos_processor()?);
+        Ok(tokenizer)
+    }
+
+    fn check_tables(&self) -> Result<()> {
+        let count = self.tokens.len();
+        ensure!(count > 0, "it has no tokenizer.ggml.tokens");
+        for (name, length) in [
+            ("token_type", self.token_type.len()),
+            ("scores", self.scores.len()),
+        ] {
+            let fits = length == 0 || length == count;
+            ensure!(
+                fits,
+                "it has {count} tokens but {length} entries in tokenizer.ggml.{name}"
+            );
+        }
+        let ids = [self.bos_token_id, self.eos_token_id, self.unknown_token_id];
+        for id in ids.into_iter().chain([self.padding_token_id]).flatten() {
+            ensure!(
+                (id as usize) < count,
+                "its special token {id} is beyond its {count} tokens"
+            );
+        }
+        Ok(())
+    }
+
+    /// Tokens of one kind, with their ids.
+    fn of_type(&self, kind: u64) -> impl Iterator<Item = (usize, &str)> {
+        let kinds = self.token_type.iter().enumerate();
+        kinds
+            .filter(move |(_, k)| **k == kind)
+            .map(|(id, _)| (id, self.tokens[id].as_str()))
+    }
+
+    fn vocabulary(&self) -> Vocab {
+        (0..)
+            .zip(&self.tokens)
+            .map(|(id, token)| (token.clone(), id))
+            .collect()
+    }
+
+    fn byte_level(&self) -> Result<tokenizers::Tokenizer> {
+        let rules = PreTokenizer::named(self.pre.as_deref())?;
+        let merges = self
+            .merges
+            .iter()
+            .map(|merge| split_merge(merge))
+            .collect::<Result<_>>()?;
+        let bpe = BPE::builder().ignore_merges(rules == PreTokenizer::Llama3);
+        let mut tokenizer = self.with_model(bpe, merges)?;
+        if rules == PreTokenizer::Qwen2 {
+            tokenizer
+                .with_normalizer(Some(NFC))
+                .map_err(|error| anyhow!(error))?;
+        }
+        tokenizer.with_pre_tokenizer(Some(rules.build()?));
+        tokenizer.with_decoder(Some(ByteLevel::default()));
+        Ok(tokenizer)
+    }
+
+    /// SentencePiece: the text is one word, with `▁` for each space.
+    ///
+    /// The space before the text is put there by a normalizer, so a text that begins with a space
+    /// gets a second one, as SentencePiece and llama.cpp do it.
+    fn sentencepiece(&self) -> Result<tokenizers::Tokenizer> {
+        ensure!(!self.scores.is_empty(), "it has no tokenizer.ggml.scores");
+        let mut bpe = BPE::builder().byte_fallback(true).fuse_unk(true);
+        if let Some(unknown) = self.token(self.unknown_token_id) {
+            bpe = bpe.unk_token(unknown.to_owned());
+        }
+        let mut tokenizer = self.with_model(bpe, self.merges_from_scores())?;
+        let prefix = self.add_space_prefix.unwrap_or(true);
+        let mut steps: Vec<normalizers::NormalizerWrapper> = Vec::new();
+        if prefix {
+            steps.push(Prepend::new("▁".to_owned()).into());
+        }
+        steps.push(
+            Replace::new(" ", "▁")
+                .map_err(|error| anyhow!(error))?
+                .into(),
+        );
+        let steps = normalizers::Sequence::new(steps);
+        tokenizer
+            .with_normalizer(Some(steps))
+            .map_err(|error| anyhow!(error))?;
+        tokenizer.with_decoder(Some(Decoders::new(vec![
+            Replace::new("▁", " ")
+                .map_err(|error| anyhow!(error))?
+                .into(),
+            ByteFallback::new().into(),
+            Fuse::new().into(),
+            Strip::new(' ', usize::from(prefix), 0).into(),
+        ])));
+        Ok(tokenizer)
+    }
+
+    fn with_model(&self, bpe: BpeBuilder, merges: Merges) -> Result<tokenizers::Tokenizer> {
+        let bpe = bpe.vocab_and_merges(self.vocabulary(), merges).build();
+        let bpe = bpe.map_err(|error| anyhow!("its tokens and merges do not fit: {error}"))?;
+        Ok(tokenizers::Tokenizer::new(bpe))
+    }
+
+    /// SentencePiece keeps no merges: it joins the neighbours whose joint piece has the best score.
+    /// So each way to cut a piece into two pieces is a merge, ranked by the score of the whole.
+    fn merges_from_scores(&self) -> Merges {
+        let ids: HashMap<&str, usize> = self
+            .tokens
+            .iter()
+            .enumerate()
+            .map(|(id, token)| (token.as_str(), id))
+            .collect();
+        let kind = |id: usize| self.token_type.get(id).copied().unwrap_or(1);
+        let mut merges = Vec::new();
+        for (id, token) in self.tokens.iter().enumerate() {
+            if [UNKNOWN, CONTROL, BYTE].contains(&kind(id)) {
+                continue;
+            }
+            for (cut, _) in token.char_indices().skip(1) {
+                let (left, right) = token.split_at(cut);
+                if let (Some(l), Some(r)) = (ids.get(left), ids.get(right)) {
+                    merges.push((
+                        self.scores[id],
+                        (*l, *r),
+                        (left.to_owned(), right.to_owned()),
+                    ));
+                }
+            }
+        }
+        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        merges.into_iter().map(|(_, _, pair)| pair).collect()
+    }
+
+    /// Puts BOS before a raw text, where the file asks for it.
+    fn bos_processor(&self) -> Result<Option<PostProcessorWrapper>> {
+        let llama3 = PreTokenizer::named(self.pre.as_deref()).ok() == Some(PreTokenizer::Llama3);
+        let wanted = self
+            .add_bos_token
+            .unwrap_or(self.model == "llama" || llama3);
+        let (true, Some(id), Some(bos)) =
+            (wanted, self.bos_token_id, self.token(self.bos_token_id))
+        else {
+            return Ok(None);
+        };
+        let text = |sequence| serde_json::json!({"Sequence": {"id": sequence, "type_id": 0}});
+        let mark = serde_json::json!({"SpecialToken": {"id": bos, "type_id": 0}});
+        let processor = serde_json::json!({
+            "type": "TemplateProcessing",
+            "single": [mark, text("A")],
+            "pair": [mark, text("A"), text("B")],
+            "special_tokens": {bos: {"id": bos, "ids": [id], "tokens": [bos]}},
+        });
+        serde_json::from_value(processor)
+            .map(Some)
+            .context("building the BOS rule")
+    }
+}
+
+fn split_merge(merge: &str) -> Result<(String, String)> {
+    let pair = merge
+        .split_once(' ')
+        .filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
+    let (left, right) = pair.with_context(|| format!("its merge {merge:?} is not a pair"))?;
+    Ok((left.to_owned(), right.to_owned()))
+}
+
+/// How a byte-level vocabulary cuts a text into words before it merges bytes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum PreTokenizer {
+    /// Words with their leading space; the first and still the base of the others.
+    Gpt2,
+    /// As GPT-2, with each digit on its own.
+    SmolLm,
+    /// Digits in groups of up to three, line ends kept together. A word that is a token is taken as
+    /// it is, even if no sequence of merges leads to it.
+    Llama3,
+    /// As Llama 3, with each digit on its own, after Unicode normalization (NFC).
+    Qwen2,
+}
+
+/// Llama 3's word pattern, as it stands in its published tokenizer.json.
+const LLAMA3_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Qwen 2's word pattern, as it stands in its published tokenizer.json.
+const QWEN2_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+impl PreTokenizer {
+    fn named(pre: Option<&str>) -> Result<Self> {
+        Ok(match pre {
+            // Files older than the key, and files whose maker did not know better.
+            None | Some("default" | "gpt-2" | "gpt2") => Self::Gpt2,
+            Some("smollm") => Self::SmolLm,
+            Some("llama-bpe" | "llama3" | "llama-v3") => Self::Llama3,
+            Some("qwen2" | "deepseek-r1-qwen") => Self::Qwen2,
+            Some(other) => bail!(
+                "its pre-tokenizer {other:?} is not supported (supported: default, gpt-2, smollm, \
+                 llama-bpe, qwen2); use the model's safetensors files, which have a tokenizer.json"
+            ),
+        })
+    }
+
+    fn build(self) -> Result<PreTokenizers> {
+        let bytes = ByteLevel::default().add_prefix_space(false);
+        let words = |pattern: &str| {
+            let pattern = SplitPattern::Regex(pattern.to_owned());
+            Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
+                .map_err(|error| anyhow!("compiling a word pattern: {error}"))
+        };
+        Ok(PreTokenizers::new(match self {
+            Self::Gpt2 => vec![bytes.into()],
+            Self::SmolLm => vec![Digits::new(true).into(), bytes.into()],
+            Self::Llama3 => vec![words(LLAMA3_WORDS)?.into(), bytes.use_regex(false).into()],
+            Self::Qwen2 => vec![words(QWEN2_WORDS)?.into(), bytes.use_regex(false).into()],
+        }))
+    }
+}

@@ -1,0 +1,392 @@
+//! Text → ids, ids → text.
+//!
+//! A model's tokenizer is a file of its own, `tokenizer.json`, which the `tokenizers` crate runs. This
+//! module does what lies around it: which template a chat prompt goes through ([`template`](self)),
+//! who puts the one BOS token, which ids end the answer, and text that streams in whole characters.
+//!
+//! **Exactly one BOS.** A chat template writes BOS itself (or its model wants none), so the rendered
+//! text is encoded without adding anything. Raw text is encoded with whatever the tokenizer adds,
+//! unless it begins with the text of BOS already. `transformers` and mlx-lm do the same.
+
+mod gguf;
+mod stream;
+mod template;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use serde::Serialize;
+use serde_json::Value;
+use time::OffsetDateTime;
+
+pub use gguf::GgufVocabulary;
+pub use stream::Detokenizer;
+
+use stream::Spelling;
+use template::{ChatTemplate, template_of};
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// "system", "user" or "assistant".
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+impl Message {
+    /// What the user says.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self {
+            role: "user".to_owned(),
+            content: content.into(),
+        }
+    }
+}
+
+/// The files of a checkpoint that speak of tokens, as text, and what its config says of them.
+#[derive(Debug, Clone, Default)]
+pub struct TokenizerFiles {
+    /// The checkpoint's name, for error messages.
+    pub name: String,
+    /// `tokenizer.json`
+    pub tokenizer: Option<String>,
+    /// `tokenizer_config.json`
+    pub tokenizer_config: Option<String>,
+    /// `special_tokens_map.json`
+    pub special_tokens_map: Option<String>,
+    /// `chat_template.jinja`
+    pub chat_template_jinja: Option<String>,
+    /// `chat_template.json`
+    pub chat_template_json: Option<String>,
+    /// End-of-text ids of `config.json` and `generation_config.json`.
+    pub eos_token_ids: Vec<u32>,
+    /// Rows of the embedding. May be more than the tokenizer has tokens: models pad.
+    pub vocab_size: usize,
+}
+
+/// Tokens that end a turn. Only one that the model's chat template writes, and that is a special
+/// token of its vocabulary, stops the answer: base configs often name only the end of the *document*,
+/// and the answer would run on into a conversation that the model makes up.
+const END_OF_TURN: [&str; 6] = [
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|end_of_turn|>",
+    "<end_of_turn>",
+];
+
+/// A checkpoint's tokenizer, chat template and stop ids.
+#[derive(Debug)]
+pub struct Tokenizer {
+    name: String,
+    inner: tokenizers::Tokenizer,
+    spelling: Spelling,
+    template: Option<ChatTemplate>,
+    bos: Option<String>,
+    stop_ids: BTreeSet<u32>,
+    /// Rows of the embedding: no id at or beyond it may reach the model.
+    rows: usize,
+}
+
+/// What either kind of checkpoint gives.
+struct Parts {
+    name: String,
+    inner: tokenizers::Tokenizer,
+    template: Option<String>,
+    /// `bos_token`, `eos_token`, `unk_token`, `pad_token`: those there are.
+    special_tokens: BTreeMap<String, String>,
+    eos_token_ids: Vec<u32>,
+    rows: usize,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of a checkpoint in Hugging Face layout.
+    ///
+    /// # Errors
+    /// If there is no `tokenizer.json`, or a file that is there cannot be read.
+    pub fn from_files(files: &TokenizerFiles) -> Result<Self> {
+        let name = &files.name;
+        let text = files
+            .tokenizer
+            .as_deref()
+            .with_context(|| no_tokenizer(name))?;
+        let config = parse(
+            name,
+            "tokenizer_config.json",
+            files.tokenizer_config.as_deref(),
+        )?;
+        let map = parse(
+            name,
+            "special_tokens_map.json",
+            files.special_tokens_map.as_deref(),
+        )?;
+        Self::from_parts(Parts {
+            name: name.clone(),
+            inner: text.parse().map_err(|error| {
+                anyhow!("reading tokenizer.json of {name}: {error}; fetch the file again")
+            })?,
+            template: chat_template(files, &config)?,
+            special_tokens: special_tokens(&config, &map),
+            eos_token_ids: files.eos_token_ids.clone(),
+            rows: files.vocab_size,
+        })
+    }
+
+    /// Builds the tokenizer from the metadata of a GGUF file.
+    ///
+    /// # Errors
+    /// For a tokenizer model or pre-tokenizer that is not supported, and for broken tables.
+    pub fn from_gguf(name: &str, vocabulary: &GgufVocabulary, vocab_size: usize) -> Result<Self> {
+        let inner = vocabulary
+            .build()
+            .map_err(|error| anyhow!("building the tokenizer of {name}: {error:#}"))?;
+        let special = [
+            ("bos_token", vocabulary.bos_token_id),
+            ("eos_token", vocabulary.eos_token_id),
+            ("unk_token", vocabulary.unknown_token_id),
+            ("pad_token", vocabulary.padding_token_id),
+        ];
+        let special = special
+            .into_iter()
+            .filter_map(|(key, id)| Some((key.to_owned(), vocabulary.token(id)?.to_owned())));
+        Self::from_parts(Parts {
+            name: name.to_owned(),
+            inner,
+            template: vocabulary.chat_template.clone(),
+            special_tokens: special.collect(),
+            eos_token_ids: vocabulary.eos_token_id.into_iter().collect(),
+            rows: vocab_size,
+        })
+    }
+
+    fn from_parts(parts: Parts) -> Result<Self> {
+        let Parts {
+            name,
+            mut inner,
+            template,
+            special_tokens,
+            eos_token_ids,
+            rows,
+        } = parts;
+        // Settings of training: they would cut or pad the prompt.
+        inner.with_padding(None);
+        inner
+            .with_truncation(None)
+            .map_err(|error| anyhow!(error))?;
+        let decoder = serde_json::to_value(inner.get_decoder())?;
+        let spelling = Spelling::from_decoder(&decoder)
+            .map_err(|error| anyhow!("reading the tokenizer of {name}: {error}"))?;
+        let template = template.map(|source| ChatTemplate::new(&source, special_tokens.clone()));
+        let mut tokenizer = Self {
+            bos: special_tokens.get("bos_token").cloned(),
+            stop_ids: eos_token_ids.into_iter().collect(),
+            name,
+            inner,
+            spelling,
+            template,
+            rows,
+        };
+        tokenizer.add_stop_tokens(special_tokens.get("eos_token").map(String::as_str));
+        Ok(tokenizer)
+    }
+
+    /// Adds the tokenizer's end of text and the template's end of turn to what the config says.
+    fn add_stop_tokens(&mut self, eos: Option<&str>) {
+        let template = self.template.as_ref();
+        let end_of_turn = END_OF_TURN
+            .into_iter()
+            .filter(|token| template.is_some_and(|template| template.mentions(token)))
+            .filter(|token| self.is_special(token));
+        let ids: Vec<u32> = end_of_turn
+            .chain(eos)
+            .filter_map(|token| self.inner.token_to_id(token))
+            .collect();
+        self.stop_ids.extend(ids);
+    }
+
+    /// Raw text: no template, special tokens as the tokenizer adds them.
+    ///
+    /// # Errors
+    /// For an id that the model has no embedding for.
+    pub fn encode_raw(&self, text: &str) -> Result<Vec<u32>> {
+        let begun = self.bos.as_deref().is_some_and(|bos| text.starts_with(bos));
+        self.encode(text, !begun)
+    }
+
+    /// A conversation, through the chat template, up to where the model's answer begins.
+    ///
+    /// # Errors
+    /// As [`render_chat`](Self::render_chat); for an id that the model has no embedding for.
+    pub fn encode_chat(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        self.encode(&self.render_chat(messages)?, false)
+    }
+
+    /// A prompt from the command line: one user turn, or raw text if `raw` is set or the checkpoint
+    /// has no chat template (a base model).
+    ///
+    /// # Errors
+    /// If the prompt is empty, and as the functions above.
+    pub fn encode_prompt(&self, prompt: &str, raw: bool) -> Result<Vec<u32>> {
+        ensure!(
+            !prompt.is_empty(),
+            "the prompt is empty; give it with --prompt \"…\""
+        );
+        let ids = if raw || !self.has_chat_template() {
+            self.encode_raw(prompt)?
+        } else {
+            self.encode_chat(&[Message::user(prompt)])?
+        };
+        ensure!(
+            !ids.is_empty(),
+            "the prompt {prompt:?} gives no tokens with {}",
+            self.name
+        );
+        Ok(ids)
+    }
+
+    fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, add_special)
+            .map_err(|error| anyhow!("encoding the prompt with {}: {error}", self.name))?;
+        let ids = encoding.get_ids().to_vec();
+        // MLX checks no bounds: an id without a row would silently read other memory.
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.rows) {
+            let token = self.inner.id_to_token(*id).unwrap_or_default();
+            bail!(
+                "the prompt has token {token:?} with id {id}, but {} has only {} embedding rows; \
+                 its tokenizer belongs to another model",
+                self.name,
+                self.rows
+            );
+        }
+        Ok(ids)
+    }
+
+    /// Does the checkpoint have a chat template?
+    pub fn has_chat_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// The text that the chat template makes of a conversation.
+    ///
+    /// # Errors
+    /// If there is no template, and if it refuses the conversation or fails.
+    pub fn render_chat(&self, messages: &[Message]) -> Result<String> {
+        let template = self.template.as_ref();
+        let template =
+            template.with_context(|| format!("{} has no chat template; use --raw", self.name))?;
+        template
+            .render(messages)
+            .map_err(|error| anyhow!("writing the prompt for {}: {error}", self.name))
+    }
+
+    /// Fixes the time that templates see through `strftime_now`.
+    pub fn freeze_clock(&mut self, at: OffsetDateTime) {
+        if let Some(template) = &mut self.template {
+            template.freeze_clock(at);
+        }
+    }
+
+    /// The ids that end an answer: what config, generation config and tokenizer call the end of
+    /// text, and the end of turn that the chat template writes.
+    pub fn stop_ids(&self) -> &BTreeSet<u32> {
+        &self.stop_ids
+    }
+
+    /// The text of some ids.
+    ///
+    /// # Errors
+    /// For an id that neither the tokenizer nor the model has.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        let mut stream = Detokenizer::new(self, skip_special);
+        let mut text = String::new();
+        for id in ids {
+            text.extend(stream.push(*id)?);
+        }
+        text.extend(stream.finish()?);
+        Ok(text)
+    }
+
+    /// Text for ids that come one by one. Special tokens are left out.
+    pub fn stream(&self) -> Detokenizer<'_> {
+        Detokenizer::new(self, true)
+    }
+
+    /// How many tokens the tokenizer has, special ones included. The model may have more rows.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    fn spelling(&self) -> &Spelling {
+        &self.spelling
+    }
+
+    fn is_special(&self, token: &str) -> bool {
+        self.inner.get_added_vocabulary().is_special_token(token)
+    }
+
+    /// The token with this id; none for a row that only pads the embedding (a model can pick it, and
+    /// that is no reason to stop).
+    fn token(&self, id: u32) -> Result<Option<String>> {
+        let token = self.inner.id_to_token(id);
+        if token.is_none() && id as usize >= self.rows {
+            bail!(
+                "token id {id} is beyond the vocabulary of {} ({} ids)",
+                self.name,
+                self.rows
+            );
+        }
+        Ok(token)
+    }
+}
+
+fn no_tokenizer(name: &str) -> String {
+    format!(
+        "{name} has no tokenizer.json; a SentencePiece tokenizer.model alone is not supported: \
+         convert it once with Python, transformers.AutoTokenizer.from_pretrained(DIR)\
+         .save_pretrained(DIR)"
+    )
+}
+
+fn parse(name: &str, file: &str, text: Option<&str>) -> Result<Value> {
+    let Some(text) = text else {
+        return Ok(Value::Null);
+    };
+    serde_json::from_str(text)
+        .map_err(|error| anyhow!("reading {file} of {name}: {error}; fetch the file again"))
+}
+
+/// `chat_template.jinja`, else `chat_template.json`, else `tokenizer_config.json`.
+fn chat_template(files: &TokenizerFiles, config: &Value) -> Result<Option<String>> {
+    if let Some(source) = &files.chat_template_jinja {
+        return Ok(Some(source.clone()));
+    }
+    let file = "chat_template.json";
+    let json = parse(&files.name, file, files.chat_template_json.as_deref())?;
+    for (file, json) in [(file, &json), ("tokenizer_config.json", config)] {
+        let template = template_of(&json["chat_template"])
+            .map_err(|error| anyhow!("reading {file} of {}: {error}", files.name))?;
+        if template.is_some() {
+            return Ok(template);
+        }
+    }
+    Ok(None)
+}
+
+/// `bos_token` and its like: a text, or an object with the text as `content`.
+fn special_tokens(config: &Value, map: &Value) -> BTreeMap<String, String> {
+    let text = |json: &Value| {
+        let text = json.as_str().or_else(|| json["content"].as_str());
+        text.map(str::to_owned)
+    };
+    ["bos_token", "eos_token", "unk_token", "pad_token"]
+        .into_iter()
+        .filter_map(|key| {
+            let token = text(&config[key]).or_else(|| text(&map[key]))?;
+            Some((key.to_owned(), token))
+        })
+        .collect()
+}

@@ -1,0 +1,285 @@
+//! Chat templates: a conversation → the text that the model was trained on.
+//!
+//! Templates come with the checkpoint and are written for Python's Jinja2 as `transformers` sets it
+//! up. This sets up minijinja the same way: block trimming, Python's string methods, `tojson` as
+//! `json.dumps` writes, `raise_exception`, `strftime_now`, loop controls.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use anyhow::{Result, anyhow, bail};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::{Environment, Error, ErrorKind};
+use serde::Serialize;
+use serde_json::Value as Json;
+use time::OffsetDateTime;
+use time::format_description::parse_strftime_owned;
+
+use super::Message;
+
+/// What a template may spend: about one unit an instruction or 64 bytes of text, so 256 MB at most.
+///
+/// A template is a program that somebody else wrote; without a limit a downloaded checkpoint could
+/// keep us busy for ever.
+const FUEL: u64 = 4_000_000;
+
+/// A template with the values it may refer to.
+#[derive(Debug, Clone)]
+pub(crate) struct ChatTemplate {
+    source: String,
+    /// `bos_token`, `eos_token`, …: those that the tokenizer has.
+    special_tokens: BTreeMap<String, String>,
+    /// None: the time of day. A fixed one keeps tests (and prefix caches) stable.
+    clock: Option<OffsetDateTime>,
+}
+
+/// What a template sees, by the names that `transformers` gives.
+#[derive(Serialize)]
+struct Context<'a> {
+    messages: &'a [Message],
+    add_generation_prompt: bool,
+    // Defined and none, as transformers passes them: templates test `tools is not none`.
+    tools: (),
+    documents: (),
+    #[serde(flatten)]
+    special_tokens: &'a BTreeMap<String, String>,
+}
+
+impl ChatTemplate {
+    pub(crate) fn new(source: &str, special_tokens: BTreeMap<String, String>) -> Self {
+        Self {
+            source: without_generation_tags(source),
+            special_tokens,
+            clock: None,
+        }
+    }
+
+    pub(crate) fn freeze_clock(&mut self, at: OffsetDateTime) {
+        self.clock = Some(at);
+    }
+
+    /// Does the template's text mention this token?
+    pub(crate) fn mentions(&self, token: &str) -> bool {
+        self.source.contains(token)
+    }
+
+    /// The conversation as text, up to where the model's answer begins.
+    pub(crate) fn render(&self, messages: &[Message]) -> Result<String> {
+        let context = Context {
+            messages,
+            add_generation_prompt: true,
+            tools: (),
+            documents: (),
+            special_tokens: &self.special_tokens,
+        };
+        let environment = environment(self.clock).map_err(explain)?;
+        let template = environment
+            .template_from_str(&self.source)
+            .map_err(explain)?;
+        template
+            .render(Value::from(Serde(context)))
+            .map_err(explain)
+    }
+}
+
+/// Jinja as `transformers` configures it.
+fn environment(clock: Option<OffsetDateTime>) -> Result<Environment<'static>, Error> {
+    let mut environment = Environment::new();
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build()?,
+    );
+    environment.set_fuel(Some(FUEL));
+    environment.set_debug(false);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("tojson", to_json);
+    environment.add_function(
+        "raise_exception",
+        |message: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, "raised").with_source(Raised(message)))
+        },
+    );
+    environment.add_function("strftime_now", move |format: String| {
+        strftime(clock, &format)
+    });
+    Ok(environment)
+}
+
+/// What the template said with `raise_exception`: its author's message to the user.
+#[derive(Debug)]
+struct Raised(String);
+
+impl fmt::Display for Raised {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Raised {}
+
+/// One line: what the template said, or where it failed.
+fn explain(error: Error) -> anyhow::Error {
+    let raised = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source())
+        .find_map(|e| e.downcast_ref::<Raised>());
+    let what = match raised {
+        Some(message) => format!("the chat template refuses this conversation: {message}"),
+        None => {
+            let line = error
+                .line()
+                .map(|line| format!(" in line {line}"))
+                .unwrap_or_default();
+            let detail = error
+                .detail()
+                .map(|detail| format!(": {detail}"))
+                .unwrap_or_default();
+            format!("the chat template fails{line}: {}{detail}", error.kind())
+        }
+    };
+    let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
+    anyhow!("{what} (--raw does without the template)")
+}
+
+/// `strftime_now("%d %b %Y")`: today, for templates that tell the model the date.
+fn strftime(clock: Option<OffsetDateTime>, format: &str) -> Result<String, Error> {
+    // The local time zone can be unknown (containers); a date in UTC is better than none.
+    let now = clock
+        .or_else(|| OffsetDateTime::now_local().ok())
+        .unwrap_or_else(OffsetDateTime::now_utc);
+    let refused = |error: String| {
+        let text = format!("strftime_now({format:?}): {error}");
+        Error::new(ErrorKind::InvalidOperation, text)
+    };
+    let description = parse_strftime_owned(format).map_err(|e| refused(e.to_string()))?;
+    now.format(&description).map_err(|e| refused(e.to_string()))
+}
+
+/// `tojson` as Python's `json.dumps(ensure_ascii=False)` writes; Jinja's own escapes HTML.
+fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
+    let style = PythonJson::from_arguments(&kwargs)?;
+    let sort_keys = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
+    kwargs.assert_all_used()?;
+    let mut json = serde_json::to_value(value)
+        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("tojson: {error}")))?;
+    if sort_keys {
+        json.sort_all_objects();
+    }
+    Ok(Value::from_safe_string(style.dumps(&json, 0)))
+}
+
+/// The white space of Python's `json.dumps`, which the model has seen in training.
+struct PythonJson {
+    indent: Option<usize>,
+    between_items: String,
+    after_key: String,
+    ascii: bool,
+}
+
+impl PythonJson {
+    fn from_arguments(kwargs: &Kwargs) -> Result<Self, Error> {
+        let indent = kwargs.get::<Option<usize>>("indent")?;
+        let separators = kwargs
+            .get::<Option<Vec<String>>>("separators")?
+            .unwrap_or_default();
+        let [between_items, after_key] = <[String; 2]>::try_from(separators).unwrap_or_else(|_| {
+            [
+                if indent.is_some() { "," } else { ", " }.to_owned(),
+                ": ".to_owned(),
+            ]
+        });
+        let ascii = kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
+        Ok(Self {
+            indent,
+            between_items,
+            after_key,
+            ascii,
+        })
+    }
+
+    fn dumps(&self, value: &Json, depth: usize) -> String {
+        match value {
+            Json::Array(items) => {
+                let items = items.iter().map(|item| self.dumps(item, depth + 1));
+                self.wrap("[", items.collect(), "]", depth)
+            }
+            Json::Object(members) => {
+                let members = members.iter().map(|(key, value)| {
+                    let value = self.dumps(value, depth + 1);
+                    format!("{}{}{value}", self.string(key), self.after_key)
+                });
+                self.wrap("{", members.collect(), "}", depth)
+            }
+            Json::String(text) => self.string(text),
+            scalar => scalar.to_string(),
+        }
+    }
+
+    fn wrap(&self, open: &str, items: Vec<String>, close: &str, depth: usize) -> String {
+        let indent = self.indent.filter(|_| !items.is_empty());
+        let line = |depth| indent.map_or(String::new(), |n| format!("\n{}", " ".repeat(n * depth)));
+        let items = items.join(&format!("{}{}", self.between_items, line(depth + 1)));
+        format!("{open}{}{items}{}{close}", line(depth + 1), line(depth))
+    }
+
+    fn string(&self, text: &str) -> String {
+        let quoted = Json::from(text).to_string();
+        if !self.ascii {
+            return quoted;
+        }
+        quoted
+            .encode_utf16()
+            .fold(String::new(), |text, unit| match u8::try_from(unit) {
+                Ok(byte) if byte.is_ascii() => text + char::from(byte).encode_utf8(&mut [0; 4]),
+                _ => text + &format!("\\u{unit:04x}"),
+            })
+    }
+}
+
+/// `{% generation %}…{% endgeneration %}` marks, for training, what the model itself said. It prints
+/// its content and nothing else, so `if true` stands for it and keeps the `-` of white-space control.
+fn without_generation_tags(source: &str) -> String {
+    let mut text = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(length) = rest[start..].find("%}") else {
+            break;
+        };
+        let (tag, after) = rest[start..].split_at(length);
+        text.push_str(&rest[..start]);
+        match tag[2..].trim_matches(['-', '+', ' ', '\t', '\r', '\n']) {
+            "generation" => text.push_str(&tag.replace("generation", "if true")),
+            "endgeneration" => text.push_str(&tag.replace("endgeneration", "endif")),
+            _ => text.push_str(tag),
+        }
+        rest = after;
+    }
+    text + rest
+}
+
+/// The template in `tokenizer_config.json` or `chat_template.json`: a string, or a list of named
+/// ones, of which "default" is for plain conversation.
+pub(crate) fn template_of(chat_template: &Json) -> Result<Option<String>> {
+    match chat_template {
+        Json::Null => Ok(None),
+        Json::String(source) => Ok(Some(source.clone())),
+        Json::Array(named) => default_template(named).map(Some),
+        _ => bail!("\"chat_template\" is neither a text nor a list of named templates"),
+    }
+}
+
+fn default_template(named: &[Json]) -> Result<String> {
+    let default = named.iter().find(|template| template["name"] == "default");
+    if let Some(source) = default.and_then(|template| template["template"].as_str()) {
+        return Ok(source.to_owned());
+    }
+    let names: Vec<&str> = named
+        .iter()
+        .filter_map(|template| template["name"].as_str())
+        .collect();
+    bail!(
+        "\"chat_template\" names no template \"default\", only: {}",
+        names.join(", ")
+    )
+}
