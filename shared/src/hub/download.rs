@@ -192,7 +192,7 @@ impl<'a> Remote<'a> {
             let last = attempt == ATTEMPTS;
             match self.transfer(&missing, &transfer) {
                 Err(error) if last || !is_cut(&error) => return Err(self.request.explain(&error)),
-                Err(_) => status("The connection was cut: going on"),
+                Err(_) => transfer.say("The connection was cut: going on"),
                 Ok(()) => {}
             }
             missing = self.missing(names)?;

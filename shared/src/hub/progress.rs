@@ -63,6 +63,11 @@ impl Transfer {
         });
     }
 
+    /// A line above the bar.
+    pub(super) fn say(&self, line: &str) {
+        self.bar.suspend(|| status(line));
+    }
+
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
         let Some(what) = &self.what else { return };
