@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::source::RepoId;
@@ -110,7 +110,7 @@ impl RepoCache {
     }
 
     /// Points `revision` at a commit whose files are all there.
-    pub(super) fn set_ref(&self, revision: &str, commit: &str) -> Result<()> {
+    pub(super) fn set_ref(&self, revision: &str, commit: &str) -> std::io::Result<()> {
         if revision == commit {
             return Ok(());
         }
@@ -118,23 +118,19 @@ impl RepoCache {
         if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        std::fs::write(&path, commit).with_context(|| format!("cannot write {}", path.display()))
+        std::fs::write(path, commit)
     }
 
     /// Removes a file of a snapshot together with the blob that it links to, so that it is fetched
     /// again: hf-hub takes whatever lies at a blob's place for the whole file.
-    pub(super) fn discard(&self, commit: &str, name: &str) -> Result<()> {
+    pub(super) fn discard(&self, commit: &str, name: &str) -> std::io::Result<()> {
         let pointer = self.snapshot(commit).join(name);
         for path in [pointer.canonicalize().ok(), Some(pointer)]
             .into_iter()
             .flatten()
         {
             match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(error).with_context(|| {
-                        format!("cannot remove the damaged file {}", path.display())
-                    });
-                }
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
         }

@@ -26,7 +26,7 @@ const ATTEMPTS: usize = 3;
 const WORKERS: usize = 4;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// Longest silence in the middle of a transfer.
-const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The directory of a revision's files: the cached one, completed over the network if need be.
 pub(super) fn snapshot(
@@ -85,7 +85,9 @@ fn complete(cache: &RepoCache, request: Request<'_>) -> Result<PathBuf> {
     let model = client.model(&repo.owner, &repo.name);
     let remote = Remote::open(model, cache, request).map_err(|error| request.explain(&error))?;
     remote.fetch_all()?;
-    cache.set_ref(revision, &remote.commit)?;
+    cache
+        .set_ref(revision, &remote.commit)
+        .map_err(|error| request.disk(&error))?;
     Ok(cache.snapshot(&remote.commit))
 }
 
@@ -99,7 +101,7 @@ fn client(settings: &HubSettings) -> HFResult<HFClientSync> {
         .client(http)
         .endpoint(&settings.endpoint)
         .cache_dir(&settings.cache)
-        .retry_max_attempts(2);
+        .retry_max_attempts(1);
     if let Some(token) = &settings.token {
         builder = builder.token(token);
     }
@@ -158,7 +160,7 @@ impl<'a> Remote<'a> {
         let small = SMALL_FILES.iter().filter(|name| !absent.contains(name));
         let wanted: Vec<String> = small.map(ToString::to_string).chain(shards).collect();
         self.cache.mark_absent(&self.commit, &absent);
-        self.fetch(&wanted)
+        self.fetch(&wanted, true)
     }
 
     /// The index comes first, because it says what else to fetch.
@@ -166,7 +168,7 @@ impl<'a> Remote<'a> {
         if !self.listing.contains_key(INDEX) {
             return Ok(None);
         }
-        self.fetch(&[INDEX.to_string()])?;
+        self.fetch(&[INDEX.to_string()], false)?;
         let path = self.cache.snapshot(&self.commit).join(INDEX);
         let text = std::fs::read_to_string(&path)
             .with_context(|| format!("cannot read {}", path.display()))?;
@@ -174,19 +176,23 @@ impl<'a> Remote<'a> {
     }
 
     /// Brings the named files into the snapshot, each with the length that the hub lists.
-    fn fetch(&self, names: &[String]) -> Result<()> {
+    fn fetch(&self, names: &[String], visible: bool) -> Result<()> {
         let mut missing = self.missing(names)?;
         if missing.is_empty() {
             return Ok(());
         }
         let total = missing.iter().map(|name| self.listing[name]).sum();
         let what = self.request.repo.to_string();
-        let transfer = Arc::new(Transfer::start(&what, missing.len(), total));
+        let transfer = Arc::new(if visible {
+            Transfer::start(&what, missing.len(), total)
+        } else {
+            Transfer::hidden()
+        });
         for attempt in 1..=ATTEMPTS {
             let last = attempt == ATTEMPTS;
             match self.transfer(&missing, &transfer) {
                 Err(error) if last || !is_cut(&error) => return Err(self.request.explain(&error)),
-                Err(_) => status("The connection was cut: going on"),
+                Err(_) => transfer.say("The connection was cut: going on"),
                 Ok(()) => {}
             }
             missing = self.missing(names)?;
@@ -227,7 +233,8 @@ impl<'a> Remote<'a> {
                 .ok()
                 .map(|found| found.len());
             if length != Some(self.listing[name]) {
-                self.cache.discard(&self.commit, name)?;
+                let removed = self.cache.discard(&self.commit, name);
+                removed.map_err(|error| self.request.disk(&error))?;
                 missing.push(name.clone());
             }
         }

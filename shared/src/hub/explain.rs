@@ -150,7 +150,7 @@ impl Request<'_> {
 /// The connection broke, not the request: worth another try.
 pub(super) fn is_cut(error: &HFError) -> bool {
     match error {
-        HFError::Request { source, .. } => !source.is_connect() && !source.is_builder(),
+        HFError::Request { source, .. } => !source.is_request() && !source.is_builder(),
         HFError::Xet { .. } => true,
         _ => false,
     }

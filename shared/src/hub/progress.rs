@@ -11,7 +11,8 @@ use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 /// hides itself and only the two lines remain.
 pub(super) struct Transfer {
     bar: ProgressBar,
-    what: String,
+    /// What is downloaded; `None` if nobody is to be told.
+    what: Option<String>,
     total: u64,
     started: Instant,
     seen: Mutex<Seen>,
@@ -37,12 +38,21 @@ impl Transfer {
         if let Ok(style) = ProgressStyle::with_template(style) {
             bar.set_style(style);
         }
+        Self::new(bar, Some(what.to_string()), total)
+    }
+
+    /// A download too small to be worth a line.
+    pub(super) fn hidden() -> Self {
+        Self::new(ProgressBar::hidden(), None, 0)
+    }
+
+    fn new(bar: ProgressBar, what: Option<String>, total: u64) -> Self {
         Self {
             bar,
-            what: what.to_string(),
+            what,
             total,
             started: Instant::now(),
-            seen: Mutex::new(Seen::default()),
+            seen: Mutex::default(),
         }
     }
 
@@ -53,12 +63,17 @@ impl Transfer {
         });
     }
 
+    /// A line above the bar.
+    pub(super) fn say(&self, line: &str) {
+        self.bar.suspend(|| status(line));
+    }
+
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
+        let Some(what) = &self.what else { return };
         let seconds = self.started.elapsed().as_secs_f64();
         status(&format!(
-            "Downloaded {}: {} in {seconds:.1} s",
-            self.what,
+            "Downloaded {what}: {} in {seconds:.1} s",
             DecimalBytes(self.total)
         ));
     }

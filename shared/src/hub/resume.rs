@@ -18,7 +18,7 @@ use super::progress::Transfer;
 /// Less than this is fetched again sooner than it is looked into.
 const WORTH_KEEPING: u64 = 1 << 20;
 /// One request's worth. It is held in memory, and what a cut costs at most.
-const PIECE: u64 = 32 << 20;
+const PIECE: u64 = 8 << 20;
 /// Which file a part belongs to shows in its first bytes: a safetensors header differs by shard.
 const PROBE: u64 = 4096;
 

@@ -334,17 +334,17 @@ impl Asked {
         commit: &str,
         entry: &Entry,
     ) -> std::io::Result<()> {
-        let fault = if self.head {
-            None
-        } else {
-            shared.state().take_transfer_fault(name)
-        };
         let ranges = !shared.state().faults.contains(&Fault::NoRanges);
         let mut part = self
             .range
             .clone()
             .filter(|_| ranges)
             .unwrap_or(0..entry.size);
+        let fault = if self.head {
+            None
+        } else {
+            shared.state().take_fault(name, &part)
+        };
         let status = if part == (0..entry.size) { 200 } else { 206 };
         if let Some(Fault::WrongLength { .. }) = fault {
             part.end = part.start + (part.end - part.start) / 2;
@@ -497,12 +497,13 @@ impl State {
         })
     }
 
-    /// The first fault that concerns the transfer of this file; each happens once.
-    fn take_transfer_fault(&mut self, name: &str) -> Option<Fault> {
+    /// The first fault that concerns the transfer of this part of a file; each happens once.
+    fn take_fault(&mut self, name: &str, part: &Range<u64>) -> Option<Fault> {
         let concerns = |fault: &Fault| match fault {
-            Fault::CutAt { file, .. }
-            | Fault::HoldAt { file, .. }
-            | Fault::WrongLength { file } => file == name,
+            Fault::CutAt { file, byte } | Fault::HoldAt { file, byte } => {
+                file == name && part.contains(byte)
+            }
+            Fault::WrongLength { file } => file == name,
             _ => false,
         };
         let index = self.faults.iter().position(concerns)?;
