@@ -27,8 +27,10 @@ pub const WIDTH: usize = 80;
 /// Most cells of a sparkline.
 const SPARK_CELLS: usize = 60;
 /// Longest title and longest label beside a bar or a sparkline; longer ones are clipped.
-const TITLE_MAX: usize = 14;
-const LABEL_MAX: usize = 20;
+const TITLE_MAX: usize = 12;
+const LABEL_MAX: usize = 16;
+/// Columns kept for first and last value of a series, so that most blocks have the same cells.
+const ENDS_MIN: usize = 12;
 
 const LABEL_STYLE: Style = AnsiColor::Cyan.on_default();
 const BAR_STYLE: Style = AnsiColor::Green.on_default();
@@ -163,7 +165,10 @@ impl<W: Write> Report<W> {
             .iter()
             .map(|(_, values)| ends(values, decimals))
             .collect();
-        let ends_width = ends.iter().map(|text| text.width()).max().unwrap_or(0);
+        let ends_width = ends
+            .iter()
+            .map(|text| text.width())
+            .fold(ENDS_MIN, usize::max);
         let room = WIDTH
             .saturating_sub(margin.width() + ends_width + 2)
             .min(SPARK_CELLS);
@@ -184,8 +189,8 @@ impl<W: Write> Report<W> {
             self.line(&format!("{}{line}  {ends}", margin.row(i, label)))?;
         }
         let scale = scale_note(largest, decimals, per_cell);
-        let scale = self.styled(DIM, &scale);
-        self.line(&format!("{}{scale}", " ".repeat(margin.width())))?;
+        let scale = self.styled(DIM, &clip(&scale, WIDTH - margin.width()));
+        self.line(&format!("{:indent$}{scale}", "", indent = margin.width()))?;
         self.out.flush()
     }
 
@@ -204,9 +209,11 @@ impl<W: Write> Report<W> {
             .iter()
             .map(|&positions| positions as f64)
             .collect();
-        self.sparklines("per token", 0, &[("positions again", &again)])?;
-        self.sparklines("per token", 2, &[("ms", token_ms)])?;
-        self.note(&redundancy(recomputed))
+        self.sparklines("per token", 0, &[("redundant", &again)])?;
+        self.sparklines("per token", 2, &[("time (ms)", token_ms)])?;
+        redundancy(recomputed)
+            .iter()
+            .try_for_each(|sentence| self.note(sentence))
     }
 
     /// A paragraph, wrapped.
@@ -356,32 +363,40 @@ fn ends(values: &[f64], decimals: usize) -> String {
 fn scale_note(largest: f64, decimals: usize, per_cell: usize) -> String {
     let scale = format!("0 to {}", fixed(largest, decimals));
     match per_cell {
-        1 => format!("{scale}, one cell a token"),
-        n => format!("{scale}, one cell the mean of {n} tokens"),
+        1 => format!("{scale}; a cell is one token"),
+        n => format!("{scale}; a cell is the mean of {n} tokens"),
     }
 }
 
-/// The total of positions computed again, and where it comes from.
-fn redundancy(recomputed: &[u64]) -> String {
+/// The total of positions computed again and, if they are those of naive decode, their sum.
+///
+/// Token i of a naive decode is computed from prompt and i tokens, of which only the last is new:
+/// prompt + i − 1 positions again, summed over i = 1 … n − 1.
+fn redundancy(recomputed: &[u64]) -> Vec<String> {
     let (total, n) = (recomputed.iter().sum::<u64>(), recomputed.len() as u64);
-    let sentence = format!(
-        "{} positions computed again for {} tokens",
+    let mut lines = vec![format!(
+        "{} positions computed again for {}",
         count(total),
-        count(n)
-    );
+        tokens(n)
+    )];
     let prompt = recomputed.get(1).copied().unwrap_or(0);
-    let naive = |(i, &positions): (usize, &u64)| match i {
-        0 => positions == 0,
-        _ => positions == prompt + i as u64 - 1,
-    };
-    if n < 2 || !recomputed.iter().enumerate().all(naive) {
-        return sentence;
+    let naive = |i: usize| if i == 0 { 0 } else { prompt + i as u64 - 1 };
+    if prompt > 0 && (0..recomputed.len()).all(|i| recomputed[i] == naive(i)) {
+        let (steps, before) = (count(n - 1), count(n - 2));
+        let prompt = count(prompt);
+        lines.push(format!(
+            "= {steps} × {prompt} of the prompt + {steps} × {before} / 2 of the answer"
+        ));
     }
-    let (steps, before) = (count(n - 1), count(n - 2));
-    format!(
-        "{sentence} = {steps} × {} (prompt) + {steps} × {before} / 2 (answer)",
-        count(prompt)
-    )
+    lines
+}
+
+fn tokens(n: u64) -> String {
+    if n == 1 {
+        "1 token".to_owned()
+    } else {
+        format!("{} tokens", count(n))
+    }
 }
 
 /// `text` clipped or filled with blanks to exactly `width` columns.

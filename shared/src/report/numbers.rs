@@ -8,10 +8,14 @@ pub fn count(n: u64) -> String {
     grouped(&n.to_string())
 }
 
-/// `decimals` places, thousands separators; a dash for what is not a finite number.
+/// `decimals` places, thousands separators; a dash for what is not a finite number. From 10¹² on in
+/// powers of ten: no number that wide belongs into a table.
 pub fn fixed(value: f64, decimals: usize) -> String {
     if !value.is_finite() {
         return DASH.to_owned();
+    }
+    if value.abs() >= 1e12 {
+        return format!("{value:.decimals$e}");
     }
     let text = format!("{:.decimals$}", value.abs());
     let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
@@ -104,6 +108,7 @@ mod tests {
         assert_eq!(fixed(-1234.5, 0), "-1,234");
         assert_eq!(fixed(-0.001, 2), "0.00");
         assert_eq!(fixed(3.0, 0), "3");
+        assert_eq!(fixed(-1.25e15, 2), "-1.25e15");
         assert_eq!(fixed(f64::NAN, 2), "–");
         assert_eq!(or_dash(None, 2), "–");
         assert_eq!(or_dash(Some(0.5), 2), "0.50");
