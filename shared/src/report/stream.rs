@@ -142,13 +142,16 @@ impl<W: Write> TextStream<W> {
     }
 }
 
-/// Says on stderr what is being done now. On a terminal the line gives way to whatever comes next;
-/// elsewhere each status is a line.
+/// Says on stderr what is being done now. On a terminal the line gives way to whatever comes next,
+/// and none is shown while a line of text is unfinished there; elsewhere each status is a line.
 pub fn status(text: &str) {
+    if MID_LINE.load(Ordering::Relaxed) {
+        return;
+    }
     let text = one_line(text);
     if !transient() {
         to_stderr(&format!("{text}\n"));
-    } else if !MID_LINE.load(Ordering::Relaxed) {
+    } else {
         to_stderr(&format!(
             "{CLEAR_LINE}{}",
             super::clip(&text, super::WIDTH - 1)
