@@ -278,6 +278,65 @@ impl Run {
     }
 }
 
+/// Several rounds of one variant: an entry of `"runs"` with medians under the keys of [`Run`], and
+/// their number and spread beside them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Rounds {
+    /// Tokens and text of the first round; every time and rate is the median of all rounds.
+    #[serde(flatten)]
+    pub run: Run,
+    /// How many rounds.
+    pub n: usize,
+    /// Half the distance between the quartiles of [`Run::load_ms`].
+    pub load_ms_half_iqr: Option<f64>,
+    /// The same of [`Run::ttft_ms`].
+    pub ttft_ms_half_iqr: Option<f64>,
+    /// The same of [`Run::tpot_ms`].
+    pub tpot_ms_half_iqr: Option<f64>,
+    /// The same of [`Run::prefill_tps`].
+    pub prefill_tps_half_iqr: Option<f64>,
+    /// The same of [`Run::decode_tps`].
+    pub decode_tps_half_iqr: Option<f64>,
+}
+
+impl Rounds {
+    /// Sums up `rounds` of one variant; None if there are none.
+    ///
+    /// A number that any round lacks is None: a median over some rounds would hide that.
+    pub fn of(rounds: &[Run]) -> Option<Self> {
+        let mut run = rounds.first()?.clone();
+        let load = over(rounds, |run| run.load_ms);
+        let ttft = over(rounds, |run| run.ttft_ms);
+        let tpot = over(rounds, |run| run.tpot_ms);
+        let prefill = over(rounds, |run| run.prefill_tps);
+        let decode = over(rounds, |run| run.decode_tps);
+        let (median, spread) = (|s: Summary| s.median, |s: Summary| s.half_iqr);
+        run.load_ms = load.map(median);
+        run.tokenize_ms = over(rounds, |run| run.tokenize_ms).map(median);
+        run.ttft_ms = ttft.map(median);
+        run.tpot_ms = tpot.map(median);
+        run.itl_p95_ms = over(rounds, |run| run.itl_p95_ms).map(median);
+        run.prefill_tps = prefill.map(median);
+        run.decode_tps = decode.map(median);
+        run.peak_bytes = rounds.iter().map(|run| run.peak_bytes).max().flatten();
+        Some(Self {
+            run,
+            n: rounds.len(),
+            load_ms_half_iqr: load.map(spread),
+            ttft_ms_half_iqr: ttft.map(spread),
+            tpot_ms_half_iqr: tpot.map(spread),
+            prefill_tps_half_iqr: prefill.map(spread),
+            decode_tps_half_iqr: decode.map(spread),
+        })
+    }
+}
+
+/// The summary of one number of all rounds.
+fn over(rounds: &[Run], number: impl Fn(&Run) -> Option<f64>) -> Option<Summary> {
+    let values: Option<Vec<f64>> = rounds.iter().map(number).collect();
+    Summary::of(&values?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,5 +471,34 @@ mod tests {
         assert_eq!(json["peak_bytes"], serde_json::Value::Null);
         assert_eq!(json["finish_reason"], "interrupted");
         assert_eq!(json["finish_reason"], FinishReason::Interrupted.to_string());
+    }
+
+    #[test]
+    fn several_rounds_give_medians_under_the_same_keys_and_their_spread_beside_them() {
+        let round = |first, second| Run::from_timeline("naive", 10, &timeline(&[first, second]));
+        let rounds = [round(100, 120), round(300, 310), round(200, 240)];
+        let json = serde_json::to_value(Rounds::of(&rounds).unwrap()).unwrap();
+        assert_eq!((&json["n"], &json["variant"]), (&json!(3), &json!("naive")));
+        assert_eq!(
+            (&json["ttft_ms"], &json["ttft_ms_half_iqr"]),
+            (&json!(200.0), &json!(50.0))
+        );
+        assert_eq!(
+            (&json["tpot_ms"], &json["tpot_ms_half_iqr"]),
+            (&json!(20.0), &json!(7.5))
+        );
+        assert_eq!(
+            (&json["decode_tps"], &json["prefill_tps"]),
+            (&json!(50.0), &json!(50.0))
+        );
+        assert_eq!(Rounds::of(&[]), None);
+    }
+
+    #[test]
+    fn a_number_that_one_round_lacks_has_no_median() {
+        let rounds = [&[100, 120][..], &[100]].map(|at| Run::from_timeline("x", 1, &timeline(at)));
+        let rounds = Rounds::of(&rounds).unwrap();
+        assert_eq!((rounds.run.tpot_ms, rounds.tpot_ms_half_iqr), (None, None));
+        assert_eq!(rounds.run.ttft_ms, Some(100.0));
     }
 }
