@@ -2,7 +2,7 @@
 //!
 //! A part flattens the groups into its own arguments and adds few flags of its own:
 //!
-//! ```no_run
+//! ```text
 //! #[derive(clap::Parser)]
 //! struct Args {
 //!     #[command(flatten)]
