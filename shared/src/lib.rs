@@ -15,10 +15,12 @@
 //! - [`session`]: all of the above up to the checked ids of a prompt
 //! - [`metrics`]: instants → the numbers of the report
 //! - [`machine`]: what ran it
+//! - [`ffi`]: the few calls into MLX that mlx-rs does not wrap
 //! - [`report`]: cards, tables, bars, JSON: the only module that prints
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod ffi;
 pub mod gguf;
 pub mod hub;
 pub mod layers;
