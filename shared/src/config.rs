@@ -145,6 +145,10 @@ impl Quantization {
     /// What the config says of `module`; `None`: it is not quantized.
     pub fn of(&self, module: &str) -> Option<GroupQuantization> {
         self.overrides.get(module).copied().unwrap_or(Some(self.default))
+        self.overrides
+            .get(module)
+            .copied()
+            .unwrap_or(Some(self.default))
     }
 }
 
@@ -162,6 +166,17 @@ impl ModelConfig {
         if let Some(text) = generation_config {
             let object = parse_object("generation_config.json", text)?;
             let keys = Keys { file: "generation_config.json", object: &object };
+        let keys = Keys {
+            file: "config.json",
+            object: &config,
+        };
+        let mut parsed = read_config(&keys)?;
+        if let Some(text) = generation_config {
+            let object = parse_object("generation_config.json", text)?;
+            let keys = Keys {
+                file: "generation_config.json",
+                object: &object,
+            };
             parsed.eos_token_ids = union(&parsed.eos_token_ids, &keys.ids("eos_token_id")?);
         }
         Ok(parsed)
@@ -195,6 +210,17 @@ impl ModelConfig {
         ];
         for (key, value, most) in limits {
             ensure!((1..=most).contains(&value), "{key} is {value}, expected 1 to {most}");
+            (
+                "max_position_embeddings",
+                self.max_position_embeddings,
+                MAX_POSITIONS,
+            ),
+        ];
+        for (key, value, most) in limits {
+            ensure!(
+                (1..=most).contains(&value),
+                "{key} is {value}, expected 1 to {most}"
+            );
         }
         let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
         ensure!(
@@ -208,6 +234,10 @@ impl ModelConfig {
         );
         let eps = self.rms_norm_eps;
         ensure!((0.0..1.0).contains(&eps), "rms_norm_eps is {eps}, expected 0 to 1");
+        ensure!(
+            (0.0..1.0).contains(&eps),
+            "rms_norm_eps is {eps}, expected 0 to 1"
+        );
         validate_rope(&self.rope, self.head_dim)?;
         Ok(self)
     }
@@ -231,6 +261,15 @@ fn read_config(keys: &Keys) -> Result<ModelConfig> {
         vocab_size: keys.require_size("vocab_size", MAX_VOCABULARY)?,
         max_position_embeddings: context_length(keys, &model_type)?,
         rms_norm_eps: keys.number("rms_norm_eps")?.ok_or_else(|| keys.missing("rms_norm_eps"))?,
+        num_key_value_heads: keys
+            .size("num_key_value_heads", MAX_HEADS)?
+            .unwrap_or(heads),
+        head_dim: head_dim(keys, &model_type, hidden_size, heads)?,
+        vocab_size: keys.require_size("vocab_size", MAX_VOCABULARY)?,
+        max_position_embeddings: context_length(keys, &model_type)?,
+        rms_norm_eps: keys
+            .number("rms_norm_eps")?
+            .ok_or_else(|| keys.missing("rms_norm_eps"))?,
         rope: read_rope(keys, &model_type)?,
         attention_bias: attention_bias || qwen2,
         attention_out_bias: attention_bias && !qwen2,
@@ -242,6 +281,10 @@ fn read_config(keys: &Keys) -> Result<ModelConfig> {
         bos_token_id: keys.ids("bos_token_id")?.first().copied(),
         eos_token_ids: keys.ids("eos_token_id")?,
         torch_dtype: keys.text("torch_dtype")?.or(keys.text("dtype")?).map(str::to_owned),
+        torch_dtype: keys
+            .text("torch_dtype")?
+            .or(keys.text("dtype")?)
+            .map(str::to_owned),
         model_type,
     }
     .validate()
@@ -250,6 +293,9 @@ fn read_config(keys: &Keys) -> Result<ModelConfig> {
 
 fn model_type(keys: &Keys) -> Result<String> {
     let found = keys.text("model_type")?.ok_or_else(|| keys.missing("model_type"))?;
+    let found = keys
+        .text("model_type")?
+        .ok_or_else(|| keys.missing("model_type"))?;
     ensure!(
         MODEL_TYPES.contains(&found),
         "model_type {found:?} in config.json is not supported: choose a model of type {}",
@@ -286,6 +332,9 @@ fn context_length(keys: &Keys, model_type: &str) -> Result<usize> {
         _ => 32_768,
     };
     Ok(keys.size("max_position_embeddings", MAX_POSITIONS)?.unwrap_or(default))
+    Ok(keys
+        .size("max_position_embeddings", MAX_POSITIONS)?
+        .unwrap_or(default))
 }
 
 /// `layer_types` says it layer by layer; older configs leave it to the model type.
@@ -298,6 +347,10 @@ fn sliding_windows(keys: &Keys, model_type: &str, layers: usize) -> Result<Vec<O
             types.len()
         );
         return types.iter().map(|kind| window_of(kind, window, keys)).collect();
+        return types
+            .iter()
+            .map(|kind| window_of(kind, window, keys))
+            .collect();
     }
     let first_sliding = match model_type {
         "mistral" => 0,
@@ -307,6 +360,9 @@ fn sliding_windows(keys: &Keys, model_type: &str, layers: usize) -> Result<Vec<O
         _ => layers,
     };
     Ok((0..layers).map(|layer| window.filter(|_| layer >= first_sliding)).collect())
+    Ok((0..layers)
+        .map(|layer| window.filter(|_| layer >= first_sliding))
+        .collect())
 }
 
 fn window_of(kind: &Value, window: Option<usize>, keys: &Keys) -> Result<Option<usize>> {
@@ -328,6 +384,10 @@ fn read_rope(keys: &Keys, model_type: &str) -> Result<RopeConfig> {
     let nested = keys.object("rope_parameters")?;
     let scaling = keys.object("rope_scaling")?.or(nested);
     let inside = |object| Keys { file: "rope parameters of config.json", object };
+    let inside = |object| Keys {
+        file: "rope parameters of config.json",
+        object,
+    };
     let mut theta = keys.number("rope_theta")?;
     if let (None, Some(object)) = (theta, nested) {
         theta = inside(object).number("rope_theta")?;
@@ -345,6 +405,11 @@ fn read_rope(keys: &Keys, model_type: &str) -> Result<RopeConfig> {
     };
     let traditional = keys.flag("rope_traditional")?.unwrap_or(false);
     Ok(RopeConfig { theta, traditional, scaling })
+    Ok(RopeConfig {
+        theta,
+        traditional,
+        scaling,
+    })
 }
 
 fn check_full_rotary(keys: &Keys) -> Result<()> {
@@ -352,6 +417,10 @@ fn check_full_rotary(keys: &Keys) -> Result<()> {
         None => Ok(()),
         Some(1.0) => Ok(()),
         Some(part) => bail!("partial_rotary_factor {part} in {} is not supported", keys.file),
+        Some(part) => bail!(
+            "partial_rotary_factor {part} in {} is not supported",
+            keys.file
+        ),
     }
 }
 
@@ -361,6 +430,15 @@ fn read_scaling(keys: &Keys) -> Result<RopeScaling> {
         bail!("{} differ by layer type ({layers}): that is not supported", keys.file);
     }
     let kind = keys.text("rope_type")?.or(keys.text("type")?).unwrap_or("default");
+        bail!(
+            "{} differ by layer type ({layers}): that is not supported",
+            keys.file
+        );
+    }
+    let kind = keys
+        .text("rope_type")?
+        .or(keys.text("type")?)
+        .unwrap_or("default");
     let factor = || keys.number("factor")?.ok_or_else(|| keys.missing("factor"));
     match kind {
         "default" => Ok(RopeScaling::None),
@@ -407,12 +485,28 @@ fn validate_rope(rope: &RopeConfig, head_dim: usize) -> Result<()> {
     let stretch = |factor: f32| {
         let known = (1e-3..=1e6).contains(&factor);
         ensure!(known, "RoPE scaling factor is {factor}, expected 0.001 to 1000000");
+    ensure!(
+        theta > 1.0 && theta <= 1e12,
+        "rope_theta is {theta}, expected above 1, at most 1e12"
+    );
+    let stretch = |factor: f32| {
+        let known = (1e-3..=1e6).contains(&factor);
+        ensure!(
+            known,
+            "RoPE scaling factor is {factor}, expected 0.001 to 1000000"
+        );
         Ok(())
     };
     match &rope.scaling {
         RopeScaling::None => Ok(()),
         RopeScaling::Linear { factor } => stretch(*factor),
         RopeScaling::Llama3 { factor, low_freq_factor: low, high_freq_factor: high, .. } => {
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor: low,
+            high_freq_factor: high,
+            ..
+        } => {
             ensure!(
                 *low > 0.0 && high > low && high.is_finite(),
                 "RoPE low_freq_factor {low} and high_freq_factor {high} must be above 0 and rise"
@@ -420,6 +514,14 @@ fn validate_rope(rope: &RopeConfig, head_dim: usize) -> Result<()> {
             stretch(*factor)
         }
         RopeScaling::Yarn { factor, beta_fast, beta_slow, mscale, mscale_all_dim, .. } => {
+        RopeScaling::Yarn {
+            factor,
+            beta_fast,
+            beta_slow,
+            mscale,
+            mscale_all_dim,
+            ..
+        } => {
             let (fast, slow) = (beta_fast, beta_slow);
             ensure!(
                 *slow > 0.0 && fast > slow,
@@ -427,12 +529,20 @@ fn validate_rope(rope: &RopeConfig, head_dim: usize) -> Result<()> {
             );
             for scale in [mscale, mscale_all_dim] {
                 ensure!((0.0..=1e3).contains(scale), "YaRN mscale is {scale}, expected 0 to 1000");
+                ensure!(
+                    (0.0..=1e3).contains(scale),
+                    "YaRN mscale is {scale}, expected 0 to 1000"
+                );
             }
             stretch(*factor)
         }
         RopeScaling::Factors(factors) => {
             let (found, wanted) = (factors.len(), head_dim / 2);
             ensure!(found == wanted, "{found} RoPE frequency factors, expected D/2 = {wanted}");
+            ensure!(
+                found == wanted,
+                "{found} RoPE frequency factors, expected D/2 = {wanted}"
+            );
             factors.iter().try_for_each(|&factor| stretch(factor))
         }
     }
@@ -447,6 +557,22 @@ fn read_quantization(keys: &Keys) -> Result<Option<Quantization>> {
     }
     let Some(foreign) = keys.object("quantization_config")? else { return Ok(None) };
     let method = foreign.get("quant_method").and_then(Value::as_str).unwrap_or("unknown");
+        let keys = Keys {
+            file: "quantization of config.json",
+            object,
+        };
+        return Ok(Some(Quantization {
+            default: group(&keys)?,
+            overrides: overrides(&keys)?,
+        }));
+    }
+    let Some(foreign) = keys.object("quantization_config")? else {
+        return Ok(None);
+    };
+    let method = foreign
+        .get("quant_method")
+        .and_then(Value::as_str)
+        .unwrap_or("unknown");
     bail!(
         "the weights are quantized with {method} (quantization_config in config.json), which is \
          not supported: use the original model or an MLX conversion of it, such as those of the \
@@ -477,6 +603,10 @@ fn group(keys: &Keys) -> Result<GroupQuantization> {
     match keys.text("mode")? {
         None | Some("affine") => {}
         Some(mode) => bail!("mode {mode:?} in {} is not supported: only affine is", keys.file),
+        Some(mode) => bail!(
+            "mode {mode:?} in {} is not supported: only affine is",
+            keys.file
+        ),
     }
     let group_size = keys.require_size("group_size", 1 << 16)?;
     let bits = keys.require_size("bits", 32)?;
@@ -519,6 +649,11 @@ impl<'a> Keys<'a> {
 
     fn wrong<T>(&self, key: &str, value: &Value, expected: &str) -> Result<T> {
         bail!("{key} is {} in {}, expected {expected}", shown(value), self.file)
+        bail!(
+            "{key} is {} in {}, expected {expected}",
+            shown(value),
+            self.file
+        )
     }
 
     fn read<T>(
@@ -528,6 +663,9 @@ impl<'a> Keys<'a> {
         convert: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>> {
         let Some(value) = self.get(key) else { return Ok(None) };
+        let Some(value) = self.get(key) else {
+            return Ok(None);
+        };
         match convert(value) {
             Some(converted) => Ok(Some(converted)),
             None => self.wrong(key, value, expected),
@@ -549,6 +687,9 @@ impl<'a> Keys<'a> {
     /// A whole number, zero included.
     fn count(&self, key: &str) -> Result<Option<usize>> {
         self.read(key, "a whole number", |value| usize::try_from(value.as_u64()?).ok())
+        self.read(key, "a whole number", |value| {
+            usize::try_from(value.as_u64()?).ok()
+        })
     }
 
     fn number(&self, key: &str) -> Result<Option<f32>> {

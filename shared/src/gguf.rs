@@ -160,6 +160,14 @@ impl GgufType {
         match self {
             Self::Q4_0 | Self::Q4_1 => Some(GroupQuantization { group_size: 32, bits: 4 }),
             Self::Q8_0 => Some(GroupQuantization { group_size: 32, bits: 8 }),
+            Self::Q4_0 | Self::Q4_1 => Some(GroupQuantization {
+                group_size: 32,
+                bits: 4,
+            }),
+            Self::Q8_0 => Some(GroupQuantization {
+                group_size: 32,
+                bits: 8,
+            }),
             _ => None,
         }
     }
@@ -187,6 +195,10 @@ impl GgufHeader {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader { bytes, at: 0 };
         ensure!(reader.take(4).ok() == Some(b"GGUF"), "not a GGUF file: it does not start so");
+        ensure!(
+            reader.take(4).ok() == Some(b"GGUF"),
+            "not a GGUF file: it does not start so"
+        );
         let version = reader.u32()?;
         ensure!(
             version == 2 || version == 3,
@@ -200,6 +212,17 @@ impl GgufHeader {
             metadata.insert(key, value);
         }
         let mut header = Self { metadata, tensors: vec![], data_offset: 0, rope_factors: None };
+            let value = reader
+                .value()
+                .with_context(|| format!("in the metadata key {key:?}"))?;
+            metadata.insert(key, value);
+        }
+        let mut header = Self {
+            metadata,
+            tensors: vec![],
+            data_offset: 0,
+            rope_factors: None,
+        };
         for index in 0..tensor_count {
             let context = || format!("in entry {index} of the tensor list");
             header.tensors.push(reader.tensor().with_context(context)?);
@@ -266,6 +289,10 @@ impl GgufHeader {
             GgufValue::Signeds(numbers) => {
                 numbers.iter().map(|&number| u64::try_from(number).ok()).collect()
             }
+            GgufValue::Signeds(numbers) => numbers
+                .iter()
+                .map(|&number| u64::try_from(number).ok())
+                .collect(),
             _ => None,
         }
     }
@@ -294,6 +321,11 @@ impl GgufHeader {
         let mut names = HashSet::new();
         for tensor in &self.tensors {
             ensure!(names.insert(&tensor.name), "tensor {} is listed twice", tensor.name);
+            ensure!(
+                names.insert(&tensor.name),
+                "tensor {} is listed twice",
+                tensor.name
+            );
             let end = self.data_offset.checked_add(tensor.offset);
             let end = end.and_then(|start| start.checked_add(tensor.bytes));
             ensure!(
@@ -311,6 +343,19 @@ impl GgufHeader {
         let start = usize::try_from(self.data_offset + tensor.offset).ok()?;
         let stored = bytes.get(start..start + usize::try_from(tensor.bytes).ok()?)?;
         Some(stored.as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect())
+        let tensor = self
+            .tensor(ROPE_FACTORS)
+            .filter(|tensor| tensor.kind == GgufType::F32)?;
+        let start = usize::try_from(self.data_offset + tensor.offset).ok()?;
+        let stored = bytes.get(start..start + usize::try_from(tensor.bytes).ok()?)?;
+        Some(
+            stored
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&four| f32::from_le_bytes(four))
+                .collect(),
+        )
     }
 }
 
@@ -330,6 +375,14 @@ impl<'a> Reader<'a> {
         let found = found.ok_or_else(|| {
             let (at, left) = (self.at, rest.len());
             anyhow!("{count} bytes wanted at byte {at}, but only {left} are left: download it again")
+        let found = usize::try_from(count)
+            .ok()
+            .and_then(|count| rest.get(..count));
+        let found = found.ok_or_else(|| {
+            let (at, left) = (self.at, rest.len());
+            anyhow!(
+                "{count} bytes wanted at byte {at}, but only {left} are left: download it again"
+            )
         })?;
         self.at += found.len();
         Ok(found)
@@ -375,6 +428,9 @@ impl<'a> Reader<'a> {
         match kind {
             // Not `with_capacity(count)`: a broken file may claim any number.
             8 => Ok(GgufValue::Strings((0..count).map(|_| self.string()).collect::<Result<_>>()?)),
+            8 => Ok(GgufValue::Strings(
+                (0..count).map(|_| self.string()).collect::<Result<_>>()?,
+            )),
             9 => bail!("lists of lists are not supported"),
             kind => self.numbers(kind, count),
         }
@@ -406,6 +462,15 @@ impl<'a> Reader<'a> {
         ensure!(!name.contains('\0') && name.len() <= 256, "the name is not one");
         let rank = self.u32()?;
         ensure!((1..=4).contains(&rank), "tensor {name} has {rank} axes, expected 1 to 4");
+        ensure!(
+            !name.contains('\0') && name.len() <= 256,
+            "the name is not one"
+        );
+        let rank = self.u32()?;
+        ensure!(
+            (1..=4).contains(&rank),
+            "tensor {name} has {rank} axes, expected 1 to 4"
+        );
         let mut shape = Vec::new();
         for _ in 0..rank {
             let size = self.u64()?;
@@ -417,12 +482,28 @@ impl<'a> Reader<'a> {
         ensure!(offset.is_multiple_of(32), "tensor {name} is not aligned in the file");
         let bytes = stored_bytes(&name, kind, &shape)?;
         Ok(GgufTensor { name, shape, kind, offset, bytes })
+        ensure!(
+            offset.is_multiple_of(32),
+            "tensor {name} is not aligned in the file"
+        );
+        let bytes = stored_bytes(&name, kind, &shape)?;
+        Ok(GgufTensor {
+            name,
+            shape,
+            kind,
+            offset,
+            bytes,
+        })
     }
 }
 
 /// Little-endian bytes, at most eight of them.
 fn unsigned(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
+    bytes
+        .iter()
+        .rev()
+        .fold(0, |number, &byte| number << 8 | u64::from(byte))
 }
 
 fn signed(bytes: &[u8]) -> i64 {
@@ -436,6 +517,21 @@ fn stored_bytes(name: &str, kind: GgufType, shape: &[usize]) -> Result<u64> {
     ensure!(row.is_multiple_of(block), "tensor {name} has rows of {row}, not in blocks of {block}");
     ensure!(block == 1 || name.ends_with(".weight"), "tensor {name} must not be quantized");
     let elements = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64));
+    let Some((block, block_bytes)) = kind.block() else {
+        return Ok(0);
+    };
+    let row = *shape.last().unwrap_or(&1) as u64;
+    ensure!(
+        row.is_multiple_of(block),
+        "tensor {name} has rows of {row}, not in blocks of {block}"
+    );
+    ensure!(
+        block == 1 || name.ends_with(".weight"),
+        "tensor {name} must not be quantized"
+    );
+    let elements = shape
+        .iter()
+        .try_fold(1u64, |product, &size| product.checked_mul(size as u64));
     let bytes = elements.and_then(|elements| (elements / block).checked_mul(block_bytes));
     bytes.with_context(|| format!("tensor {name} is impossibly large: {shape:?}"))
 }
@@ -486,6 +582,10 @@ pub(crate) fn read_config(header: &GgufHeader) -> Result<ModelConfig> {
     );
     check_types(header)?;
     let keys = Keys { header, architecture };
+    let keys = Keys {
+        header,
+        architecture,
+    };
     keys.refuse_variants()?;
     let heads = keys.size("attention.head_count")?;
     let hidden_size = keys.size("embedding_length")?;
@@ -498,6 +598,9 @@ pub(crate) fn read_config(header: &GgufHeader) -> Result<ModelConfig> {
         num_hidden_layers: layers,
         num_attention_heads: heads,
         num_key_value_heads: keys.optional_size("attention.head_count_kv")?.unwrap_or(heads),
+        num_key_value_heads: keys
+            .optional_size("attention.head_count_kv")?
+            .unwrap_or(heads),
         head_dim,
         vocab_size: keys.vocabulary()?,
         max_position_embeddings: keys.size("context_length")?,
@@ -528,6 +631,10 @@ fn check_types(header: &GgufHeader) -> Result<()> {
         }
     }
     let list: Vec<_> = refused.iter().map(|(kind, name)| format!("{kind} ({name})")).collect();
+    let list: Vec<_> = refused
+        .iter()
+        .map(|(kind, name)| format!("{kind} ({name})"))
+        .collect();
     ensure!(
         list.is_empty(),
         "tensors are stored as {}: only F32, F16, BF16, Q4_0, Q4_1 and Q8_0 can be loaded, choose \
@@ -543,6 +650,9 @@ fn read_quantization(header: &GgufHeader) -> Option<Quantization> {
     let mut counts: BTreeMap<GroupQuantization, usize> = BTreeMap::new();
     for tensor in &header.tensors {
         let Some(group) = tensor.kind.quantization() else { continue };
+        let Some(group) = tensor.kind.quantization() else {
+            continue;
+        };
         *counts.entry(group).or_default() += 1;
         let name = hugging_face_name(&tensor.name);
         modules.insert(name.trim_end_matches(".weight").to_owned(), Some(group));
@@ -550,6 +660,10 @@ fn read_quantization(header: &GgufHeader) -> Option<Quantization> {
     let (default, _) = counts.into_iter().max_by_key(|&(_, count)| count)?;
     modules.retain(|_, group| *group != Some(default));
     Some(Quantization { default, overrides: modules })
+    Some(Quantization {
+        default,
+        overrides: modules,
+    })
 }
 
 /// Metadata keys of one architecture: `block_count` stands for `llama.block_count`.
@@ -569,6 +683,17 @@ impl Keys<'_> {
         let size = self.header.u64(&key).and_then(|number| usize::try_from(number).ok());
         let size = size.filter(|&size| size > 0);
         Ok(Some(size.with_context(|| format!("{key} is {value:?}, expected one whole number"))?))
+        let Some(value) = self.header.metadata.get(&key) else {
+            return Ok(None);
+        };
+        let size = self
+            .header
+            .u64(&key)
+            .and_then(|number| usize::try_from(number).ok());
+        let size = size.filter(|&size| size > 0);
+        Ok(Some(size.with_context(|| {
+            format!("{key} is {value:?}, expected one whole number")
+        })?))
     }
 
     fn size(&self, key: &str) -> Result<usize> {
@@ -581,6 +706,13 @@ impl Keys<'_> {
         let Some(value) = self.header.metadata.get(&key) else { return Ok(None) };
         let number = self.header.f32(&key).filter(|number| number.is_finite());
         Ok(Some(number.with_context(|| format!("{key} is {value:?}, expected a finite number"))?))
+        let Some(value) = self.header.metadata.get(&key) else {
+            return Ok(None);
+        };
+        let number = self.header.f32(&key).filter(|number| number.is_finite());
+        Ok(Some(number.with_context(|| {
+            format!("{key} is {value:?}, expected a finite number")
+        })?))
     }
 
     fn float(&self, key: &str) -> Result<f32> {
@@ -592,6 +724,10 @@ impl Keys<'_> {
     fn refuse_variants(&self) -> Result<()> {
         let experts = self.header.u64(&self.full("expert_count")).unwrap_or(0);
         ensure!(experts == 0, "a mixture of {experts} experts is not supported");
+        ensure!(
+            experts == 0,
+            "a mixture of {experts} experts is not supported"
+        );
         Ok(())
     }
 
@@ -601,6 +737,10 @@ impl Keys<'_> {
             None => {
                 let even = hidden_size.is_multiple_of(heads);
                 ensure!(even, "width {hidden_size} is not a multiple of {heads} heads");
+                ensure!(
+                    even,
+                    "width {hidden_size} is not a multiple of {heads} heads"
+                );
                 hidden_size / heads
             }
         };
@@ -631,6 +771,11 @@ impl Keys<'_> {
         };
         // Rows of q and k are put back into Hugging Face order on loading.
         Ok(RopeConfig { theta, traditional: false, scaling })
+        Ok(RopeConfig {
+            theta,
+            traditional: false,
+            scaling,
+        })
     }
 
     fn rope_scaling(&self) -> Result<RopeScaling> {
@@ -647,6 +792,14 @@ impl Keys<'_> {
                 original_max_position_embeddings: self.size("rope.scaling.original_context_length")?,
                 beta_fast: self.optional_float("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
                 beta_slow: self.optional_float("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                original_max_position_embeddings: self
+                    .size("rope.scaling.original_context_length")?,
+                beta_fast: self
+                    .optional_float("rope.scaling.yarn_beta_fast")?
+                    .unwrap_or(32.0),
+                beta_slow: self
+                    .optional_float("rope.scaling.yarn_beta_slow")?
+                    .unwrap_or(1.0),
                 mscale: 1.0,
                 mscale_all_dim: 0.0,
             }),
