@@ -12,6 +12,11 @@ import sys
 import time
 from pathlib import Path
 
+import mlx.core as mx
+
+# The same device everywhere, and before mlx-lm is imported: it makes its stream then.
+mx.set_default_device(mx.cpu)
+
 import gguf_fixtures
 import ops
 import oracle
