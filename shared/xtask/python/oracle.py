@@ -94,3 +94,7 @@ def observe(model, ids, count=64, all_positions=False):
     if all_positions:
         entry["logits_all"] = floats(logits)
     return entry
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
