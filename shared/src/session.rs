@@ -38,7 +38,7 @@ impl Session {
     pub fn open(model: &ModelArgs, prompt: &PromptArgs) -> Result<Self> {
         let started = Instant::now();
         let checkpoint = open_checkpoint(model)?;
-        let machine = Machine::detect();
+        let machine = Machine::detect()?;
         let tokenizer = Tokenizer::open(&checkpoint)?;
         let open_time = started.elapsed();
 
