@@ -1,6 +1,8 @@
 //! The tokenizer against its references: ids, templates and text as transformers, SentencePiece and
 //! `tokenizers` itself give them. `shared/xtask/python` makes the fixtures.
 
+#![allow(clippy::unwrap_used)]
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -198,7 +200,8 @@ fn gguf_tables_that_do_not_fit_are_refused() {
     let base = || -> GgufVocabulary {
         serde_json::from_value(fixture("gguf-gpt2.json")["vocabulary"].clone()).unwrap()
     };
-    let defects: [(&str, fn(&mut GgufVocabulary)); 6] = [
+    type Break = fn(&mut GgufVocabulary);
+    let defects: [(&str, Break); 6] = [
         ("no tokenizer.ggml.tokens", |v| v.tokens.clear()),
         ("entries in tokenizer.ggml.token_type", |v| {
             v.token_type.truncate(7)
