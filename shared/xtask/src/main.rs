@@ -1,8 +1,17 @@
 //! The chores of the workspace.
 
-mod fetch;
-mod fixtures;
-mod setup;
-mod versus;
+use clap::Parser;
+use xtask::{fixtures, versus};
 
-fn main() {}
+#[derive(Parser)]
+enum Chore {
+    Fixtures(fixtures::Args),
+    Versus(versus::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Chore::parse() {
+        Chore::Fixtures(args) => fixtures::run(args),
+        Chore::Versus(args) => versus::run(args),
+    }
+}

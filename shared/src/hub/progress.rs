@@ -1,0 +1,125 @@
+//! A download as it is seen: a line when it starts, a bar while it runs, a line when it is done.
+use std::collections::HashMap;
+use std::io::Write;
+use std::sync::Mutex;
+use std::time::Instant;
+
+use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
+use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
+
+/// The state of one download. On a terminal there is a bar; elsewhere (a log file, CI) the bar
+/// hides itself and only the two lines remain.
+pub(super) struct Transfer {
+    bar: ProgressBar,
+    /// What is downloaded; `None` if nobody is to be told.
+    what: Option<String>,
+    total: u64,
+    started: Instant,
+    seen: Mutex<Seen>,
+}
+
+/// Bytes by file from plain downloads, and one sum for those that come in chunks (Xet).
+#[derive(Default)]
+struct Seen {
+    files: HashMap<String, u64>,
+    aggregate: u64,
+}
+
+impl Transfer {
+    pub(super) fn start(what: &str, files: usize, total: u64) -> Self {
+        let plural = if files == 1 { "file" } else { "files" };
+        status(&format!(
+            "Downloading {what}: {files} {plural}, {}",
+            DecimalBytes(total)
+        ));
+        // indicatif draws on stderr, and nothing at all if that is not a terminal.
+        let bar = ProgressBar::new(total);
+        let style = "{bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        Self::new(bar, Some(what.to_string()), total)
+    }
+
+    /// A download too small to be worth a line.
+    pub(super) fn hidden() -> Self {
+        Self::new(ProgressBar::hidden(), None, 0)
+    }
+
+    fn new(bar: ProgressBar, what: Option<String>, total: u64) -> Self {
+        Self {
+            bar,
+            what,
+            total,
+            started: Instant::now(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// `file` has `bytes` of its bytes on disk.
+    pub(super) fn file_at(&self, file: &str, bytes: u64) {
+        self.update(|seen| {
+            seen.files.insert(file.to_string(), bytes);
+        });
+    }
+
+    /// A line above the bar.
+    pub(super) fn say(&self, line: &str) {
+        self.bar.suspend(|| status(line));
+    }
+
+    pub(super) fn finish(&self) {
+        self.bar.finish_and_clear();
+        let Some(what) = &self.what else { return };
+        let seconds = self.started.elapsed().as_secs_f64();
+        status(&format!(
+            "Downloaded {what}: {} in {seconds:.1} s",
+            DecimalBytes(self.total)
+        ));
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Seen)) {
+        // A poisoned lock would mean a panic while counting; the bar is not worth another one.
+        if let Ok(mut seen) = self.seen.lock() {
+            change(&mut seen);
+            // hf-hub reports a file that comes in chunks twice, by itself and in the sum.
+            let files: u64 = seen.files.values().sum();
+            self.bar
+                .set_position(files.max(seen.aggregate).min(self.total));
+        }
+    }
+}
+
+impl Drop for Transfer {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl ProgressHandler for Transfer {
+    fn on_progress(&self, event: &ProgressEvent) {
+        let ProgressEvent::Download(event) = event else {
+            return;
+        };
+        match event {
+            DownloadEvent::Progress { files } => {
+                for file in files {
+                    self.file_at(&file.filename, file.bytes_completed);
+                }
+            }
+            DownloadEvent::AggregateProgress {
+                bytes_completed, ..
+            } => {
+                self.update(|seen| seen.aggregate = *bytes_completed);
+            }
+            // The totals are ours: hf-hub sends a start for each file as well as for all of them.
+            DownloadEvent::Start { .. } | DownloadEvent::Complete => {}
+        }
+    }
+}
+
+/// One line on stderr. A closed stderr must not end a program that has work to do, so not
+/// `eprintln!`, which panics then.
+pub(super) fn status(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
