@@ -12,12 +12,15 @@
 //! - [`tokenizer`]: text → ids, ids → text
 //! - [`layers`]: Linear, Embedding, RmsNorm, Rope, swiglu
 //! - [`sampling`]: logits → the next id
+//! - [`session`]: all of the above up to the checked ids of a prompt
 //! - [`metrics`]: instants → the numbers of the report
 //! - [`machine`]: what ran it
+//! - [`ffi`]: the few calls into MLX that mlx-rs does not wrap
 //! - [`report`]: cards, tables, bars, JSON: the only module that prints
 pub mod checkpoint;
 pub mod cli;
 pub mod config;
+pub mod ffi;
 pub mod gguf;
 pub mod hub;
 pub mod layers;
@@ -25,6 +28,7 @@ pub mod machine;
 pub mod metrics;
 pub mod report;
 pub mod sampling;
+pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tokenizer;

@@ -1,4 +1,5 @@
 //! Helpers for tests of the workspace: real servers on loopback, checkpoints with a defect.
 
 pub mod checkpoints;
+pub mod fixtures;
 pub mod hub_server;

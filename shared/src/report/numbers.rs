@@ -1,0 +1,136 @@
+//! Numbers as text: fixed decimals, thousands separators, and always which kind of byte.
+
+/// What stands where a value is undefined.
+const DASH: &str = "–";
+
+/// A count with thousands separators: `19,900`.
+pub fn count(n: u64) -> String {
+    grouped(&n.to_string())
+}
+
+/// `decimals` places, thousands separators; a dash for what is not a finite number. From 10¹² on in
+/// powers of ten: no number that wide belongs into a table.
+pub fn fixed(value: f64, decimals: usize) -> String {
+    if !value.is_finite() {
+        return DASH.to_owned();
+    }
+    if value.abs() >= 1e12 {
+        return format!("{value:.decimals$e}");
+    }
+    let text = format!("{:.decimals$}", value.abs());
+    let (whole, fraction) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let is_zero = text.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+    let sign = if value < 0.0 && !is_zero { "-" } else { "" };
+    format!("{sign}{}{fraction}", grouped(whole))
+}
+
+/// As [`fixed`]; a dash for None.
+pub fn or_dash(value: Option<f64>, decimals: usize) -> String {
+    fixed(value.unwrap_or(f64::NAN), decimals)
+}
+
+/// Milliseconds: `12.34 ms`.
+pub fn ms(value: f64) -> String {
+    format!("{} ms", fixed(value, 2))
+}
+
+/// Tokens per second: `25.6 tok/s`.
+pub fn tok_s(value: f64) -> String {
+    format!("{} tok/s", fixed(value, 1))
+}
+
+/// Bytes in GB = 10⁹, for bandwidths and files: `4.26 GB`.
+pub fn gb(bytes: u64) -> String {
+    format!("{} GB", fixed(bytes as f64 / 1e9, 2))
+}
+
+/// Bytes in GiB = 2³⁰, for memory: `3.97 GiB`.
+pub fn gib(bytes: u64) -> String {
+    format!("{} GiB", fixed(bytes as f64 / (1_u64 << 30) as f64, 2))
+}
+
+/// Bytes in KiB = 2¹⁰, for keys and values per token: `128.0 KiB`.
+pub fn kib(bytes: u64) -> String {
+    format!("{} KiB", fixed(bytes as f64 / 1024.0, 1))
+}
+
+/// Bytes in the largest of kB, MB and GB (powers of 1000) that leaves at least 1, else in bytes.
+pub fn decimal(bytes: u64) -> String {
+    scaled(bytes, 1000.0, ["kB", "MB", "GB"])
+}
+
+/// Bytes in the largest of KiB, MiB and GiB (powers of 1024) that leaves at least 1, else in bytes.
+pub fn binary(bytes: u64) -> String {
+    scaled(bytes, 1024.0, ["KiB", "MiB", "GiB"])
+}
+
+fn scaled(bytes: u64, base: f64, units: [&str; 3]) -> String {
+    let power = [3, 2, 1]
+        .into_iter()
+        .find(|&power| bytes as f64 >= base.powi(power));
+    match power {
+        Some(p) => format!(
+            "{} {}",
+            fixed(bytes as f64 / base.powi(p), 2),
+            units[p as usize - 1]
+        ),
+        None => format!("{} B", count(bytes)),
+    }
+}
+
+/// Puts a comma before every third digit from the end.
+fn grouped(digits: &str) -> String {
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_grouped_in_threes() {
+        let texts = [0, 7, 999, 1_000, 19_900, 1_234_567].map(count);
+        assert_eq!(texts, ["0", "7", "999", "1,000", "19,900", "1,234,567"]);
+        assert_eq!(count(u64::MAX), "18,446,744,073,709,551,615");
+    }
+
+    #[test]
+    fn decimals_stay_and_the_undefined_is_a_dash() {
+        assert_eq!(fixed(1234.567, 1), "1,234.6");
+        assert_eq!(fixed(999.96, 1), "1,000.0");
+        assert_eq!(fixed(-1234.5, 0), "-1,234");
+        assert_eq!(fixed(-0.001, 2), "0.00");
+        assert_eq!(fixed(3.0, 0), "3");
+        assert_eq!(fixed(-1.25e15, 2), "-1.25e15");
+        assert_eq!(fixed(f64::NAN, 2), "–");
+        assert_eq!(or_dash(None, 2), "–");
+        assert_eq!(or_dash(Some(0.5), 2), "0.50");
+    }
+
+    #[test]
+    fn units_of_bytes_say_which_kind_they_are() {
+        assert_eq!(gb(4_263_000_000), "4.26 GB");
+        assert_eq!(gib(4_263_000_000), "3.97 GiB");
+        assert_eq!(kib(131_072), "128.0 KiB");
+        assert_eq!(ms(12.344), "12.34 ms");
+        assert_eq!(tok_s(1025.55), "1,025.5 tok/s");
+    }
+
+    #[test]
+    fn a_size_picks_the_unit_that_leaves_at_least_one() {
+        assert_eq!(decimal(999), "999 B");
+        assert_eq!(decimal(1_000), "1.00 kB");
+        assert_eq!(decimal(14_610_000), "14.61 MB");
+        assert_eq!(decimal(2_000_000_000_000), "2,000.00 GB");
+        assert_eq!(binary(1_023), "1,023 B");
+        assert_eq!(binary(1 << 20), "1.00 MiB");
+        assert_eq!(binary(3 << 30), "3.00 GiB");
+    }
+}

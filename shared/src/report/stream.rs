@@ -1,0 +1,341 @@
+//! What goes to the terminal while the work is on: text on stdout, status on stderr.
+//!
+//! Both often are the same terminal. So whatever writes to stdout first takes back a status line
+//! that stands there, and no status is shown in the middle of a line of text.
+
+use std::borrow::Cow;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anstyle::{AnsiColor, Style};
+
+/// A status line stands on the terminal and has to go before anything else is written.
+static STATUS_SHOWN: AtomicBool = AtomicBool::new(false);
+/// Text on the terminal that stderr shares has not ended in a newline yet.
+static MID_LINE: AtomicBool = AtomicBool::new(false);
+/// Back to the first column, and the line made empty.
+const CLEAR_LINE: &str = "\r\x1b[2K";
+
+/// Standard output as this project writes to it: in step with the status line, and with an error of
+/// its own when the reader has gone, so that [`stdout_closed`] cannot take a network's broken pipe
+/// for `| head -1`.
+#[derive(Debug)]
+pub struct Stdout {
+    inner: io::Stdout,
+    shares_terminal: bool,
+}
+
+impl Stdout {
+    /// The process's standard output.
+    pub fn new() -> Self {
+        let inner = io::stdout();
+        let shares_terminal = inner.is_terminal() && io::stderr().is_terminal();
+        Self {
+            inner,
+            shares_terminal,
+        }
+    }
+}
+
+impl Default for Stdout {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        clear_status();
+        let written = self.inner.write(bytes).map_err(mark_closed)?;
+        if let (true, Some(last)) = (self.shares_terminal, bytes[..written].last()) {
+            MID_LINE.store(*last != b'\n', Ordering::Relaxed);
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush().map_err(mark_closed)
+    }
+}
+
+/// The reader of our stdout has gone.
+#[derive(Debug, thiserror::Error)]
+#[error("stdout was closed by its reader")]
+struct Closed;
+
+fn mark_closed(err: io::Error) -> io::Error {
+    if err.kind() == ErrorKind::BrokenPipe {
+        io::Error::new(err.kind(), Closed)
+    } else {
+        err
+    }
+}
+
+/// Whether `err` means that nobody reads our stdout any more, which is no failure: `| head -1` has
+/// what it wanted.
+pub fn stdout_closed(err: &anyhow::Error) -> bool {
+    let io_errors = err
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    io_errors
+        .filter_map(io::Error::get_ref)
+        .any(|inner| inner.is::<Closed>())
+}
+
+/// Generated text on its way to a reader, piece by piece, each one shown at once.
+///
+/// A piece is whole characters, as the streaming detokenizer gives them. Control characters that
+/// could move the cursor or change the terminal are shown (`^[` for escape) instead of obeyed.
+#[derive(Debug)]
+pub struct TextStream<W: Write> {
+    out: W,
+    ends_in_newline: bool,
+}
+
+impl TextStream<Stdout> {
+    /// A stream onto standard output.
+    pub fn stdout() -> Self {
+        Self::new(Stdout::new())
+    }
+}
+
+impl<W: Write> TextStream<W> {
+    /// A stream onto `out`.
+    pub fn new(out: W) -> Self {
+        Self {
+            out,
+            ends_in_newline: true,
+        }
+    }
+
+    /// Writes one piece and flushes: on a line of its own buffer, text would come in bursts.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written; of kind `BrokenPipe` when the reader has gone, which is the caller's
+    /// sign to stop generating.
+    pub fn push(&mut self, piece: &str) -> io::Result<()> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.out.write_all(harmless(piece).as_bytes())?;
+        self.ends_in_newline = piece.ends_with('\n');
+        self.out.flush()
+    }
+
+    /// Whether the next character starts a line; true before anything was written.
+    pub fn ends_in_newline(&self) -> bool {
+        self.ends_in_newline
+    }
+
+    /// Ends the last line if the text did not.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn finish(&mut self) -> io::Result<()> {
+        if self.ends_in_newline {
+            Ok(())
+        } else {
+            self.push("\n")
+        }
+    }
+}
+
+/// Says on stderr what is being done now. On a terminal the line gives way to whatever comes next,
+/// and none is shown while a line of text is unfinished there; elsewhere each status is a line.
+pub fn status(text: &str) {
+    if MID_LINE.load(Ordering::Relaxed) {
+        return;
+    }
+    let text = one_line(text);
+    if !transient() {
+        to_stderr(&format!("{text}\n"));
+    } else {
+        to_stderr(&format!(
+            "{CLEAR_LINE}{}",
+            super::clip(&text, super::WIDTH - 1)
+        ));
+        STATUS_SHOWN.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Takes the status line back, if one stands on the terminal.
+pub fn clear_status() {
+    if STATUS_SHOWN.swap(false, Ordering::Relaxed) {
+        to_stderr(CLEAR_LINE);
+    }
+}
+
+/// A line on stderr that stays: something the reader should know, with what helps against it.
+pub fn warn(text: &str) {
+    labelled("warning", AnsiColor::Yellow, text);
+}
+
+/// The last line of a run that failed: the error and its causes, on one line of stderr.
+pub fn error(err: &anyhow::Error) {
+    labelled("error", AnsiColor::Red, &format!("{err:#}"));
+}
+
+fn labelled(label: &str, colour: AnsiColor, text: &str) {
+    clear_status();
+    let start = if MID_LINE.swap(false, Ordering::Relaxed) {
+        "\n"
+    } else {
+        ""
+    };
+    let choice = anstream::AutoStream::choice(&io::stderr());
+    let plain = choice == anstream::ColorChoice::Never;
+    let style = if plain {
+        Style::new()
+    } else {
+        colour.on_default().bold()
+    };
+    to_stderr(&format!(
+        "{start}{style}{label}:{style:#} {}\n",
+        one_line(text)
+    ));
+}
+
+/// A terminal that can erase a line.
+fn transient() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Nothing can be done about a stderr that fails, and `eprintln!` would panic.
+fn to_stderr(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush());
+}
+
+/// Text with its control characters made visible: caret notation below U+0020 and for DEL, U+FFFD
+/// for U+0080 to U+009F (some terminals obey those). Newline and tab stay.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match u8::try_from(c) {
+            Ok(byte @ (0..0x20 | 0x7f)) if harmful(c) => out.extend(['^', (byte ^ 0x40) as char]),
+            _ => out.push(if harmful(c) {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// [`harmless`] text on one line: breaks and tabs become single spaces.
+pub fn one_line(text: &str) -> String {
+    let parts: Vec<&str> = text.split(['\n', '\r', '\t']).map(str::trim).collect();
+    let kept: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    harmless(&kept.join(" ")).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    /// Counts flushes, and fails like a pipe whose reader has gone after `room` bytes.
+    struct Pipe {
+        text: Vec<u8>,
+        flushes: usize,
+        room: usize,
+    }
+
+    impl Pipe {
+        fn with_room(room: usize) -> Self {
+            Self {
+                text: Vec::new(),
+                flushes: 0,
+                room,
+            }
+        }
+    }
+
+    impl Write for Pipe {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.text.len() + bytes.len() > self.room {
+                return Err(ErrorKind::BrokenPipe.into());
+            }
+            self.text.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            self.flushes += 1;
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn every_piece_is_shown_at_once_and_the_last_line_is_ended_once() {
+        let mut stream = TextStream::new(Pipe::with_room(100));
+        assert!(stream.ends_in_newline());
+        for piece in ["Schwarze ", "Löcher", "", " 🕳️"] {
+            stream.push(piece).unwrap();
+        }
+        assert!(!stream.ends_in_newline());
+        assert_eq!(stream.out.flushes, 3);
+        stream.finish().unwrap();
+        stream.finish().unwrap();
+        assert_eq!(
+            String::from_utf8(stream.out.text).unwrap(),
+            "Schwarze Löcher 🕳️\n"
+        );
+    }
+
+    #[test]
+    fn an_empty_text_leaves_no_empty_line() {
+        let mut stream = TextStream::new(Pipe::with_room(100));
+        stream.finish().unwrap();
+        assert!(stream.out.text.is_empty());
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_reported_to_the_caller() {
+        let mut stream = TextStream::new(Pipe::with_room(4));
+        stream.push("four").unwrap();
+        assert_eq!(
+            stream.push("five").unwrap_err().kind(),
+            ErrorKind::BrokenPipe
+        );
+    }
+
+    #[test]
+    fn a_model_cannot_speak_to_the_terminal() {
+        assert_eq!(harmless("\x1b[2Jgone\x07\r\x7f"), "^[[2Jgone^G^M^?");
+        assert_eq!(harmless("\u{9b}31m\0"), "\u{fffd}31m^@");
+        assert_eq!(harmless("a\n\tb é 字 👩‍🚀"), "a\n\tb é 字 👩‍🚀");
+        assert!(matches!(harmless("plain\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_message_of_many_lines_becomes_one() {
+        let text = "reading x\n\n   at line 3\r\n\tcolumn 7\x1b[0m";
+        assert_eq!(one_line(text), "reading x at line 3 column 7^[[0m");
+        assert_eq!(one_line("two  spaces  stay"), "two  spaces  stay");
+    }
+
+    #[test]
+    fn a_closed_stdout_is_told_from_any_other_broken_pipe() {
+        let broken = || io::Error::from(ErrorKind::BrokenPipe);
+        let ours = Err::<(), _>(mark_closed(broken()))
+            .context("writing the table")
+            .unwrap_err();
+        assert!(stdout_closed(&ours));
+        let network = Err::<(), _>(broken())
+            .context("downloading the model")
+            .unwrap_err();
+        assert!(!stdout_closed(&network));
+        let full = mark_closed(io::Error::from(ErrorKind::StorageFull));
+        assert!(!stdout_closed(&full.into()));
+    }
+}

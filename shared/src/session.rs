@@ -1,0 +1,76 @@
+//! From a model's name and a prompt to checked ids: the part of a run that no video is about.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::checkpoint::{Checkpoint, check_fit};
+use crate::cli::{ModelArgs, PromptArgs};
+use crate::hub;
+use crate::machine::Machine;
+use crate::tokenizer::Tokenizer;
+
+/// Everything that is known before the weights are loaded.
+#[derive(Debug)]
+pub struct Session {
+    /// The checkpoint, its header read.
+    pub checkpoint: Checkpoint,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// The prompt's ids, all of them below the vocabulary size.
+    pub prompt: Vec<u32>,
+    /// What runs it.
+    pub machine: Machine,
+    /// Finding the files, reading headers and the tokenizer.
+    pub open_time: Duration,
+    /// Template and encoding.
+    pub tokenize_time: Duration,
+    /// Tokens to generate at most: the flag, or what the context has room for.
+    pub max_tokens: usize,
+}
+
+impl Session {
+    /// Finds the model, checks that it fits into memory, and encodes the prompt.
+    ///
+    /// # Errors
+    /// If the model cannot be found or read, does not fit, or if the prompt is empty or longer than
+    /// the context.
+    pub fn open(model: &ModelArgs, prompt: &PromptArgs) -> Result<Self> {
+        let started = Instant::now();
+        let checkpoint = open_checkpoint(model)?;
+        let machine = Machine::detect()?;
+        let tokenizer = Tokenizer::open(&checkpoint)?;
+        let open_time = started.elapsed();
+
+        let started = Instant::now();
+        let ids = tokenizer.encode_prompt(&prompt.prompt, prompt.raw)?;
+        let tokenize_time = started.elapsed();
+
+        let context = checkpoint.config.max_position_embeddings;
+        ensure!(
+            ids.len() < context,
+            "the prompt has {} tokens and the context of {} has {context}; shorten the prompt",
+            ids.len(),
+            checkpoint.name,
+        );
+        let max_tokens = prompt.max_tokens.min(context - ids.len());
+        check_fit(&checkpoint, ids.len() + max_tokens, machine.ram_bytes)?;
+        let prompt = ids;
+        Ok(Self { checkpoint, tokenizer, prompt, machine, open_time, tokenize_time, max_tokens })
+    }
+
+    /// The ids that end an answer.
+    pub fn stop_ids(&self) -> Vec<u32> {
+        self.tokenizer.stop_ids().iter().copied().collect()
+    }
+}
+
+/// Finds a model's files and reads what they say of themselves, without loading a weight.
+///
+/// # Errors
+/// If the model cannot be found, or if its configuration or headers are broken.
+pub fn open_checkpoint(model: &ModelArgs) -> Result<Checkpoint> {
+    let files = hub::locate(&model.model, model.revision.as_deref())
+        .with_context(|| format!("finding the model {}", model.model))?;
+    Checkpoint::open(&model.model, files)
+}
