@@ -339,9 +339,46 @@ fn a_template_cannot_take_all_time_or_memory() {
         "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
         "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}",
         "{{ 'x' * 1000000000000 }}",
+        "{{ [1, [2]] | tojson(indent=10000000000) }}",
+        "{{ range(100000) | list | tojson(separators=['x' * 1000000, '']) }}",
     ] {
         let tokenizer = tiny_with(json!({ "chat_template": template })).unwrap();
         one_line(&tokenizer.encode_prompt("hi", false).unwrap_err());
+    }
+}
+
+#[test]
+fn lists_nested_very_deep_do_not_overflow_the_stack() {
+    let nest = "{% set ns = namespace(x=[]) %}\
+        {% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}";
+    for end in [
+        "ok",
+        "{{ ns.x }}",
+        "{{ [ns.x, ns.x] | sort | length }}",
+        "{{ ns.x | tojson }}",
+    ] {
+        let tokenizer = tiny_with(json!({ "chat_template": format!("{nest}{end}") })).unwrap();
+        if let Err(error) = tokenizer.render_chat(&[]) {
+            one_line(&error);
+        }
+    }
+}
+
+#[test]
+fn a_long_conversation_is_within_what_a_template_may_spend() {
+    let fixture = fixture("templates.json");
+    let content = "word ".repeat(400);
+    let turn = |role: &str| Message {
+        role: role.to_owned(),
+        content: content.clone(),
+    };
+    let messages: Vec<Message> = (0..500)
+        .flat_map(|_| [turn("user"), turn("assistant")])
+        .collect();
+    for case in fixture["cases"].as_array().unwrap() {
+        let template = json!({"chat_template": case["template"]});
+        let rendered = tiny_with(template).unwrap().render_chat(&messages).unwrap();
+        assert!(!rendered.is_empty(), "{}", case["name"]);
     }
 }
 

@@ -32,6 +32,12 @@ static SMOLLM2: LazyLock<Tokenizer> = LazyLock::new(|| {
     Tokenizer::load("smollm2", &ModelFiles::Gguf(path), &config, Some(&header)).unwrap()
 });
 
+static TINY: LazyLock<Tokenizer> = LazyLock::new(|| {
+    let generation = Some(embedded::GENERATION_CONFIG);
+    let config = ModelConfig::from_json(embedded::CONFIG, generation).unwrap();
+    Tokenizer::load("tiny", &ModelFiles::Embedded, &config, None).unwrap()
+});
+
 #[test]
 fn smollm2_from_gguf_gives_the_ids_of_its_own_tokenizer_json() {
     let texts: Vec<String> = serde_json::from_value(fixture("texts.json")).unwrap();
@@ -67,10 +73,36 @@ fn smollm2_from_gguf_stops_at_its_end_of_turn() {
 }
 
 #[test]
+fn both_models_agree_with_mlx_lm() {
+    let path = root().join("assets/fixtures/ops/tokenizer.json");
+    let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    for (name, tokenizer) in [("tiny", &*TINY), ("smollm2", &*SMOLLM2)] {
+        let rows = fixture[name].as_array().unwrap();
+        assert!(!rows.is_empty());
+        for row in rows {
+            let text = row["text"].as_str().unwrap();
+            let raw: Vec<u32> = serde_json::from_value(row["raw"].clone()).unwrap();
+            let chat: Vec<u32> = serde_json::from_value(row["chat"].clone()).unwrap();
+            assert_eq!(tokenizer.encode_raw(text).unwrap(), raw, "{name} {text:?}");
+            assert_eq!(
+                tokenizer.encode_prompt(text, false).unwrap(),
+                chat,
+                "{name} {text:?}"
+            );
+            let rendered = tokenizer.render_chat(&[Message::user(text)]).unwrap();
+            assert_eq!(rendered, row["rendered"], "{name} {text:?}");
+            assert_eq!(
+                tokenizer.decode(&raw, false).unwrap(),
+                row["decoded"],
+                "{name} {text:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn the_embedded_model_has_its_tokenizer_with_it() {
-    let config =
-        ModelConfig::from_json(embedded::CONFIG, Some(embedded::GENERATION_CONFIG)).unwrap();
-    let tokenizer = Tokenizer::load("tiny", &ModelFiles::Embedded, &config, None).unwrap();
+    let tokenizer = &*TINY;
     assert_eq!(
         tokenizer.stop_ids().iter().copied().collect::<Vec<_>>(),
         [0, 2]

@@ -9,6 +9,7 @@
 //! unless it begins with the text of BOS already. `transformers` and mlx-lm do the same.
 
 mod gguf;
+mod python_json;
 mod stream;
 mod template;
 
