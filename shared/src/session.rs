@@ -39,7 +39,12 @@ impl Session {
         let started = Instant::now();
         let checkpoint = open_checkpoint(model)?;
         let machine = Machine::detect()?;
-        let tokenizer = Tokenizer::open(&checkpoint)?;
+        let tokenizer = Tokenizer::load(
+            &checkpoint.name,
+            &checkpoint.files,
+            &checkpoint.config,
+            checkpoint.gguf.as_ref(),
+        )?;
         let open_time = started.elapsed();
 
         let started = Instant::now();
