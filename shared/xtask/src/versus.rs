@@ -139,6 +139,12 @@ struct Run {
 
 impl Setting {
     fn compare(&self, model: &Path, rounds: u32) -> Result<Comparison> {
+        let there = model.join("config.json").is_file();
+        ensure!(
+            there,
+            "{} is not a model directory: no config.json in it",
+            model.display()
+        );
         let mut runs = (Vec::new(), Vec::new());
         for round in 0..=rounds {
             anstream::eprintln!("{}: round {round} of {rounds}", model.display());

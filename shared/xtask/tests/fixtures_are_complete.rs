@@ -1,0 +1,92 @@
+//! The committed fixtures hold what the tests of the other crates rely on.
+
+#![allow(clippy::unwrap_used)] // a test is where a panic is the report
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// Bytes of all fixtures: they are in every clone.
+const LIMIT: u64 = 1_250_000;
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/fixtures")
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    entries
+        .flat_map(|path| {
+            if path.is_dir() {
+                files(&path)
+            } else {
+                vec![path]
+            }
+        })
+        .collect()
+}
+
+fn json(path: &Path) -> Value {
+    let text = fs::read_to_string(path).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every small checkpoint: the folder's name and its expected.json.
+fn checkpoints() -> Vec<(String, Value)> {
+    let mut found = Vec::new();
+    for path in files(&fixtures()) {
+        let folder = path.parent().unwrap();
+        let file = path.file_name().unwrap();
+        if file == "config.json" || file == "model.gguf" {
+            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+            found.push((name, json(&folder.join("expected.json"))));
+        }
+    }
+    found
+}
+
+#[test]
+fn there_is_a_checkpoint_for_each_switch() {
+    let mut names: Vec<String> = checkpoints().into_iter().map(|(name, _)| name).collect();
+    names.sort();
+    let wanted = "gguf-llama gguf-qwen2 llama llama-4bit-tied llama-bf16 llama-bias llama-head-dim \
+        llama-rope-linear llama-rope-llama3 llama-rope-yarn llama-sharded llama-tied \
+        mistral-layer-types mistral-sliding-window qwen2 qwen2-sliding-window qwen3 \
+        qwen3-8bit-mixed";
+    assert_eq!(names.join(" "), wanted);
+}
+
+#[test]
+fn each_expects_three_prompts_of_64_tokens_that_the_reference_is_sure_of() {
+    for (name, expected) in checkpoints() {
+        let prompts = expected["prompts"].as_array().unwrap();
+        let lengths: Vec<_> = prompts
+            .iter()
+            .map(|p| p["ids"].as_array().unwrap().len())
+            .collect();
+        assert_eq!(lengths, [12, 30, 100], "{name}");
+        for prompt in prompts {
+            assert_eq!(prompt["greedy"].as_array().unwrap().len(), 64, "{name}");
+            assert_eq!(prompt["greedy"], prompt["greedy_naive"], "{name}");
+            assert!(
+                prompt["min_margin"].as_f64().unwrap() > 0.03,
+                "{name}: a near tie"
+            );
+        }
+        assert_eq!(expected["model"], *name);
+    }
+}
+
+#[test]
+fn the_fixtures_stay_small() {
+    let bytes: u64 = files(&fixtures())
+        .iter()
+        .map(|path| path.metadata().unwrap().len())
+        .sum();
+    assert!(
+        bytes < LIMIT,
+        "{bytes} bytes of fixtures, at most {LIMIT} belong into every clone"
+    );
+}
