@@ -31,7 +31,7 @@ impl Sampler {
     pub fn new(args: &SamplingArgs, prompt: &[u32]) -> Result<Self> {
         let recent = &prompt[prompt.len().saturating_sub(REPETITION_CONTEXT)..];
         Ok(Self {
-            args: args.clone(),
+            args: *args,
             key: random::key(args.seed)?,
             recent: Array::from_slice(recent, &[recent.len() as i32]),
         })
