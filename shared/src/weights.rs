@@ -64,20 +64,17 @@ impl Checkpoint {
         Ok(weights)
     }
 
-    /// MLX unpacks Q4_0, Q4_1 and Q8_0 into triples with 16-bit scales. All other floats are made
-    /// f16, too: one f32 norm would turn every activation after it into f32.
+    /// MLX unpacks Q4_0, Q4_1 and Q8_0 into triples in groups of 32 with f16 scales, and keeps F32,
+    /// so the first f32 norm makes all activations f32, as in mlx-lm on the same arrays.
     fn load_gguf(&self, path: &Path) -> Result<HashMap<String, Array>> {
         let file = GgufFile::load(path)
             .map_err(|error| anyhow!("reading {}: {error}", path.display()))?;
         let arrays = file.arrays().map_err(|error| anyhow!("reading {}: {error}", path.display()))?;
-        let quantized = self.config.quantization.is_some();
         let mut tensors = HashMap::new();
         for (name, array) in arrays {
             if name == gguf::ROPE_FACTORS {
                 continue; // part of the configuration
             }
-            let float = array.dtype() != Dtype::Uint32;
-            let array = if quantized && float { array.as_dtype(Dtype::Float16)? } else { array };
             let name = gguf::hugging_face_name(&name);
             let array = self.undo_permutation(&name, array)?;
             tensors.insert(name, array);
