@@ -146,6 +146,11 @@ impl Weights {
         self.tensors.contains_key(name)
     }
 
+    /// All tensors that have not been taken, for conversions.
+    pub fn into_tensors(self) -> HashMap<String, Array> {
+        self.tensors
+    }
+
     /// Takes one tensor, which must have this shape.
     ///
     /// # Errors
