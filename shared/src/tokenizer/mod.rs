@@ -1,7 +1,7 @@
 //! Text → ids, ids → text.
 //!
 //! A model's tokenizer is a file of its own, `tokenizer.json`, which the `tokenizers` crate runs. This
-//! module does what lies around it: which template a chat prompt goes through ([`template`](self)),
+//! module does what lies around it: which template a chat prompt goes through,
 //! who puts the one BOS token, which ids end the answer, and text that streams in whole characters.
 //!
 //! **Exactly one BOS.** A chat template writes BOS itself (or its model wants none), so the rendered
