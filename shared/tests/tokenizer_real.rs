@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use serde_json::Value;
-use shared::config::ModelConfig;
-use shared::gguf::GgufHeader;
-use shared::hub::{ModelFiles, embedded};
+use shared::checkpoint::Checkpoint;
+use shared::hub::ModelFiles;
 use shared::tokenizer::{Message, Tokenizer};
 
 fn root() -> PathBuf {
@@ -27,15 +26,11 @@ static SMOLLM2: LazyLock<Tokenizer> = LazyLock::new(|| {
         "{} is missing: run `cargo xtask fetch smollm2`",
         path.display()
     );
-    let header = GgufHeader::open(&path).unwrap();
-    let config = ModelConfig::from_gguf(&header).unwrap();
-    Tokenizer::load("smollm2", &ModelFiles::Gguf(path), &config, Some(&header)).unwrap()
+    Tokenizer::open(&Checkpoint::open("smollm2", ModelFiles::Gguf(path)).unwrap()).unwrap()
 });
 
 static TINY: LazyLock<Tokenizer> = LazyLock::new(|| {
-    let generation = Some(embedded::GENERATION_CONFIG);
-    let config = ModelConfig::from_json(embedded::CONFIG, generation).unwrap();
-    Tokenizer::load("tiny", &ModelFiles::Embedded, &config, None).unwrap()
+    Tokenizer::open(&Checkpoint::open("tiny", ModelFiles::Embedded).unwrap()).unwrap()
 });
 
 #[test]
@@ -118,12 +113,9 @@ fn the_embedded_model_has_its_tokenizer_with_it() {
 }
 
 #[test]
-fn a_directory_without_a_tokenizer_is_refused_before_anything_else() {
-    let directory = tempfile::tempdir().unwrap();
-    let files = ModelFiles::Directory(directory.path().to_owned());
-    let config = ModelConfig::from_json(embedded::CONFIG, None).unwrap();
-    let error = Tokenizer::load("my-model", &files, &config, None)
-        .unwrap_err()
-        .to_string();
+fn a_directory_without_a_tokenizer_is_refused_with_a_way_to_go_on() {
+    let files = ModelFiles::Directory(root().join("assets/fixtures/llama"));
+    let checkpoint = Checkpoint::open("my-model", files).unwrap();
+    let error = Tokenizer::open(&checkpoint).unwrap_err().to_string();
     assert!(error.contains("my-model has no tokenizer.json"), "{error}");
 }

@@ -1,7 +1,7 @@
 //! Text → ids, ids → text.
 //!
 //! A model's tokenizer is a file of its own, `tokenizer.json`, which the `tokenizers` crate runs. This
-//! module does what lies around it: which template a chat prompt goes through ([`template`](self)),
+//! module does what lies around it: which template a chat prompt goes through,
 //! who puts the one BOS token, which ids end the answer, and text that streams in whole characters.
 //!
 //! **Exactly one BOS.** A chat template writes BOS itself (or its model wants none), so the rendered
@@ -26,9 +26,7 @@ pub use stream::Detokenizer;
 use stream::Spelling;
 use template::{ChatTemplate, template_of};
 
-use crate::config::ModelConfig;
-use crate::gguf::GgufHeader;
-use crate::hub::ModelFiles;
+use crate::checkpoint::Checkpoint;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -111,16 +109,17 @@ impl TokenizerFiles {
     ///
     /// # Errors
     /// If one is there and cannot be read.
-    pub fn read(name: &str, files: &ModelFiles, config: &ModelConfig) -> Result<Self> {
+    pub fn read(checkpoint: &Checkpoint) -> Result<Self> {
+        let text = |name: &str| checkpoint.files.read_text(name);
         Ok(Self {
-            name: name.to_owned(),
-            tokenizer: files.read_text("tokenizer.json")?,
-            tokenizer_config: files.read_text("tokenizer_config.json")?,
-            special_tokens_map: files.read_text("special_tokens_map.json")?,
-            chat_template_jinja: files.read_text("chat_template.jinja")?,
-            chat_template_json: files.read_text("chat_template.json")?,
-            eos_token_ids: config.eos_token_ids.clone(),
-            vocab_size: config.vocab_size,
+            name: checkpoint.name.clone(),
+            tokenizer: text("tokenizer.json")?,
+            tokenizer_config: text("tokenizer_config.json")?,
+            special_tokens_map: text("special_tokens_map.json")?,
+            chat_template_jinja: text("chat_template.jinja")?,
+            chat_template_json: text("chat_template.json")?,
+            eos_token_ids: checkpoint.config.eos_token_ids.clone(),
+            vocab_size: checkpoint.config.vocab_size,
         })
     }
 }
@@ -131,18 +130,13 @@ impl Tokenizer {
     ///
     /// # Errors
     /// As [`from_files`](Self::from_files) and [`from_gguf`](Self::from_gguf).
-    pub fn load(
-        name: &str,
-        files: &ModelFiles,
-        config: &ModelConfig,
-        gguf: Option<&GgufHeader>,
-    ) -> Result<Self> {
-        match gguf {
+    pub fn open(checkpoint: &Checkpoint) -> Result<Self> {
+        match &checkpoint.gguf {
             Some(header) => {
                 let vocabulary = GgufVocabulary::from_header(header);
-                Self::from_gguf(name, &vocabulary, config.vocab_size)
+                Self::from_gguf(&checkpoint.name, &vocabulary, checkpoint.config.vocab_size)
             }
-            None => Self::from_files(&TokenizerFiles::read(name, files, config)?),
+            None => Self::from_files(&TokenizerFiles::read(checkpoint)?),
         }
     }
 
