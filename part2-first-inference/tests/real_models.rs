@@ -149,7 +149,7 @@ fn prompts_are_encoded_as_mlx_lm_encodes_them() {
         [("tiny", "bf16", Some(tiny())), ("smollm2", "f32", smollm2())]
     {
         let Some(c) = checkpoint else { continue };
-        let tokenizer = Tokenizer::load(&c.name, &c.files, &c.config, c.gguf.as_ref()).unwrap();
+        let tokenizer = Tokenizer::open(&c).unwrap();
         let texts: Expected = fixtures::json(&format!("{name}/expected.json")).unwrap();
         for (text, prompt) in texts.texts.iter().zip(expected(name, variant)) {
             assert_eq!(tokenizer.encode_prompt(text, false).unwrap(), prompt.ids, "{text}");

@@ -368,7 +368,7 @@ mod tests {
     fn one_token_has_a_first_token_time_and_no_decode_rate() {
         let t = timeline(&[125]);
         assert_eq!(t.ttft(), Some(millis(125)));
-        assert_eq!(t.itl(), []);
+        assert!(t.itl().is_empty());
         assert_eq!((t.tpot(), t.decode_tps()), (None, None));
         assert_eq!(t.prefill_tps(10), Some(80.0));
         let run = Run::from_timeline("naive", 10, &t);

@@ -8,6 +8,7 @@ use crate::checkpoint::{Checkpoint, check_fit};
 use crate::cli::{ModelArgs, PromptArgs};
 use crate::hub;
 use crate::machine::Machine;
+use crate::report::count;
 use crate::tokenizer::Tokenizer;
 
 /// Everything that is known before the weights are loaded.
@@ -39,12 +40,7 @@ impl Session {
         let started = Instant::now();
         let checkpoint = open_checkpoint(model)?;
         let machine = Machine::detect()?;
-        let tokenizer = Tokenizer::load(
-            &checkpoint.name,
-            &checkpoint.files,
-            &checkpoint.config,
-            checkpoint.gguf.as_ref(),
-        )?;
+        let tokenizer = Tokenizer::open(&checkpoint)?;
         let open_time = started.elapsed();
 
         let started = Instant::now();
@@ -54,9 +50,10 @@ impl Session {
         let context = checkpoint.config.max_position_embeddings;
         ensure!(
             ids.len() < context,
-            "the prompt has {} tokens and the context of {} has {context}; shorten the prompt",
-            ids.len(),
+            "the prompt has {} tokens, but the context of {} has room for {}: shorten the prompt",
+            count(ids.len() as u64),
             checkpoint.name,
+            count(context as u64),
         );
         let max_tokens = prompt.max_tokens.min(context - ids.len());
         check_fit(&checkpoint, ids.len() + max_tokens, machine.ram_bytes)?;

@@ -14,13 +14,14 @@ use super::source::RepoId;
 use super::{INDEX, file_names, shard_names};
 
 /// The small files a part may read; all but the first are optional.
-pub(super) const SMALL_FILES: [&str; 7] = [
+pub(super) const SMALL_FILES: [&str; 8] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "chat_template.json",
     INDEX,
 ];
 
