@@ -27,7 +27,7 @@ fn ids(count: usize) -> Vec<u32> {
 }
 
 fn next_id(model: &Model, ids: &[u32]) -> Result<u32> {
-    Ok(greedy(&model.next_logits(&ids_array(ids))?)?.try_item::<u32>()?)
+    Ok(greedy(&model.next_logits(&ids_array(ids))?)?.try_item_exact::<u32>()?)
 }
 
 fn prefill(criterion: &mut Criterion) {

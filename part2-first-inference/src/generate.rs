@@ -58,7 +58,7 @@ pub fn generate(
     for step in 0..limits.max_tokens {
         let logits = model.next_logits(&ids_array(&sequence))?; // [1, V]
         // Reading the id evaluates the whole step: it is needed on the host to go on.
-        let token = sampler.sample(&logits)?.try_item::<u32>()?;
+        let token = sampler.sample(&logits)?.try_item_exact::<u32>()?;
         if limits.stop_ids.contains(&token) {
             finish_reason = FinishReason::Stop;
             break;

@@ -1,1 +1,9 @@
-fn main(){}
+//! `cargo run -p part2-first-inference -- --help`
+
+use std::process::ExitCode;
+
+use part2_first_inference::experiment;
+
+fn main() -> ExitCode {
+    shared::cli::run(experiment::run)
+}

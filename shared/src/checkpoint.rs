@@ -1,1 +1,385 @@
-//! (to be written)
+//! What a checkpoint says of itself before any weight is loaded: configuration and tensor list.
+//!
+//! The headers are read here, through a memory map and with every offset checked, because MLX trusts
+//! the files that it is given.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Metadata, SafeTensorError};
+use serde::Deserialize;
+
+use crate::config::{ModelConfig, RopeScaling};
+use crate::gguf::{self, GgufHeader};
+use crate::hub::{ModelFiles, embedded};
+use crate::report::{binary, count, decimal};
+
+/// A model's files, their headers read.
+#[derive(Debug, Clone)]
+pub struct Checkpoint {
+    /// The model as it was asked for.
+    pub name: String,
+    /// Where the files are.
+    pub files: ModelFiles,
+    /// The architecture.
+    pub config: ModelConfig,
+    /// Every tensor, in the order of the files.
+    pub tensors: Vec<TensorInfo>,
+    /// The header, if the checkpoint is a GGUF file.
+    pub gguf: Option<GgufHeader>,
+}
+
+/// One entry of a header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its name in Hugging Face's spelling, also for GGUF.
+    pub name: String,
+    /// `BF16`, `U32`, `Q4_0`, …
+    pub dtype: String,
+    /// Sizes of the axes, as stored.
+    pub shape: Vec<usize>,
+    /// Size in the file.
+    pub bytes: u64,
+}
+
+impl Checkpoint {
+    /// Reads configuration and headers.
+    ///
+    /// # Errors
+    /// If a file is missing, damaged or of a kind that is not supported: one line that names it.
+    pub fn open(name: &str, files: ModelFiles) -> Result<Self> {
+        let (config, tensors, gguf) = match &files {
+            ModelFiles::Gguf(path) => {
+                let header = GgufHeader::open(path)?;
+                let config = ModelConfig::from_gguf(&header)
+                    .with_context(|| format!("reading {}", path.display()))?;
+                (config, gguf_tensors(&header), Some(header))
+            }
+            files => (read_config(name, files)?, safetensors_tensors(files)?, None),
+        };
+        let checkpoint = Self { name: name.to_owned(), files, config, tensors, gguf };
+        checkpoint.check_types()?;
+        Ok(checkpoint)
+    }
+
+    /// Size of the weights in the files, in bytes.
+    pub fn weight_bytes(&self) -> u64 {
+        self.tensors.iter().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// Number of weights; a packed one counts as what it stands for, its scales and biases do not
+    /// count.
+    pub fn parameters(&self) -> u64 {
+        self.tensors.iter().map(|tensor| self.elements(tensor)).sum()
+    }
+
+    /// Whether the embedding serves as the head, too.
+    pub fn tied(&self) -> bool {
+        let has_head = self.tensors.iter().any(|tensor| tensor.name.starts_with("lm_head."));
+        self.config.tie_word_embeddings.unwrap_or(!has_head)
+    }
+
+    fn elements(&self, tensor: &TensorInfo) -> u64 {
+        let stored = tensor.shape.iter().map(|&size| size as u64).product();
+        let Some(module) = self.quantized_module(&tensor.name) else { return stored };
+        let bits = self.config.quantization.as_ref().and_then(|all| all.of(module));
+        match (tensor.name.ends_with(".weight"), bits) {
+            (true, Some(group)) if self.gguf.is_none() => stored * 32 / group.bits as u64,
+            (true, _) => stored,
+            (false, _) => 0,
+        }
+    }
+
+    /// The module of a tensor, if the module has scales.
+    fn quantized_module<'n>(&self, name: &'n str) -> Option<&'n str> {
+        let (module, part) = name.rsplit_once('.')?;
+        let scales = format!("{module}.scales");
+        let quantized = self.tensors.iter().any(|tensor| tensor.name == scales);
+        (quantized && matches!(part, "weight" | "scales" | "biases")).then_some(module)
+    }
+
+    /// Types that MLX would load and the layers could not use.
+    fn check_types(&self) -> Result<()> {
+        const KNOWN: [&str; 8] = ["F32", "F16", "BF16", "U32", "U8", "Q4_0", "Q4_1", "Q8_0"];
+        let odd = self.tensors.iter().find(|tensor| !KNOWN.contains(&tensor.dtype.as_str()));
+        match odd {
+            None => Ok(()),
+            Some(tensor) => bail!(
+                "tensor {} of {} is stored as {}, which is not supported: convert the model to \
+                 BF16, F16 or F32",
+                tensor.name,
+                self.name,
+                tensor.dtype
+            ),
+        }
+    }
+
+    /// What `--inspect` prints: label and text per row, among them every way in which the checkpoint
+    /// differs from plain Llama. `ram_bytes`: memory of this machine, if known.
+    pub fn inspect(&self, ram_bytes: Option<u64>) -> Vec<(String, String)> {
+        let config = &self.config;
+        let mut rows = vec![
+            ("model", self.name.clone()),
+            ("type", format!("{}, {} layers", config.model_type, config.num_hidden_layers)),
+            ("widths", self.widths()),
+            ("heads", self.heads()),
+            ("positions", format!("{}, {}", count(config.max_position_embeddings as u64), self.rope())),
+            ("differs", self.differences().join("; ")),
+            ("weights", self.weights()),
+            ("KV cache", self.kv_cache()),
+        ];
+        if let Some(ram) = ram_bytes {
+            let positions = config.max_position_embeddings;
+            let fits = match check_fit(self, positions, ram) {
+                Ok(()) => format!("in {}, with the full context", binary(ram)),
+                Err(refusal) => format!("not with the full context: {refusal}"),
+            };
+            rows.push(("fits", fits));
+        }
+        rows.into_iter().map(|(label, text)| (label.to_owned(), text)).collect()
+    }
+
+    fn widths(&self) -> String {
+        let config = &self.config;
+        format!(
+            "model {}, MLP {}, vocabulary {}",
+            count(config.hidden_size as u64),
+            count(config.intermediate_size as u64),
+            count(config.vocab_size as u64)
+        )
+    }
+
+    fn heads(&self) -> String {
+        let config = &self.config;
+        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+        let sharing = match heads / kv_heads {
+            1 => "each its own keys and values".to_owned(),
+            ratio => format!("{ratio} share one (GQA)"),
+        };
+        format!("{heads} query, {kv_heads} key/value: {sharing}; width {}", config.head_dim)
+    }
+
+    fn rope(&self) -> String {
+        let rope = &self.config.rope;
+        let scaling = match &rope.scaling {
+            RopeScaling::None => String::new(),
+            RopeScaling::Linear { factor } => format!(", linear scaling {factor}"),
+            RopeScaling::Llama3 { factor, original_max_position_embeddings: from, .. } => {
+                format!(", llama3 scaling {factor} from {}", count(*from as u64))
+            }
+            RopeScaling::Yarn { factor, original_max_position_embeddings: from, .. } => {
+                format!(", YaRN scaling {factor} from {}", count(*from as u64))
+            }
+            RopeScaling::Factors(_) => ", a factor per frequency".to_owned(),
+        };
+        format!("rotary, base {}{scaling}", count(rope.theta as u64))
+    }
+
+    /// Against Llama 2: no biases, no q/k norm, heads of width E/H, an untied head, full attention.
+    fn differences(&self) -> Vec<String> {
+        let config = &self.config;
+        let windows: Vec<usize> = config.sliding_window.iter().flatten().copied().collect();
+        let wide = config.head_dim * config.num_attention_heads != config.hidden_size;
+        let mut found = Vec::new();
+        let mut note = |holds: bool, text: String| {
+            if holds {
+                found.push(text);
+            }
+        };
+        note(config.attention_bias, "bias on q, k, v".to_owned());
+        note(config.attention_out_bias, "bias on o".to_owned());
+        note(config.mlp_bias, "bias in the MLP".to_owned());
+        note(config.qk_norm, "norm on q and k".to_owned());
+        note(wide, format!("head width {} is not E/H", config.head_dim));
+        note(self.tied(), "head tied to the embedding".to_owned());
+        note(config.rope.traditional, "rotates neighbouring dimensions".to_owned());
+        if let Some(window) = windows.first() {
+            let (some, all) = (windows.len(), config.num_hidden_layers);
+            note(true, format!("sliding window of {} in {some} of {all} layers", count(*window as u64)));
+        }
+        if found.is_empty() {
+            found.push("in nothing from plain Llama".to_owned());
+        }
+        found
+    }
+
+    fn weights(&self) -> String {
+        let (parameters, bytes) = (self.parameters(), self.weight_bytes());
+        let types = self.types().join(", ");
+        let bits = 8.0 * bytes as f64 / parameters.max(1) as f64;
+        format!(
+            "{} parameters, {}, {types}: {bits:.2} bits per weight",
+            count(parameters),
+            decimal(bytes)
+        )
+    }
+
+    /// `4 bits in groups of 64`, or the types of the tensors.
+    fn types(&self) -> Vec<String> {
+        match &self.config.quantization {
+            Some(all) if self.gguf.is_none() => {
+                let others = match all.overrides.len() {
+                    0 => String::new(),
+                    n => format!(" ({n} modules otherwise)"),
+                };
+                vec![format!("{} bits in groups of {}{others}", all.default.bits, all.default.group_size)]
+            }
+            _ => {
+                let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
+                for tensor in &self.tensors {
+                    *bytes.entry(&tensor.dtype).or_default() += tensor.bytes;
+                }
+                let mut types: Vec<_> = bytes.into_iter().collect();
+                types.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
+                types.into_iter().map(|(name, _)| name.to_owned()).collect()
+            }
+        }
+    }
+
+    fn kv_cache(&self) -> String {
+        let per_token = self.config.kv_bytes_per_token(2);
+        let full = per_token * self.config.max_position_embeddings as u64;
+        format!("{} per token in 16 bits, {} at full context", binary(per_token), binary(full))
+    }
+}
+
+/// Refuses a model that cannot fit, before it drives the machine into swap.
+///
+/// Counted: the weights, keys and values for `positions`, and 256 MiB for the program and for what a
+/// step computes on the way.
+///
+/// # Errors
+/// If more memory is needed than there is: with the numbers and a way to go on.
+pub fn check_fit(checkpoint: &Checkpoint, positions: usize, ram_bytes: u64) -> Result<()> {
+    const MARGIN: u64 = 256 << 20;
+    let weights = checkpoint.weight_bytes();
+    let kv = checkpoint.config.kv_bytes_per_token(2).saturating_mul(positions as u64);
+    let needed = weights.saturating_add(kv).saturating_add(MARGIN);
+    ensure!(
+        needed <= ram_bytes,
+        "{} needs {}, {} for the weights and {} for {} positions, but this machine has {}; take a \
+         smaller or quantized model, or a shorter prompt with a smaller --max-tokens",
+        checkpoint.name,
+        binary(needed),
+        binary(weights),
+        binary(kv),
+        count(positions as u64),
+        binary(ram_bytes)
+    );
+    Ok(())
+}
+
+fn read_config(name: &str, files: &ModelFiles) -> Result<ModelConfig> {
+    let config = files.read_text("config.json")?.with_context(|| {
+        format!("there is no config.json in {name}: is it a model in Hugging Face layout?")
+    })?;
+    let generation = files.read_text("generation_config.json")?;
+    ModelConfig::from_json(&config, generation.as_deref())
+        .with_context(|| format!("reading the configuration of {name}"))
+}
+
+fn gguf_tensors(header: &GgufHeader) -> Vec<TensorInfo> {
+    let weights = header.tensors.iter().filter(|tensor| tensor.name != gguf::ROPE_FACTORS);
+    weights
+        .map(|tensor| TensorInfo {
+            name: gguf::hugging_face_name(&tensor.name),
+            dtype: tensor.kind.name(),
+            shape: tensor.shape.clone(),
+            bytes: tensor.bytes,
+        })
+        .collect()
+}
+
+fn safetensors_tensors(files: &ModelFiles) -> Result<Vec<TensorInfo>> {
+    if matches!(files, ModelFiles::Embedded) {
+        let (_, header) = SafeTensors::read_metadata(embedded::WEIGHTS)
+            .context("the embedded model is damaged")?;
+        return Ok(infos(&header));
+    }
+    let mut tensors = Vec::new();
+    let mut shard_of: HashMap<String, String> = HashMap::new();
+    for path in files.shards()? {
+        let shard = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for tensor in read_shard(&path)? {
+            if let Some(other) = shard_of.insert(tensor.name.clone(), shard.clone()) {
+                bail!("tensor {} is in {other} and in {shard}: one of them is stale", tensor.name);
+            }
+            tensors.push(tensor);
+        }
+    }
+    check_index(files, &shard_of)?;
+    Ok(tensors)
+}
+
+/// The header of one shard; the tensors of `path` lie inside the file and do not overlap.
+fn read_shard(path: &Path) -> Result<Vec<TensorInfo>> {
+    let reading = || format!("reading the header of {}", path.display());
+    let file = File::open(path).with_context(reading)?;
+    // SAFETY: the map is read-only and dropped below. A file that another process cuts short
+    // meanwhile would end this one, as with every program that maps model files.
+    let map = unsafe { memmap2::Mmap::map(&file) }.with_context(reading)?;
+    let (start, header) = SafeTensors::read_metadata(&map).map_err(explain).with_context(reading)?;
+    let expected = 8 + start + header.data_len();
+    ensure!(
+        map.len() == expected,
+        "{} has {} bytes where its header promises {}: it is truncated or damaged, download it \
+         again",
+        path.display(),
+        count(map.len() as u64),
+        count(expected as u64)
+    );
+    Ok(infos(&header))
+}
+
+/// The errors of the safetensors crate, in words that say what to do.
+fn explain(error: SafeTensorError) -> anyhow::Error {
+    let what = match &error {
+        SafeTensorError::HeaderTooSmall => "the file is too short to have a header".to_owned(),
+        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => {
+            "the header is longer than the file".to_owned()
+        }
+        SafeTensorError::InvalidOffset(name) => {
+            format!("the offsets of tensor {name} overlap others or lie outside the file")
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            "the file ends before its tensors do, or has more than they fill".to_owned()
+        }
+        other => format!("the header is damaged ({other})"),
+    };
+    anyhow!("{what}: download it again")
+}
+
+fn infos(header: &Metadata) -> Vec<TensorInfo> {
+    let info = |name: String| {
+        let tensor = header.info(&name)?;
+        Some(TensorInfo {
+            dtype: format!("{:?}", tensor.dtype),
+            shape: tensor.shape.clone(),
+            bytes: (tensor.data_offsets.1 - tensor.data_offsets.0) as u64,
+            name,
+        })
+    };
+    header.offset_keys().into_iter().filter_map(info).collect()
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
+}
+
+/// Every tensor of the index is in the shard that the index names.
+fn check_index(files: &ModelFiles, shard_of: &HashMap<String, String>) -> Result<()> {
+    const INDEX: &str = "model.safetensors.index.json";
+    let Some(text) = files.read_text(INDEX)? else { return Ok(()) };
+    let index: Index = serde_json::from_str(&text).with_context(|| format!("parsing {INDEX}"))?;
+    for (tensor, shard) in &index.weight_map {
+        ensure!(
+            shard_of.get(tensor) == Some(shard),
+            "{INDEX} says that {tensor} is in {shard}, but it is not: download the model again"
+        );
+    }
+    Ok(())
+}

@@ -158,8 +158,6 @@ impl GgufType {
     /// The affine parameters MLX unpacks this type into; `None` if it isn't quantized.
     pub fn quantization(self) -> Option<GroupQuantization> {
         match self {
-            Self::Q4_0 | Self::Q4_1 => Some(GroupQuantization { group_size: 32, bits: 4 }),
-            Self::Q8_0 => Some(GroupQuantization { group_size: 32, bits: 8 }),
             Self::Q4_0 | Self::Q4_1 => Some(GroupQuantization {
                 group_size: 32,
                 bits: 4,
@@ -194,7 +192,6 @@ impl GgufHeader {
     /// use something that MLX's reader gets wrong.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader { bytes, at: 0 };
-        ensure!(reader.take(4).ok() == Some(b"GGUF"), "not a GGUF file: it does not start so");
         ensure!(
             reader.take(4).ok() == Some(b"GGUF"),
             "not a GGUF file: it does not start so"
@@ -208,10 +205,6 @@ impl GgufHeader {
         let mut metadata = HashMap::new();
         for _ in 0..metadata_count {
             let key = reader.string().context("in a metadata key")?;
-            let value = reader.value().with_context(|| format!("in the metadata key {key:?}"))?;
-            metadata.insert(key, value);
-        }
-        let mut header = Self { metadata, tensors: vec![], data_offset: 0, rope_factors: None };
             let value = reader
                 .value()
                 .with_context(|| format!("in the metadata key {key:?}"))?;
@@ -286,9 +279,6 @@ impl GgufHeader {
     pub fn u64s(&self, key: &str) -> Option<Vec<u64>> {
         match self.metadata.get(key)? {
             GgufValue::Unsigneds(numbers) => Some(numbers.clone()),
-            GgufValue::Signeds(numbers) => {
-                numbers.iter().map(|&number| u64::try_from(number).ok()).collect()
-            }
             GgufValue::Signeds(numbers) => numbers
                 .iter()
                 .map(|&number| u64::try_from(number).ok())
@@ -320,7 +310,6 @@ impl GgufHeader {
     fn check_tensors(&self, file_bytes: u64) -> Result<()> {
         let mut names = HashSet::new();
         for tensor in &self.tensors {
-            ensure!(names.insert(&tensor.name), "tensor {} is listed twice", tensor.name);
             ensure!(
                 names.insert(&tensor.name),
                 "tensor {} is listed twice",
@@ -339,10 +328,6 @@ impl GgufHeader {
     }
 
     fn read_rope_factors(&self, bytes: &[u8]) -> Option<Vec<f32>> {
-        let tensor = self.tensor(ROPE_FACTORS).filter(|tensor| tensor.kind == GgufType::F32)?;
-        let start = usize::try_from(self.data_offset + tensor.offset).ok()?;
-        let stored = bytes.get(start..start + usize::try_from(tensor.bytes).ok()?)?;
-        Some(stored.as_chunks().0.iter().map(|&four| f32::from_le_bytes(four)).collect())
         let tensor = self
             .tensor(ROPE_FACTORS)
             .filter(|tensor| tensor.kind == GgufType::F32)?;
@@ -371,10 +356,6 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn take(&mut self, count: u64) -> Result<&'a [u8]> {
         let rest = &self.bytes[self.at..];
-        let found = usize::try_from(count).ok().and_then(|count| rest.get(..count));
-        let found = found.ok_or_else(|| {
-            let (at, left) = (self.at, rest.len());
-            anyhow!("{count} bytes wanted at byte {at}, but only {left} are left: download it again")
         let found = usize::try_from(count)
             .ok()
             .and_then(|count| rest.get(..count));
@@ -427,7 +408,6 @@ impl<'a> Reader<'a> {
         let (kind, count) = (self.u32()?, self.u64()?);
         match kind {
             // Not `with_capacity(count)`: a broken file may claim any number.
-            8 => Ok(GgufValue::Strings((0..count).map(|_| self.string()).collect::<Result<_>>()?)),
             8 => Ok(GgufValue::Strings(
                 (0..count).map(|_| self.string()).collect::<Result<_>>()?,
             )),
@@ -459,9 +439,6 @@ impl<'a> Reader<'a> {
 
     fn tensor(&mut self) -> Result<GgufTensor> {
         let name = self.string()?;
-        ensure!(!name.contains('\0') && name.len() <= 256, "the name is not one");
-        let rank = self.u32()?;
-        ensure!((1..=4).contains(&rank), "tensor {name} has {rank} axes, expected 1 to 4");
         ensure!(
             !name.contains('\0') && name.len() <= 256,
             "the name is not one"
@@ -479,9 +456,6 @@ impl<'a> Reader<'a> {
             shape.insert(0, size as usize);
         }
         let (kind, offset) = (GgufType::from_id(self.u32()?), self.u64()?);
-        ensure!(offset.is_multiple_of(32), "tensor {name} is not aligned in the file");
-        let bytes = stored_bytes(&name, kind, &shape)?;
-        Ok(GgufTensor { name, shape, kind, offset, bytes })
         ensure!(
             offset.is_multiple_of(32),
             "tensor {name} is not aligned in the file"
@@ -499,7 +473,6 @@ impl<'a> Reader<'a> {
 
 /// Little-endian bytes, at most eight of them.
 fn unsigned(bytes: &[u8]) -> u64 {
-    bytes.iter().rev().fold(0, |number, &byte| number << 8 | u64::from(byte))
     bytes
         .iter()
         .rev()
@@ -512,11 +485,6 @@ fn signed(bytes: &[u8]) -> i64 {
 }
 
 fn stored_bytes(name: &str, kind: GgufType, shape: &[usize]) -> Result<u64> {
-    let Some((block, block_bytes)) = kind.block() else { return Ok(0) };
-    let row = *shape.last().unwrap_or(&1) as u64;
-    ensure!(row.is_multiple_of(block), "tensor {name} has rows of {row}, not in blocks of {block}");
-    ensure!(block == 1 || name.ends_with(".weight"), "tensor {name} must not be quantized");
-    let elements = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size as u64));
     let Some((block, block_bytes)) = kind.block() else {
         return Ok(0);
     };
@@ -581,7 +549,6 @@ pub(crate) fn read_config(header: &GgufHeader) -> Result<ModelConfig> {
         "architecture {architecture:?} is not supported: only llama (with Mistral), qwen2 and qwen3"
     );
     check_types(header)?;
-    let keys = Keys { header, architecture };
     let keys = Keys {
         header,
         architecture,
@@ -597,7 +564,6 @@ pub(crate) fn read_config(header: &GgufHeader) -> Result<ModelConfig> {
         intermediate_size: keys.size("feed_forward_length")?,
         num_hidden_layers: layers,
         num_attention_heads: heads,
-        num_key_value_heads: keys.optional_size("attention.head_count_kv")?.unwrap_or(heads),
         num_key_value_heads: keys
             .optional_size("attention.head_count_kv")?
             .unwrap_or(heads),
@@ -630,7 +596,6 @@ fn check_types(header: &GgufHeader) -> Result<()> {
             refused.entry(tensor.kind.name()).or_insert(&tensor.name);
         }
     }
-    let list: Vec<_> = refused.iter().map(|(kind, name)| format!("{kind} ({name})")).collect();
     let list: Vec<_> = refused
         .iter()
         .map(|(kind, name)| format!("{kind} ({name})"))
@@ -649,7 +614,6 @@ fn read_quantization(header: &GgufHeader) -> Option<Quantization> {
     let mut modules = BTreeMap::new();
     let mut counts: BTreeMap<GroupQuantization, usize> = BTreeMap::new();
     for tensor in &header.tensors {
-        let Some(group) = tensor.kind.quantization() else { continue };
         let Some(group) = tensor.kind.quantization() else {
             continue;
         };
@@ -659,7 +623,6 @@ fn read_quantization(header: &GgufHeader) -> Option<Quantization> {
     }
     let (default, _) = counts.into_iter().max_by_key(|&(_, count)| count)?;
     modules.retain(|_, group| *group != Some(default));
-    Some(Quantization { default, overrides: modules })
     Some(Quantization {
         default,
         overrides: modules,
@@ -679,10 +642,6 @@ impl Keys<'_> {
 
     fn optional_size(&self, key: &str) -> Result<Option<usize>> {
         let key = self.full(key);
-        let Some(value) = self.header.metadata.get(&key) else { return Ok(None) };
-        let size = self.header.u64(&key).and_then(|number| usize::try_from(number).ok());
-        let size = size.filter(|&size| size > 0);
-        Ok(Some(size.with_context(|| format!("{key} is {value:?}, expected one whole number"))?))
         let Some(value) = self.header.metadata.get(&key) else {
             return Ok(None);
         };
@@ -703,9 +662,6 @@ impl Keys<'_> {
 
     fn optional_float(&self, key: &str) -> Result<Option<f32>> {
         let key = self.full(key);
-        let Some(value) = self.header.metadata.get(&key) else { return Ok(None) };
-        let number = self.header.f32(&key).filter(|number| number.is_finite());
-        Ok(Some(number.with_context(|| format!("{key} is {value:?}, expected a finite number"))?))
         let Some(value) = self.header.metadata.get(&key) else {
             return Ok(None);
         };
@@ -723,7 +679,6 @@ impl Keys<'_> {
     /// Relatives of the family that would load and then compute something else.
     fn refuse_variants(&self) -> Result<()> {
         let experts = self.header.u64(&self.full("expert_count")).unwrap_or(0);
-        ensure!(experts == 0, "a mixture of {experts} experts is not supported");
         ensure!(
             experts == 0,
             "a mixture of {experts} experts is not supported"
@@ -736,7 +691,6 @@ impl Keys<'_> {
             Some(explicit) => explicit,
             None => {
                 let even = hidden_size.is_multiple_of(heads);
-                ensure!(even, "width {hidden_size} is not a multiple of {heads} heads");
                 ensure!(
                     even,
                     "width {hidden_size} is not a multiple of {heads} heads"
@@ -770,7 +724,6 @@ impl Keys<'_> {
             None => self.rope_scaling()?,
         };
         // Rows of q and k are put back into Hugging Face order on loading.
-        Ok(RopeConfig { theta, traditional: false, scaling })
         Ok(RopeConfig {
             theta,
             traditional: false,
@@ -789,9 +742,6 @@ impl Keys<'_> {
             (Some("linear") | None, Some(factor)) => Ok(RopeScaling::Linear { factor }),
             (Some("yarn"), Some(factor)) => Ok(RopeScaling::Yarn {
                 factor,
-                original_max_position_embeddings: self.size("rope.scaling.original_context_length")?,
-                beta_fast: self.optional_float("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
-                beta_slow: self.optional_float("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
                 original_max_position_embeddings: self
                     .size("rope.scaling.original_context_length")?,
                 beta_fast: self

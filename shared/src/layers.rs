@@ -236,7 +236,7 @@ fn stretch(pair: usize, plain: f64, dims: usize, base: f64, scaling: &RopeScalin
     match scaling {
         RopeScaling::None => 1.0,
         RopeScaling::Linear { factor } => f64::from(*factor),
-        RopeScaling::Frequencies(factors) => factors.get(pair).map_or(1.0, |f| f64::from(*f)),
+        RopeScaling::Factors(factors) => factors.get(pair).map_or(1.0, |f| f64::from(*f)),
         RopeScaling::Llama3 {
             factor,
             low_freq_factor,

@@ -38,8 +38,13 @@ impl Session {
     pub fn open(model: &ModelArgs, prompt: &PromptArgs) -> Result<Self> {
         let started = Instant::now();
         let checkpoint = open_checkpoint(model)?;
-        let machine = Machine::detect();
-        let tokenizer = Tokenizer::open(&checkpoint)?;
+        let machine = Machine::detect()?;
+        let tokenizer = Tokenizer::load(
+            &checkpoint.name,
+            &checkpoint.files,
+            &checkpoint.config,
+            checkpoint.gguf.as_ref(),
+        )?;
         let open_time = started.elapsed();
 
         let started = Instant::now();

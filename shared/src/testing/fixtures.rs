@@ -53,7 +53,11 @@ pub fn checkpoints() -> Result<Vec<String>> {
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| model_path(name).is_some() && root.join(name).join("expected.json").exists())
         .collect();
-    ensure!(!names.is_empty(), "no fixtures in {}; run `cargo xtask fixtures`", root.display());
+    ensure!(
+        !names.is_empty(),
+        "no fixtures in {}; run `cargo xtask fixtures`",
+        root.display()
+    );
     names.sort();
     Ok(names)
 }
@@ -102,8 +106,8 @@ pub fn json<T: serde::de::DeserializeOwned>(relative: &str) -> Result<T> {
 /// Without it a test that needs it says so and passes on a newcomer's machine, but fails where `CI`
 /// is set: there a skipped test would be a lie.
 pub fn smollm2() -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../.mlx/models/smollm2-135m-instruct.gguf");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../.mlx/models/smollm2-135m-instruct.gguf");
     if path.exists() {
         return Some(path);
     }

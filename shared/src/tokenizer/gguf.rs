@@ -21,6 +21,8 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
+use crate::gguf::GgufHeader;
+
 /// What a GGUF file says of its tokenizer: its `tokenizer.ggml.*` keys.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -59,6 +61,32 @@ const USER_DEFINED: u64 = 4;
 const BYTE: u64 = 6;
 
 impl GgufVocabulary {
+    /// Takes the tokenizer's keys out of a file's metadata. What is missing shows when it is built.
+    pub fn from_header(header: &GgufHeader) -> Self {
+        let key = |name: &str| format!("tokenizer.ggml.{name}");
+        let text = |name: &str| header.string(&key(name)).map(str::to_owned);
+        let id = |name: &str| header.u64(&key(name)).and_then(|id| u32::try_from(id).ok());
+        let texts = |name: &str| {
+            let list = header.strings(&key(name)).unwrap_or_default();
+            list.into_iter().map(str::to_owned).collect()
+        };
+        Self {
+            model: text("model").unwrap_or_default(),
+            pre: text("pre"),
+            tokens: texts("tokens"),
+            token_type: header.u64s(&key("token_type")).unwrap_or_default(),
+            merges: texts("merges"),
+            scores: header.f32s(&key("scores")).unwrap_or_default(),
+            bos_token_id: id("bos_token_id"),
+            eos_token_id: id("eos_token_id"),
+            unknown_token_id: id("unknown_token_id"),
+            padding_token_id: id("padding_token_id"),
+            add_bos_token: header.bool(&key("add_bos_token")),
+            add_space_prefix: header.bool(&key("add_space_prefix")),
+            chat_template: header.string("tokenizer.chat_template").map(str::to_owned),
+        }
+    }
+
     /// The token with this id.
     pub(crate) fn token(&self, id: Option<u32>) -> Option<&str> {
         self.tokens.get(id? as usize).map(String::as_str)

@@ -9,6 +9,7 @@
 //! unless it begins with the text of BOS already. `transformers` and mlx-lm do the same.
 
 mod gguf;
+mod python_json;
 mod stream;
 mod template;
 
@@ -24,6 +25,10 @@ pub use stream::Detokenizer;
 
 use stream::Spelling;
 use template::{ChatTemplate, template_of};
+
+use crate::config::ModelConfig;
+use crate::gguf::GgufHeader;
+use crate::hub::ModelFiles;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -101,7 +106,46 @@ struct Parts {
     rows: usize,
 }
 
+impl TokenizerFiles {
+    /// Reads the files that are there.
+    ///
+    /// # Errors
+    /// If one is there and cannot be read.
+    pub fn read(name: &str, files: &ModelFiles, config: &ModelConfig) -> Result<Self> {
+        Ok(Self {
+            name: name.to_owned(),
+            tokenizer: files.read_text("tokenizer.json")?,
+            tokenizer_config: files.read_text("tokenizer_config.json")?,
+            special_tokens_map: files.read_text("special_tokens_map.json")?,
+            chat_template_jinja: files.read_text("chat_template.jinja")?,
+            chat_template_json: files.read_text("chat_template.json")?,
+            eos_token_ids: config.eos_token_ids.clone(),
+            vocab_size: config.vocab_size,
+        })
+    }
+}
+
 impl Tokenizer {
+    /// Reads or builds the tokenizer of a checkpoint: from the metadata if it is a GGUF file, from
+    /// `tokenizer.json` and its companions otherwise.
+    ///
+    /// # Errors
+    /// As [`from_files`](Self::from_files) and [`from_gguf`](Self::from_gguf).
+    pub fn load(
+        name: &str,
+        files: &ModelFiles,
+        config: &ModelConfig,
+        gguf: Option<&GgufHeader>,
+    ) -> Result<Self> {
+        match gguf {
+            Some(header) => {
+                let vocabulary = GgufVocabulary::from_header(header);
+                Self::from_gguf(name, &vocabulary, config.vocab_size)
+            }
+            None => Self::from_files(&TokenizerFiles::read(name, files, config)?),
+        }
+    }
+
     /// Reads the tokenizer of a checkpoint in Hugging Face layout.
     ///
     /// # Errors

@@ -7,9 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
+use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error, ErrorKind};
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -17,12 +17,20 @@ use time::OffsetDateTime;
 use time::format_description::parse_strftime_owned;
 
 use super::Message;
+use super::python_json::to_json;
 
-/// What a template may spend: about one unit an instruction or 64 bytes of text, so 256 MB at most.
+/// What a template may spend: about one unit an instruction or 64 bytes of text, so 64 MB at most.
+/// A conversation of a thousand turns takes a tenth of it.
 ///
 /// A template is a program that somebody else wrote; without a limit a downloaded checkpoint could
 /// keep us busy for ever.
-const FUEL: u64 = 4_000_000;
+const FUEL: u64 = 1_000_000;
+
+/// Stack for the thread that renders, in bytes. It is address space: only what is used is paid for.
+///
+/// Within its fuel a template can put lists into lists 150,000 deep, and minijinja frees and prints
+/// them by recursion. On an ordinary stack that is an abort, which no error handling can catch.
+const STACK: usize = 256 << 20;
 
 /// A template with the values it may refer to.
 #[derive(Debug, Clone)]
@@ -73,13 +81,23 @@ impl ChatTemplate {
             documents: (),
             special_tokens: &self.special_tokens,
         };
-        let environment = environment(self.clock).map_err(explain)?;
-        let template = environment
-            .template_from_str(&self.source)
-            .map_err(explain)?;
-        template
+        std::thread::scope(|scope| {
+            let render = || self.render_here(context).map_err(explain);
+            let thread = std::thread::Builder::new()
+                .stack_size(STACK)
+                .spawn_scoped(scope, render);
+            let thread = thread.context("starting a thread for the chat template")?;
+            thread
+                .join()
+                .map_err(|_| anyhow!("the chat template crashed its interpreter"))?
+        })
+    }
+
+    fn render_here(&self, context: Context<'_>) -> Result<String, Error> {
+        let environment = environment(self.clock)?;
+        environment
+            .template_from_str(&self.source)?
             .render(Value::from(Serde(context)))
-            .map_err(explain)
     }
 }
 
@@ -154,87 +172,6 @@ fn strftime(clock: Option<OffsetDateTime>, format: &str) -> Result<String, Error
     };
     let description = parse_strftime_owned(format).map_err(|e| refused(e.to_string()))?;
     now.format(&description).map_err(|e| refused(e.to_string()))
-}
-
-/// `tojson` as Python's `json.dumps(ensure_ascii=False)` writes; Jinja's own escapes HTML.
-fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
-    let style = PythonJson::from_arguments(&kwargs)?;
-    let sort_keys = kwargs.get::<Option<bool>>("sort_keys")?.unwrap_or(false);
-    kwargs.assert_all_used()?;
-    let mut json = serde_json::to_value(value)
-        .map_err(|error| Error::new(ErrorKind::InvalidOperation, format!("tojson: {error}")))?;
-    if sort_keys {
-        json.sort_all_objects();
-    }
-    Ok(Value::from_safe_string(style.dumps(&json, 0)))
-}
-
-/// The white space of Python's `json.dumps`, which the model has seen in training.
-struct PythonJson {
-    indent: Option<usize>,
-    between_items: String,
-    after_key: String,
-    ascii: bool,
-}
-
-impl PythonJson {
-    fn from_arguments(kwargs: &Kwargs) -> Result<Self, Error> {
-        let indent = kwargs.get::<Option<usize>>("indent")?;
-        let separators = kwargs
-            .get::<Option<Vec<String>>>("separators")?
-            .unwrap_or_default();
-        let [between_items, after_key] = <[String; 2]>::try_from(separators).unwrap_or_else(|_| {
-            [
-                if indent.is_some() { "," } else { ", " }.to_owned(),
-                ": ".to_owned(),
-            ]
-        });
-        let ascii = kwargs.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false);
-        Ok(Self {
-            indent,
-            between_items,
-            after_key,
-            ascii,
-        })
-    }
-
-    fn dumps(&self, value: &Json, depth: usize) -> String {
-        match value {
-            Json::Array(items) => {
-                let items = items.iter().map(|item| self.dumps(item, depth + 1));
-                self.wrap("[", items.collect(), "]", depth)
-            }
-            Json::Object(members) => {
-                let members = members.iter().map(|(key, value)| {
-                    let value = self.dumps(value, depth + 1);
-                    format!("{}{}{value}", self.string(key), self.after_key)
-                });
-                self.wrap("{", members.collect(), "}", depth)
-            }
-            Json::String(text) => self.string(text),
-            scalar => scalar.to_string(),
-        }
-    }
-
-    fn wrap(&self, open: &str, items: Vec<String>, close: &str, depth: usize) -> String {
-        let indent = self.indent.filter(|_| !items.is_empty());
-        let line = |depth| indent.map_or(String::new(), |n| format!("\n{}", " ".repeat(n * depth)));
-        let items = items.join(&format!("{}{}", self.between_items, line(depth + 1)));
-        format!("{open}{}{items}{}{close}", line(depth + 1), line(depth))
-    }
-
-    fn string(&self, text: &str) -> String {
-        let quoted = Json::from(text).to_string();
-        if !self.ascii {
-            return quoted;
-        }
-        quoted
-            .encode_utf16()
-            .fold(String::new(), |text, unit| match u8::try_from(unit) {
-                Ok(byte) if byte.is_ascii() => text + char::from(byte).encode_utf8(&mut [0; 4]),
-                _ => text + &format!("\\u{unit:04x}"),
-            })
-    }
 }
 
 /// `{% generation %}…{% endgeneration %}` marks, for training, what the model itself said. It prints
