@@ -23,7 +23,9 @@ fn embedded_model() -> Result<Model> {
 
 /// Ids that repeat nothing for a while: what they say does not matter, only how many there are.
 fn ids(count: usize) -> Vec<u32> {
-    (0..count as u32).map(|index| 100 + index * 37 % 3900).collect()
+    (0..count as u32)
+        .map(|index| 100 + index * 37 % 3900)
+        .collect()
 }
 
 fn next_id(model: &Model, ids: &[u32]) -> Result<u32> {

@@ -8,7 +8,7 @@ use clap::Parser;
 use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, interrupted};
 use shared::machine::{Machine, Versions, peak_bytes};
 use shared::metrics::{FinishReason, Run};
-use shared::report::{JsonReport, Report, TextStream, decimal, gib, or_dash, status};
+use shared::report::{JsonReport, Report, TextStream, decimal, or_dash, status};
 use shared::session::{Session, open_checkpoint};
 
 use crate::generate::{Generation, Limits, generate};
@@ -75,10 +75,18 @@ fn answer(session: &Session, sampling: &SamplingArgs) -> Result<(Run, Vec<u64>, 
     let started = Instant::now();
     let model = Model::load(&session.checkpoint)?;
     let load_time = session.open_time + started.elapsed();
-    let limits = Limits { max_tokens: session.max_tokens, stop_ids: session.stop_ids() };
+    let limits = Limits {
+        max_tokens: session.max_tokens,
+        stop_ids: session.stop_ids(),
+    };
     let (generation, text) = stream(&model, session, &limits, sampling)?;
 
-    let Generation { tokens, finish_reason, timeline, positions_recomputed } = generation;
+    let Generation {
+        tokens,
+        finish_reason,
+        timeline,
+        positions_recomputed,
+    } = generation;
     let run = Run::from_timeline("naive", session.prompt.len(), &timeline)
         .output(tokens, text, finish_reason)
         .load(load_time)
@@ -122,8 +130,11 @@ fn card(session: &Session, run: &Run, versions: &Versions) -> Vec<(String, Strin
     let checkpoint = &session.checkpoint;
     let weights = checkpoint.weight_bytes();
     let bits = 8.0 * weights as f64 / checkpoint.parameters().max(1) as f64;
-    let model =
-        format!("{}, {bits:.2} bits per weight, {}", checkpoint.name, decimal(weights));
+    let model = format!(
+        "{}, {bits:.2} bits per weight, {}",
+        checkpoint.name,
+        decimal(weights)
+    );
     let mut rows = vec![
         ("model".to_owned(), model),
         ("machine".to_owned(), session.machine.describe(versions)),
@@ -159,6 +170,10 @@ fn row(run: &Run) -> Vec<String> {
         or_dash(run.tpot_ms, 2),
         or_dash(run.prefill_tps, 1),
         or_dash(run.decode_tps, 1),
-        run.peak_bytes.map_or_else(|| "–".to_owned(), gib),
+        or_dash(
+            run.peak_bytes
+                .map(|bytes| bytes as f64 / f64::from(1 << 30)),
+            3,
+        ),
     ]
 }

@@ -64,7 +64,11 @@ pub fn generate(
             break;
         }
         timeline.mark();
-        positions_recomputed.push(if step == 0 { 0 } else { sequence.len() as u64 - 1 });
+        positions_recomputed.push(if step == 0 {
+            0
+        } else {
+            sequence.len() as u64 - 1
+        });
         sequence.push(token);
         if let ControlFlow::Break(reason) = on_token(token)? {
             finish_reason = reason;
@@ -72,5 +76,10 @@ pub fn generate(
         }
     }
     let tokens = sequence.split_off(prompt.len());
-    Ok(Generation { tokens, finish_reason, timeline, positions_recomputed })
+    Ok(Generation {
+        tokens,
+        finish_reason,
+        timeline,
+        positions_recomputed,
+    })
 }

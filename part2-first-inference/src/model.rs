@@ -56,7 +56,13 @@ impl Attention {
             q_proj: Linear::load(weights, &format!("{prefix}.q_proj"), q_width, width, bias)?,
             k_proj: Linear::load(weights, &format!("{prefix}.k_proj"), kv_width, width, bias)?,
             v_proj: Linear::load(weights, &format!("{prefix}.v_proj"), kv_width, width, bias)?,
-            o_proj: Linear::load(weights, &format!("{prefix}.o_proj"), width, q_width, out_bias)?,
+            o_proj: Linear::load(
+                weights,
+                &format!("{prefix}.o_proj"),
+                width,
+                q_width,
+                out_bias,
+            )?,
             rope: Rope::new(config),
             num_heads: config.num_attention_heads as i32,
             num_kv_heads: config.num_key_value_heads as i32,
@@ -152,7 +158,11 @@ pub struct Mlp {
 impl Mlp {
     fn load(config: &ModelConfig, weights: &mut Weights, layer: usize) -> Result<Self> {
         let prefix = format!("model.layers.{layer}.mlp");
-        let (width, inner, bias) = (config.hidden_size, config.intermediate_size, config.mlp_bias);
+        let (width, inner, bias) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.mlp_bias,
+        );
         Ok(Self {
             gate_proj: Linear::load(weights, &format!("{prefix}.gate_proj"), inner, width, bias)?,
             up_proj: Linear::load(weights, &format!("{prefix}.up_proj"), inner, width, bias)?,
@@ -207,7 +217,9 @@ impl Block {
     /// If `x` has another shape.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         let h = x.add(self.self_attn.forward(&self.input_layernorm.forward(x)?)?)?;
-        let r = self.mlp.forward(&self.post_attention_layernorm.forward(&h)?)?;
+        let r = self
+            .mlp
+            .forward(&self.post_attention_layernorm.forward(&h)?)?;
         Ok(h.add(r)?)
     }
 }
@@ -264,7 +276,9 @@ impl Model {
     pub fn hidden(&self, ids: &Array) -> Result<Array> {
         let mut x = self.embed_tokens.forward(ids)?; // [B, L, E]
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x).with_context(|| format!("in layer {index}"))?;
+            x = layer
+                .forward(&x)
+                .with_context(|| format!("in layer {index}"))?;
         }
         self.norm.forward(&x)
     }

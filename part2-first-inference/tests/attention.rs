@@ -31,12 +31,18 @@ fn random(shape: &[i32], seed: u64) -> Array {
 }
 
 fn compare(l: i32, s: i32, window: Option<i32>) {
-    let (q, k, v) =
-        (random(&[2, 6, l, 16], 1), random(&[2, 2, s, 16], 2), random(&[2, 2, s, 16], 3));
+    let (q, k, v) = (
+        random(&[2, 6, l, 16], 1),
+        random(&[2, 2, s, 16], 2),
+        random(&[2, 2, s, 16], 3),
+    );
     let fused = to_f32(&attention(&q, &k, &v, window).unwrap()).unwrap();
     let plain = to_f32(&written_out(&q, &k, &v, window.unwrap_or(i32::MAX / 2)).unwrap()).unwrap();
     for (a, b) in fused.iter().zip(&plain) {
-        assert!((a - b).abs() < 1e-5, "L {l}, S {s}, window {window:?}: {a} against {b}");
+        assert!(
+            (a - b).abs() < 1e-5,
+            "L {l}, S {s}, window {window:?}: {a} against {b}"
+        );
     }
 }
 

@@ -26,9 +26,16 @@ fn fails(command: &mut Command, words: &[&str]) -> String {
     let output = command.output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("error: ")).collect();
+    let lines: Vec<&str> = stderr
+        .lines()
+        .filter(|line| line.starts_with("error: "))
+        .collect();
     assert_eq!(lines.len(), 1, "{stderr}");
-    assert_eq!(stderr.lines().last(), Some(lines[0]), "the error is not the last line: {stderr}");
+    assert_eq!(
+        stderr.lines().last(),
+        Some(lines[0]),
+        "the error is not the last line: {stderr}"
+    );
     for word in words {
         assert!(lines[0].contains(word), "no {word:?} in {}", lines[0]);
     }
@@ -46,26 +53,37 @@ fn fails_with_defect(defect: Defect, words: &[&str]) {
 fn a_missing_directory_is_named() {
     let dir = TempDir::new().unwrap();
     let missing = dir.path().join("no-such-model");
-    fails(part2(dir.path()).arg("--model").arg(&missing), &["no-such-model"]);
+    fails(
+        part2(dir.path()).arg("--model").arg(&missing),
+        &["no-such-model"],
+    );
 }
 
 #[test]
 fn a_name_that_is_no_model_lists_what_is_accepted() {
     let dir = TempDir::new().unwrap();
-    fails(part2(dir.path()).args(["--model", "tinny"]), &["tinny", "tiny", ".gguf"]);
+    fails(
+        part2(dir.path()).args(["--model", "tinny"]),
+        &["tinny", "tiny", ".gguf"],
+    );
 }
 
 #[test]
 fn no_network_is_said() {
     let dir = TempDir::new().unwrap();
-    fails(part2(dir.path()).args(["--model", "someone/something"]), &["someone/something"]);
+    fails(
+        part2(dir.path()).args(["--model", "someone/something"]),
+        &["someone/something"],
+    );
 }
 
 #[test]
 fn offline_without_a_cached_copy_is_said() {
     let dir = TempDir::new().unwrap();
     let mut command = part2(dir.path());
-    command.env("HF_HUB_OFFLINE", "1").args(["--model", "someone/something"]);
+    command
+        .env("HF_HUB_OFFLINE", "1")
+        .args(["--model", "someone/something"]);
     fails(&mut command, &["someone/something", "HF_HUB_OFFLINE"]);
 }
 
@@ -74,7 +92,9 @@ fn an_unknown_hub_id_is_said() {
     let dir = TempDir::new().unwrap();
     let hub = HubServer::start("owner/name", dir.path());
     let mut command = part2(dir.path());
-    command.env("HF_ENDPOINT", hub.url()).args(["--model", "owner/other"]);
+    command
+        .env("HF_ENDPOINT", hub.url())
+        .args(["--model", "owner/other"]);
     fails(&mut command, &["owner/other"]);
 }
 
@@ -82,9 +102,14 @@ fn an_unknown_hub_id_is_said() {
 fn a_gated_repository_asks_for_a_token() {
     let dir = TempDir::new().unwrap();
     let hub = HubServer::start("owner/name", dir.path());
-    hub.fault(Fault::Status { file: String::new(), code: 401 });
+    hub.fault(Fault::Status {
+        file: String::new(),
+        code: 401,
+    });
     let mut command = part2(dir.path());
-    command.env("HF_ENDPOINT", hub.url()).args(["--model", "owner/name"]);
+    command
+        .env("HF_ENDPOINT", hub.url())
+        .args(["--model", "owner/name"]);
     fails(&mut command, &["owner/name", "HF_TOKEN"]);
 }
 
@@ -99,7 +124,9 @@ fn a_read_only_cache_directory_is_named() {
     std::fs::write(model.join("model.safetensors"), "x").unwrap();
     let hub = HubServer::start("owner/name", &model);
     let mut command = part2(&blocked);
-    command.env("HF_ENDPOINT", hub.url()).args(["--model", "owner/name"]);
+    command
+        .env("HF_ENDPOINT", hub.url())
+        .args(["--model", "owner/name"]);
     fails(&mut command, &["owner/name", "cache"]);
 }
 
@@ -110,7 +137,10 @@ fn a_truncated_shard_is_named() {
 
 #[test]
 fn a_header_longer_than_the_file_is_named() {
-    fails_with_defect(Defect::HeaderLongerThanFile, &["model.safetensors", "header"]);
+    fails_with_defect(
+        Defect::HeaderLongerThanFile,
+        &["model.safetensors", "header"],
+    );
 }
 
 #[test]
@@ -176,15 +206,24 @@ fn a_template_that_raises_says_what_it_said() {
 #[test]
 fn an_empty_prompt_is_refused() {
     let dir = TempDir::new().unwrap();
-    fails(part2(dir.path()).args(["--prompt", ""]), &["prompt", "empty"]);
-    fails(part2(dir.path()).args(["--raw", "--prompt", ""]), &["prompt", "empty"]);
+    fails(
+        part2(dir.path()).args(["--prompt", ""]),
+        &["prompt", "empty"],
+    );
+    fails(
+        part2(dir.path()).args(["--raw", "--prompt", ""]),
+        &["prompt", "empty"],
+    );
 }
 
 #[test]
 fn a_prompt_longer_than_the_context_is_refused_with_both_lengths() {
     let dir = TempDir::new().unwrap();
     let long = "black holes ".repeat(2000);
-    fails(part2(dir.path()).args(["--prompt", &long]), &["1,024", "shorten"]);
+    fails(
+        part2(dir.path()).args(["--prompt", &long]),
+        &["1,024", "shorten"],
+    );
 }
 
 #[test]
@@ -200,10 +239,16 @@ fn wrong_flags_exit_with_2_and_name_the_range() {
         ("--repetition-penalty", "0"),
         ("--seed", "x"),
     ] {
-        let output = part2(dir.path()).arg(format!("{flag}={value}")).output().unwrap();
+        let output = part2(dir.path())
+            .arg(format!("{flag}={value}"))
+            .output()
+            .unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(2), "{flag} {value}: {stderr}");
-        assert!(stderr.contains(flag) || stderr.contains("cannot be used"), "{stderr}");
+        assert!(
+            stderr.contains(flag) || stderr.contains("cannot be used"),
+            "{stderr}"
+        );
     }
 }
 
@@ -222,5 +267,8 @@ fn a_closed_stdout_ends_quietly() {
     let output = child.wait_with_output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{:?}: {stderr}", output.status);
-    assert!(!stderr.contains("error") && !stderr.contains("panicked"), "{stderr}");
+    assert!(
+        !stderr.contains("error") && !stderr.contains("panicked"),
+        "{stderr}"
+    );
 }

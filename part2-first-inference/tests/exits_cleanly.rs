@@ -48,7 +48,10 @@ fn ctrl_c_ends_the_process_with_130_and_whole_text() {
         let mut stdout = child.stdout.take().unwrap();
         let mut text = vec![0; 20];
         stdout.read_exact(&mut text).unwrap();
-        let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        let killed = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap();
         assert!(killed.success());
         stdout.read_to_end(&mut text).unwrap();
         assert_eq!(exit_code(&mut child), Some(130));
@@ -61,7 +64,12 @@ fn a_stop_token_ends_the_process_with_0() {
     for _ in 0..STARTS / 5 {
         let mut child = start("200");
         let mut text = String::new();
-        child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        child
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         assert_eq!(exit_code(&mut child), Some(0));
         assert!(text.contains("stop"), "{text}");
     }

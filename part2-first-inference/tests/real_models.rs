@@ -45,7 +45,9 @@ struct Prompt {
 fn expected(model: &str, variant: &str) -> Vec<Prompt> {
     let all: Expected = fixtures::json(&format!("{model}/expected.json")).unwrap();
     let found = all.variants.into_iter().find(|v| v.variant == variant);
-    found.unwrap_or_else(|| panic!("no variant {variant} of {model}")).prompts
+    found
+        .unwrap_or_else(|| panic!("no variant {variant} of {model}"))
+        .prompts
 }
 
 fn tiny() -> Checkpoint {
@@ -60,7 +62,10 @@ fn smollm2() -> Option<Checkpoint> {
 /// Largest difference to mlx-lm's largest logits after the prompt, relative to the largest.
 fn logit_difference(model: &Model, prompt: &Prompt) -> Result<f32> {
     let ours = to_f32(&model.next_logits(&ids_array(&prompt.ids))?)?;
-    let deltas = prompt.top.iter().map(|(id, value)| (ours[*id as usize] - value).abs());
+    let deltas = prompt
+        .top
+        .iter()
+        .map(|(id, value)| (ours[*id as usize] - value).abs());
     Ok(deltas.fold(0.0, f32::max) / prompt.top[0].1.abs())
 }
 
@@ -72,11 +77,16 @@ fn choices(model: &Model, prompt: &Prompt) -> Result<Vec<u32>> {
     let first = prompt.ids.len() as i32 - 1;
     let answer = ops::split_at_indices(&hidden, &[first], 1)?.remove(1);
     let logits: Array = model.logits(&answer)?.squeeze_axes(&[0])?; // [64, V]
-    Ok(greedy(&logits)?.as_dtype(Dtype::Uint32)?.to_vec_cast::<u32>()?)
+    Ok(greedy(&logits)?
+        .as_dtype(Dtype::Uint32)?
+        .to_vec_cast::<u32>()?)
 }
 
 fn naive(model: &Model, prompt: &Prompt) -> Result<Vec<u32>> {
-    let limits = Limits { max_tokens: prompt.greedy.len(), stop_ids: Vec::new() };
+    let limits = Limits {
+        max_tokens: prompt.greedy.len(),
+        stop_ids: Vec::new(),
+    };
     let go_on = |_| Ok(ControlFlow::Continue(()));
     Ok(generate(model, &prompt.ids, &limits, &SamplingArgs::default(), go_on)?.tokens)
 }
@@ -91,8 +101,15 @@ fn compare(
     for (index, prompt) in prompts.iter().enumerate() {
         let delta = logit_difference(model, prompt).unwrap();
         println!("prompt {index}: relative logit difference {delta:.1e}");
-        assert!(delta <= tolerance, "prompt {index}: {delta} is more than {tolerance}");
-        assert_eq!(tokens(model, prompt).unwrap(), prompt.greedy, "prompt {index}");
+        assert!(
+            delta <= tolerance,
+            "prompt {index}: {delta} is more than {tolerance}"
+        );
+        assert_eq!(
+            tokens(model, prompt).unwrap(),
+            prompt.greedy,
+            "prompt {index}"
+        );
     }
 }
 
@@ -130,7 +147,10 @@ fn smollm2_gives_the_tokens_of_mlx_lm_in_bf16() {
 #[test]
 fn smollm2_gives_the_tokens_of_mlx_lm_in_4_bits() {
     let Some(checkpoint) = smollm2() else { return };
-    let group = GroupQuantization { group_size: 64, bits: 4 };
+    let group = GroupQuantization {
+        group_size: 64,
+        bits: 4,
+    };
     let (config, weights) = convert::quantized(&checkpoint, group).unwrap();
     let model = Model::new(&config, weights).unwrap();
     compare(&model, &expected("smollm2", "4bit"), 1e-4, choices);
@@ -145,14 +165,19 @@ fn smollm2_gives_the_tokens_of_mlx_lm_as_gguf() {
 
 #[test]
 fn prompts_are_encoded_as_mlx_lm_encodes_them() {
-    for (name, variant, checkpoint) in
-        [("tiny", "bf16", Some(tiny())), ("smollm2", "f32", smollm2())]
-    {
+    for (name, variant, checkpoint) in [
+        ("tiny", "bf16", Some(tiny())),
+        ("smollm2", "f32", smollm2()),
+    ] {
         let Some(c) = checkpoint else { continue };
         let tokenizer = Tokenizer::open(&c).unwrap();
         let texts: Expected = fixtures::json(&format!("{name}/expected.json")).unwrap();
         for (text, prompt) in texts.texts.iter().zip(expected(name, variant)) {
-            assert_eq!(tokenizer.encode_prompt(text, false).unwrap(), prompt.ids, "{text}");
+            assert_eq!(
+                tokenizer.encode_prompt(text, false).unwrap(),
+                prompt.ids,
+                "{text}"
+            );
         }
     }
 }

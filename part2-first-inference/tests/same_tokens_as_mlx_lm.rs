@@ -19,7 +19,9 @@ fn tolerance(dtype: &str) -> f32 {
 }
 
 fn largest(values: &[f32]) -> f32 {
-    values.iter().fold(0.0, |largest, value| largest.max(value.abs()))
+    values
+        .iter()
+        .fold(0.0, |largest, value| largest.max(value.abs()))
 }
 
 fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
@@ -32,13 +34,18 @@ fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
 fn logit_difference(model: &Model, prompt: &ExpectedPrompt) -> Result<f32> {
     let ids = ids_array(&prompt.ids);
     let last = difference(&to_f32(&model.next_logits(&ids)?)?, &prompt.logits_last);
-    let Some(all) = &prompt.logits_all else { return Ok(last) };
+    let Some(all) = &prompt.logits_all else {
+        return Ok(last);
+    };
     let ours = to_f32(&model.logits(&model.hidden(&ids)?)?)?;
     Ok(last.max(difference(&ours, &all.concat())))
 }
 
 fn greedy(model: &Model, prompt: &[u32], max_tokens: usize) -> Result<Vec<u32>> {
-    let limits = Limits { max_tokens, stop_ids: Vec::new() };
+    let limits = Limits {
+        max_tokens,
+        stop_ids: Vec::new(),
+    };
     let sampling = SamplingArgs::default();
     let on_token = |_| Ok(ControlFlow::Continue(()));
     Ok(generate(model, prompt, &limits, &sampling, on_token)?.tokens)
@@ -54,7 +61,10 @@ fn every_fixture_gives_the_logits_and_greedy_tokens_of_mlx_lm() {
             let delta = logit_difference(&model, prompt).unwrap();
             println!("{name:24} prompt {index}: relative logit difference {delta:.1e}");
             let limit = tolerance(&expected.dtype);
-            assert!(delta <= limit, "{name}, prompt {index}: {delta} is more than {limit}");
+            assert!(
+                delta <= limit,
+                "{name}, prompt {index}: {delta} is more than {limit}"
+            );
             let tokens = greedy(&model, &prompt.ids, prompt.greedy.len()).unwrap();
             assert_eq!(tokens, prompt.greedy, "{name}, prompt {index}");
         }
@@ -64,8 +74,10 @@ fn every_fixture_gives_the_logits_and_greedy_tokens_of_mlx_lm() {
 #[test]
 fn every_switch_of_the_configuration_has_a_fixture() {
     let names = fixtures::checkpoints().unwrap();
-    let configs: Vec<_> =
-        names.iter().map(|name| fixtures::checkpoint(name).unwrap().config).collect();
+    let configs: Vec<_> = names
+        .iter()
+        .map(|name| fixtures::checkpoint(name).unwrap().config)
+        .collect();
     let any = |switch: &dyn Fn(&shared::config::ModelConfig) -> bool| configs.iter().any(switch);
     use shared::config::RopeScaling;
     assert!(any(&|c| c.attention_bias && c.attention_out_bias));
@@ -77,8 +89,17 @@ fn every_switch_of_the_configuration_has_a_fixture() {
     assert!(any(&|c| c.sliding_window.iter().all(Option::is_some)));
     assert!(any(&|c| c.sliding_window.iter().any(Option::is_some)
         && c.sliding_window.iter().any(Option::is_none)));
-    assert!(any(&|c| matches!(c.rope.scaling, RopeScaling::Linear { .. })));
-    assert!(any(&|c| matches!(c.rope.scaling, RopeScaling::Llama3 { .. })));
+    assert!(any(&|c| matches!(
+        c.rope.scaling,
+        RopeScaling::Linear { .. }
+    )));
+    assert!(any(&|c| matches!(
+        c.rope.scaling,
+        RopeScaling::Llama3 { .. }
+    )));
     assert!(any(&|c| matches!(c.rope.scaling, RopeScaling::Yarn { .. })));
-    assert!(any(&|c| c.quantization.as_ref().is_some_and(|q| !q.overrides.is_empty())));
+    assert!(any(&|c| c
+        .quantization
+        .as_ref()
+        .is_some_and(|q| !q.overrides.is_empty())));
 }

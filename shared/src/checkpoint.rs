@@ -60,7 +60,13 @@ impl Checkpoint {
             }
             files => (read_config(name, files)?, safetensors_tensors(files)?, None),
         };
-        let checkpoint = Self { name: name.to_owned(), files, config, tensors, gguf };
+        let checkpoint = Self {
+            name: name.to_owned(),
+            files,
+            config,
+            tensors,
+            gguf,
+        };
         checkpoint.check_types()?;
         Ok(checkpoint)
     }
@@ -73,19 +79,31 @@ impl Checkpoint {
     /// Number of weights; a packed one counts as what it stands for, its scales and biases do not
     /// count.
     pub fn parameters(&self) -> u64 {
-        self.tensors.iter().map(|tensor| self.elements(tensor)).sum()
+        self.tensors
+            .iter()
+            .map(|tensor| self.elements(tensor))
+            .sum()
     }
 
     /// Whether the embedding serves as the head, too.
     pub fn tied(&self) -> bool {
-        let has_head = self.tensors.iter().any(|tensor| tensor.name.starts_with("lm_head."));
+        let has_head = self
+            .tensors
+            .iter()
+            .any(|tensor| tensor.name.starts_with("lm_head."));
         self.config.tie_word_embeddings.unwrap_or(!has_head)
     }
 
     fn elements(&self, tensor: &TensorInfo) -> u64 {
         let stored = tensor.shape.iter().map(|&size| size as u64).product();
-        let Some(module) = self.quantized_module(&tensor.name) else { return stored };
-        let bits = self.config.quantization.as_ref().and_then(|all| all.of(module));
+        let Some(module) = self.quantized_module(&tensor.name) else {
+            return stored;
+        };
+        let bits = self
+            .config
+            .quantization
+            .as_ref()
+            .and_then(|all| all.of(module));
         match (tensor.name.ends_with(".weight"), bits) {
             (true, Some(group)) if self.gguf.is_none() => stored * 32 / group.bits as u64,
             (true, _) => stored,
@@ -104,7 +122,10 @@ impl Checkpoint {
     /// Types that MLX would load and the layers could not use.
     fn check_types(&self) -> Result<()> {
         const KNOWN: [&str; 8] = ["F32", "F16", "BF16", "U32", "U8", "Q4_0", "Q4_1", "Q8_0"];
-        let odd = self.tensors.iter().find(|tensor| !KNOWN.contains(&tensor.dtype.as_str()));
+        let odd = self
+            .tensors
+            .iter()
+            .find(|tensor| !KNOWN.contains(&tensor.dtype.as_str()));
         match odd {
             None => Ok(()),
             Some(tensor) => bail!(
@@ -123,10 +144,20 @@ impl Checkpoint {
         let config = &self.config;
         let mut rows = vec![
             ("model", self.name.clone()),
-            ("type", format!("{}, {} layers", config.model_type, config.num_hidden_layers)),
+            (
+                "type",
+                format!("{}, {} layers", config.model_type, config.num_hidden_layers),
+            ),
             ("widths", self.widths()),
             ("heads", self.heads()),
-            ("positions", format!("{}, {}", count(config.max_position_embeddings as u64), self.rope())),
+            (
+                "positions",
+                format!(
+                    "{}, {}",
+                    count(config.max_position_embeddings as u64),
+                    self.rope()
+                ),
+            ),
             ("differs", self.differences().join("; ")),
             ("weights", self.weights()),
             ("KV cache", self.kv_cache()),
@@ -139,7 +170,9 @@ impl Checkpoint {
             };
             rows.push(("fits", fits));
         }
-        rows.into_iter().map(|(label, text)| (label.to_owned(), text)).collect()
+        rows.into_iter()
+            .map(|(label, text)| (label.to_owned(), text))
+            .collect()
     }
 
     fn widths(&self) -> String {
@@ -159,7 +192,10 @@ impl Checkpoint {
             1 => "each its own keys and values".to_owned(),
             ratio => format!("{ratio} share one (GQA)"),
         };
-        format!("{heads} query, {kv_heads} key/value: {sharing}; width {}", config.head_dim)
+        format!(
+            "{heads} query, {kv_heads} key/value: {sharing}; width {}",
+            config.head_dim
+        )
     }
 
     fn rope(&self) -> String {
@@ -167,10 +203,18 @@ impl Checkpoint {
         let scaling = match &rope.scaling {
             RopeScaling::None => String::new(),
             RopeScaling::Linear { factor } => format!(", linear scaling {factor}"),
-            RopeScaling::Llama3 { factor, original_max_position_embeddings: from, .. } => {
+            RopeScaling::Llama3 {
+                factor,
+                original_max_position_embeddings: from,
+                ..
+            } => {
                 format!(", llama3 scaling {factor} from {}", count(*from as u64))
             }
-            RopeScaling::Yarn { factor, original_max_position_embeddings: from, .. } => {
+            RopeScaling::Yarn {
+                factor,
+                original_max_position_embeddings: from,
+                ..
+            } => {
                 format!(", YaRN scaling {factor} from {}", count(*from as u64))
             }
             RopeScaling::Factors(_) => ", a factor per frequency".to_owned(),
@@ -195,10 +239,19 @@ impl Checkpoint {
         note(config.qk_norm, "norm on q and k".to_owned());
         note(wide, format!("head width {} is not E/H", config.head_dim));
         note(self.tied(), "head tied to the embedding".to_owned());
-        note(config.rope.traditional, "rotates neighbouring dimensions".to_owned());
+        note(
+            config.rope.traditional,
+            "rotates neighbouring dimensions".to_owned(),
+        );
         if let Some(window) = windows.first() {
             let (some, all) = (windows.len(), config.num_hidden_layers);
-            note(true, format!("sliding window of {} in {some} of {all} layers", count(*window as u64)));
+            note(
+                true,
+                format!(
+                    "sliding window of {} in {some} of {all} layers",
+                    count(*window as u64)
+                ),
+            );
         }
         if found.is_empty() {
             found.push("in nothing from plain Llama".to_owned());
@@ -225,7 +278,10 @@ impl Checkpoint {
                     0 => String::new(),
                     n => format!(" ({n} modules otherwise)"),
                 };
-                vec![format!("{} bits in groups of {}{others}", all.default.bits, all.default.group_size)]
+                vec![format!(
+                    "{} bits in groups of {}{others}",
+                    all.default.bits, all.default.group_size
+                )]
             }
             _ => {
                 let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
@@ -242,7 +298,11 @@ impl Checkpoint {
     fn kv_cache(&self) -> String {
         let per_token = self.config.kv_bytes_per_token(2);
         let full = per_token * self.config.max_position_embeddings as u64;
-        format!("{} per token in 16 bits, {} at full context", binary(per_token), binary(full))
+        format!(
+            "{} per token in 16 bits, {} at full context",
+            binary(per_token),
+            binary(full)
+        )
     }
 }
 
@@ -256,7 +316,10 @@ impl Checkpoint {
 pub fn check_fit(checkpoint: &Checkpoint, positions: usize, ram_bytes: u64) -> Result<()> {
     const MARGIN: u64 = 256 << 20;
     let weights = checkpoint.weight_bytes();
-    let kv = checkpoint.config.kv_bytes_per_token(2).saturating_mul(positions as u64);
+    let kv = checkpoint
+        .config
+        .kv_bytes_per_token(2)
+        .saturating_mul(positions as u64);
     let needed = weights.saturating_add(kv).saturating_add(MARGIN);
     ensure!(
         needed <= ram_bytes,
@@ -282,7 +345,10 @@ fn read_config(name: &str, files: &ModelFiles) -> Result<ModelConfig> {
 }
 
 fn gguf_tensors(header: &GgufHeader) -> Vec<TensorInfo> {
-    let weights = header.tensors.iter().filter(|tensor| tensor.name != gguf::ROPE_FACTORS);
+    let weights = header
+        .tensors
+        .iter()
+        .filter(|tensor| tensor.name != gguf::ROPE_FACTORS);
     weights
         .map(|tensor| TensorInfo {
             name: gguf::hugging_face_name(&tensor.name),
@@ -302,10 +368,17 @@ fn safetensors_tensors(files: &ModelFiles) -> Result<Vec<TensorInfo>> {
     let mut tensors = Vec::new();
     let mut shard_of: HashMap<String, String> = HashMap::new();
     for path in files.shards()? {
-        let shard = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let shard = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         for tensor in read_shard(&path)? {
             if let Some(other) = shard_of.insert(tensor.name.clone(), shard.clone()) {
-                bail!("tensor {} is in {other} and in {shard}: one of them is stale", tensor.name);
+                bail!(
+                    "tensor {} is in {other} and in {shard}: one of them is stale",
+                    tensor.name
+                );
             }
             tensors.push(tensor);
         }
@@ -321,7 +394,9 @@ fn read_shard(path: &Path) -> Result<Vec<TensorInfo>> {
     // SAFETY: the map is read-only and dropped below. A file that another process cuts short
     // meanwhile would end this one, as with every program that maps model files.
     let map = unsafe { memmap2::Mmap::map(&file) }.with_context(reading)?;
-    let (start, header) = SafeTensors::read_metadata(&map).map_err(explain).with_context(reading)?;
+    let (start, header) = SafeTensors::read_metadata(&map)
+        .map_err(explain)
+        .with_context(reading)?;
     let expected = 8 + start + header.data_len();
     ensure!(
         map.len() == expected,
@@ -373,7 +448,9 @@ struct Index {
 /// Every tensor of the index is in the shard that the index names.
 fn check_index(files: &ModelFiles, shard_of: &HashMap<String, String>) -> Result<()> {
     const INDEX: &str = "model.safetensors.index.json";
-    let Some(text) = files.read_text(INDEX)? else { return Ok(()) };
+    let Some(text) = files.read_text(INDEX)? else {
+        return Ok(());
+    };
     let index: Index = serde_json::from_str(&text).with_context(|| format!("parsing {INDEX}"))?;
     for (tensor, shard) in &index.weight_map {
         ensure!(

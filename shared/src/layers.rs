@@ -105,7 +105,9 @@ impl Embedding {
         vocab_size: usize,
         hidden_size: usize,
     ) -> Result<Self> {
-        Ok(Self { weight: Matrix::load(weights, prefix, vocab_size, hidden_size)? })
+        Ok(Self {
+            weight: Matrix::load(weights, prefix, vocab_size, hidden_size)?,
+        })
     }
 
     /// ids `[B, L]` → `[B, L, E]`. MLX checks no bounds: ids must be below `vocab_size`.
@@ -148,7 +150,10 @@ impl RmsNorm {
     /// # Errors
     /// If the tensor is missing or has another shape.
     pub fn load(weights: &mut Weights, prefix: &str, width: usize, eps: f32) -> Result<Self> {
-        Ok(Self { weight: weights.take(&format!("{prefix}.weight"), &[width])?, eps })
+        Ok(Self {
+            weight: weights.take(&format!("{prefix}.weight"), &[width])?,
+            eps,
+        })
     }
 
     /// x `[…, width]` → the same shape. MLX adds up in f32 whatever the type of `x`.
@@ -179,12 +184,20 @@ pub struct Rope {
 impl Rope {
     /// The rotation that `config` asks for, over heads of width `config.head_dim`.
     pub fn new(config: &ModelConfig) -> Self {
-        let RopeConfig { theta, traditional, scaling } = &config.rope;
+        let RopeConfig {
+            theta,
+            traditional,
+            scaling,
+        } = &config.rope;
         let dims = config.head_dim;
         let (base, scale, table) = match scaling {
             RopeScaling::None => (Some(*theta), 1.0, None),
             RopeScaling::Linear { factor } => (Some(*theta), 1.0 / factor, None),
-            scaling => (None, 1.0, Some(wavelengths(dims, f64::from(*theta), scaling))),
+            scaling => (
+                None,
+                1.0,
+                Some(wavelengths(dims, f64::from(*theta), scaling)),
+            ),
         };
         Self {
             dims: dims as i32,
@@ -259,7 +272,12 @@ fn stretch(pair: usize, plain: f64, dims: usize, base: f64, scaling: &RopeScalin
 /// YaRN's ramp (§3.2 of the paper): 0 where a pair turns `beta_fast` times or more within the
 /// original context, 1 where it turns `beta_slow` times or fewer.
 fn yarn_ramp(pair: usize, dims: usize, base: f64, scaling: &RopeScaling) -> f64 {
-    let RopeScaling::Yarn { original_max_position_embeddings, beta_fast, beta_slow, .. } = scaling
+    let RopeScaling::Yarn {
+        original_max_position_embeddings,
+        beta_fast,
+        beta_slow,
+        ..
+    } = scaling
     else {
         return 0.0;
     };
@@ -277,10 +295,22 @@ fn yarn_ramp(pair: usize, dims: usize, base: f64, scaling: &RopeScaling) -> f64 
 /// YaRN's length correction, `0.1 · mscale · ln(factor) + 1` (equation 22 of the paper); some
 /// checkpoints divide by the same term of another `mscale`.
 fn yarn_magnitude(scaling: &RopeScaling) -> f32 {
-    let RopeScaling::Yarn { factor, mscale, mscale_all_dim, .. } = scaling else {
+    let RopeScaling::Yarn {
+        factor,
+        mscale,
+        mscale_all_dim,
+        ..
+    } = scaling
+    else {
         return 1.0;
     };
-    let term = |mscale: f32| if *factor <= 1.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
+    let term = |mscale: f32| {
+        if *factor <= 1.0 {
+            1.0
+        } else {
+            0.1 * mscale * factor.ln() + 1.0
+        }
+    };
     term(*mscale) / term(*mscale_all_dim)
 }
 

@@ -380,12 +380,12 @@ fn redundancy(recomputed: &[u64]) -> Vec<String> {
         tokens(n)
     )];
     let prompt = recomputed.get(1).copied().unwrap_or(0);
+    // Step i has p + i positions, and all but the newest are old: (p − 1) + i.
     let naive = |i: usize| if i == 0 { 0 } else { prompt + i as u64 - 1 };
     if prompt > 0 && (0..recomputed.len()).all(|i| recomputed[i] == naive(i)) {
-        let (steps, before) = (count(n - 1), count(n - 2));
-        let prompt = count(prompt);
+        let (steps, prompt, n) = (count(n - 1), count(prompt - 1), count(n));
         lines.push(format!(
-            "= {steps} × {prompt} of the prompt + {steps} × {before} / 2 of the answer"
+            "= {steps} × {prompt} of the prompt + {n} × {steps} / 2 of the answer"
         ));
     }
     lines

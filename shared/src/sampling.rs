@@ -170,12 +170,20 @@ pub fn penalize_repeats(logits: &Array, ids: &Array, penalty: f32) -> Result<Arr
     let seen = logits.take_along_axis(&ids, -1)?;
     let penalty = scalar_like(penalty, logits)?;
     let negative = seen.lt(scalar_like(0.0, logits)?)?;
-    let changed = ops::select(&negative, &seen.multiply(&penalty)?, &seen.divide(&penalty)?)?;
+    let changed = ops::select(
+        &negative,
+        &seen.multiply(&penalty)?,
+        &seen.divide(&penalty)?,
+    )?;
     Ok(logits.put_along_axis(&ids, &changed, -1)?)
 }
 
 fn remove(mask: &Array, logprobs: &Array) -> Result<Array> {
-    Ok(ops::select(mask, &scalar_like(f32::NEG_INFINITY, logprobs)?, logprobs)?)
+    Ok(ops::select(
+        mask,
+        &scalar_like(f32::NEG_INFINITY, logprobs)?,
+        logprobs,
+    )?)
 }
 
 /// A scalar in the type of `like`: an f32 one would widen 16-bit logits.

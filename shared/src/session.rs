@@ -58,7 +58,15 @@ impl Session {
         let max_tokens = prompt.max_tokens.min(context - ids.len());
         check_fit(&checkpoint, ids.len() + max_tokens, machine.ram_bytes)?;
         let prompt = ids;
-        Ok(Self { checkpoint, tokenizer, prompt, machine, open_time, tokenize_time, max_tokens })
+        Ok(Self {
+            checkpoint,
+            tokenizer,
+            prompt,
+            machine,
+            open_time,
+            tokenize_time,
+            max_tokens,
+        })
     }
 
     /// The ids that end an answer.

@@ -67,9 +67,11 @@ impl Checkpoint {
     /// MLX unpacks Q4_0, Q4_1 and Q8_0 into triples in groups of 32 with f16 scales, and keeps F32,
     /// so the first f32 norm makes all activations f32, as in mlx-lm on the same arrays.
     fn load_gguf(&self, path: &Path) -> Result<HashMap<String, Array>> {
-        let file = GgufFile::load(path)
+        let file =
+            GgufFile::load(path).map_err(|error| anyhow!("reading {}: {error}", path.display()))?;
+        let arrays = file
+            .arrays()
             .map_err(|error| anyhow!("reading {}: {error}", path.display()))?;
-        let arrays = file.arrays().map_err(|error| anyhow!("reading {}: {error}", path.display()))?;
         let mut tensors = HashMap::new();
         for (name, array) in arrays {
             if name == gguf::ROPE_FACTORS {
@@ -107,7 +109,8 @@ impl Checkpoint {
 }
 
 fn load_embedded() -> Result<HashMap<String, Array>> {
-    let file = SafeTensors::deserialize(embedded::WEIGHTS).context("the embedded model is damaged")?;
+    let file =
+        SafeTensors::deserialize(embedded::WEIGHTS).context("the embedded model is damaged")?;
     let mut tensors = HashMap::new();
     for (name, view) in file.iter() {
         let array = Array::try_from(view)
@@ -133,7 +136,11 @@ impl Weights {
     pub fn new(tensors: HashMap<String, Array>, config: &ModelConfig) -> Self {
         let has_head = tensors.keys().any(|name| name.starts_with("lm_head."));
         let tied = config.tie_word_embeddings.unwrap_or(!has_head);
-        Self { tensors, quantization: config.quantization.clone(), tied }
+        Self {
+            tensors,
+            quantization: config.quantization.clone(),
+            tied,
+        }
     }
 
     /// Whether the embedding serves as the head, too.
@@ -164,7 +171,10 @@ impl Weights {
              the same model"
         );
         ensure!(
-            matches!(array.dtype(), Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16),
+            matches!(
+                array.dtype(),
+                Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16
+            ),
             "tensor {name} is stored as {:?} without scales, expected a float type",
             array.dtype()
         );
@@ -217,21 +227,28 @@ impl Weights {
     pub fn finish(self) -> Result<()> {
         let superfluous =
             |name: &&String| name.contains(DERIVED) || (self.tied && name.starts_with("lm_head."));
-        let left: BTreeSet<&String> =
-            self.tensors.keys().filter(|name| !superfluous(name)).collect();
+        let left: BTreeSet<&String> = self
+            .tensors
+            .keys()
+            .filter(|name| !superfluous(name))
+            .collect();
         if left.is_empty() {
             return Ok(());
         }
-        bail!("the checkpoint has {} extra tensors that this architecture has no place for: {}",
-            left.len(), list(left.into_iter()))
+        bail!(
+            "the checkpoint has {} extra tensors that this architecture has no place for: {}",
+            left.len(),
+            list(left.into_iter())
+        )
     }
 
     fn quantization_of(&self, module: &str) -> Result<GroupQuantization> {
         let all = self.quantization.as_ref().with_context(|| {
             format!("{module} has scales, but config.json says nothing of quantization")
         })?;
-        all.of(module)
-            .with_context(|| format!("{module} has scales, but config.json says it is not quantized"))
+        all.of(module).with_context(|| {
+            format!("{module} has scales, but config.json says it is not quantized")
+        })
     }
 
     fn remove(&mut self, name: &str) -> Result<Array> {

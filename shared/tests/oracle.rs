@@ -68,7 +68,11 @@ fn filters_keep_the_tokens_that_mlx_lm_keeps() {
         };
         let kept = to_f32(&kept.unwrap()).unwrap();
         let kept: Vec<usize> = (0..kept.len()).filter(|&i| kept[i].is_finite()).collect();
-        assert_eq!(kept, case.kept, "{} {} of {}", case.filter, case.value, case.logits);
+        assert_eq!(
+            kept, case.kept,
+            "{} {} of {}",
+            case.filter, case.value, case.logits
+        );
     }
 }
 
@@ -93,7 +97,9 @@ fn a_chain_filters_and_draws_as_mlx_lm_does() {
             }
         }
         for (seed, draw) in case.seeds.iter().zip(&case.draws) {
-            let cooled = filtered.multiply(Array::from_f32(1.0 / case.temperature)).unwrap();
+            let cooled = filtered
+                .multiply(Array::from_f32(1.0 / case.temperature))
+                .unwrap();
             let key = random::key(*seed).unwrap();
             let id = random::categorical(&cooled, -1, None, &key).unwrap();
             assert_eq!(id.item_exact::<u32>(), *draw, "chain {index}, seed {seed}");
@@ -158,7 +164,11 @@ fn rotations_are_those_of_mlx_lm_near_and_far() {
             let tolerance = 1e-5 + 2e-7 * case.offset as f32;
             for (ours, theirs) in ours.iter().zip(&case.output) {
                 let close = (ours - theirs).abs() <= tolerance;
-                assert!(close, "{} at {}: {ours} for {theirs}", variant.name, case.offset);
+                assert!(
+                    close,
+                    "{} at {}: {ours} for {theirs}",
+                    variant.name, case.offset
+                );
             }
         }
     }

@@ -43,7 +43,10 @@ pub fn quantized(
         tensors.insert(format!("{module}.biases"), biases);
         tensors.insert(name, weight);
     }
-    config.quantization = Some(Quantization { default: group, overrides: Default::default() });
+    config.quantization = Some(Quantization {
+        default: group,
+        overrides: Default::default(),
+    });
     Ok((config.clone(), Weights::new(tensors, &config)))
 }
 
@@ -57,7 +60,10 @@ fn unpacked(checkpoint: &Checkpoint, dtype: Dtype) -> Result<HashMap<String, Arr
         let triple = unpack(checkpoint, &mut stored, &module)?;
         stored.insert(format!("{module}.weight"), triple);
     }
-    stored.into_iter().map(|(name, array)| Ok((name, array.as_dtype(dtype)?))).collect()
+    stored
+        .into_iter()
+        .map(|(name, array)| Ok((name, array.as_dtype(dtype)?)))
+        .collect()
 }
 
 fn unpack(
@@ -66,12 +72,22 @@ fn unpack(
     module: &str,
 ) -> Result<Array> {
     let quantization = checkpoint.config.quantization.as_ref();
-    let group = quantization.and_then(|all| all.of(module)).context("scales without a config")?;
+    let group = quantization
+        .and_then(|all| all.of(module))
+        .context("scales without a config")?;
     let mut part = |name: &str| {
-        stored.remove(&format!("{module}.{name}")).with_context(|| format!("no {module}.{name}"))
+        stored
+            .remove(&format!("{module}.{name}"))
+            .with_context(|| format!("no {module}.{name}"))
     };
     let scales = part("scales")?.as_dtype(Dtype::Float32)?;
     let biases = part("biases")?.as_dtype(Dtype::Float32)?;
     let (size, bits) = (group.group_size as i32, group.bits as i32);
-    Ok(ops::dequantize(part("weight")?, scales, &biases, size, bits)?)
+    Ok(ops::dequantize(
+        part("weight")?,
+        scales,
+        &biases,
+        size,
+        bits,
+    )?)
 }
