@@ -1,5 +1,7 @@
 //! Bad input: one clear line that says what to try next, exit code 1 (2 for flags), never a panic.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
 use std::path::Path;
 use std::process::Stdio;
 

@@ -6,6 +6,8 @@
 //! mlx-lm's tokens instead: attention is causal, so position `i` of that pass has the logits that
 //! naive decode has at step `i`, and the largest of each must be the next token of mlx-lm.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
 use std::ops::ControlFlow;
 
 use anyhow::Result;

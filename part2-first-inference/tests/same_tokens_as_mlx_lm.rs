@@ -1,5 +1,7 @@
 //! The oracle: logits and greedy tokens of mlx-lm, for a tiny random checkpoint per switch.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
 use std::ops::ControlFlow;
 
 use anyhow::Result;

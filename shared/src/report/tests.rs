@@ -110,7 +110,7 @@ fn the_total_is_split_only_if_the_positions_are_those_of_naive_decode() {
     assert_eq!(lines[0], "10,287 positions computed again for 128 tokens");
     assert_eq!(
         lines[1],
-        "= 127 × 18 of the prompt + 127 × 126 / 2 of the answer"
+        "= 127 × 17 of the prompt + 128 × 127 / 2 of the answer"
     );
     assert_eq!(
         redundancy(&[0, 0, 0]),
