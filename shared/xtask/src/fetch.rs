@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::progress::{Step, megabytes, step};
 use crate::workspace::Workspace;
-use crate::{files, pip};
+use crate::pip;
 
 /// Download a model into `.mlx/models`.
 #[derive(clap::Args, Debug, Clone)]
