@@ -1,8 +1,40 @@
-//! The chores of the workspace.
+//! `cargo xtask CHORE`: see the modules of the library.
 
-mod fetch;
-mod fixtures;
-mod setup;
-mod versus;
+use std::process::ExitCode;
 
-fn main() {}
+use clap::{Parser, Subcommand};
+use xtask::{fetch, fixtures, setup, versus};
+
+/// The chores of the workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    Setup(setup::Args),
+    Fetch(fetch::Args),
+    Fixtures(fixtures::Args),
+    Versus(versus::Args),
+    #[command(hide = true)]
+    Bindings(setup::bindings::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Setup(args) => setup::run(args),
+        Chore::Fetch(args) => fetch::run(args),
+        Chore::Fixtures(args) => fixtures::run(args),
+        Chore::Versus(args) => versus::run(args),
+        Chore::Bindings(args) => setup::bindings::run(args),
+    };
+    let Err(error) = done else {
+        return ExitCode::SUCCESS;
+    };
+    let red = anstyle::AnsiColor::Red.on_default().bold();
+    anstream::eprintln!("{red}error:{red:#} {error:#}");
+    ExitCode::FAILURE
+}
