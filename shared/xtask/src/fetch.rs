@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
+use crate::pip;
 use crate::progress::{Step, megabytes, step};
 use crate::workspace::Workspace;
-use crate::pip;
 
 /// Download a model into `.mlx/models`.
 #[derive(clap::Args, Debug, Clone)]

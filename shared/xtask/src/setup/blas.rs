@@ -19,7 +19,7 @@ use crate::{exec, files, pip};
 
 /// BLIS is the first choice: at one token at a time it is 1.7 times faster than OpenBLAS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Choice {
+pub(crate) enum Choice {
     /// BLIS where it is installed or the distribution's archive has it, else OpenBLAS
     Auto,
     /// BLIS, installed or unpacked from the distribution's archive

@@ -49,6 +49,16 @@ mod tests {
     #[test]
     fn cargo_is_told_where_mlx_is() {
         let mlxc = Path::new("/home/a \"b\"/.mlx/mlxc");
-        insta::assert_snapshot!(render(mlxc, "aarch64-unknown-linux-gnu", 8), @"");
+        insta::assert_snapshot!(render(mlxc, "aarch64-unknown-linux-gnu", 8), @r#"
+        # Written by `cargo setup`, which writes it again at each run.
+        [target.aarch64-unknown-linux-gnu.mlx]
+        rustc-link-search = ["native=/home/a \"b\"/.mlx/mlxc"]
+        rustc-link-lib = ["dylib=mlxc"]
+        rustc-env = { OUT_DIR = "/home/a \"b\"/.mlx/mlxc" }
+
+        [env]
+        # Threads of the BLAS: one for each core. Set it yourself and yours counts.
+        OMP_NUM_THREADS = { value = "8", force = false }
+        "#);
     }
 }

@@ -230,7 +230,15 @@ mod tests {
 
     #[test]
     fn a_healthy_mac_is_ready() {
-        insta::assert_snapshot!(with(&[]), @"");
+        insta::assert_snapshot!(with(&[]), @r"
+        ✓ Apple Silicon    arm64
+        ✓ Rust             1.95.0
+        ✓ Xcode            /Applications/Xcode.app/Contents/Developer
+        ✓ macOS SDK        26.0
+        ✓ Metal compiler   Apple metal version 32023.830
+        ✓ CMake            4.1.2
+        This Mac is ready; the first build takes some minutes, as it builds MLX.
+        ");
     }
 
     #[test]
@@ -241,7 +249,19 @@ mod tests {
             ("xcrun --sdk macosx --show-sdk-version", Ok("13.3")),
             ("xcrun -f metal", Err("xcrun: error: unable to find utility \"metal\"")),
             ("cmake --version", Err("cannot start `cmake`: No such file or directory")),
-        ]), @"");
+        ]), @r"
+        ✓ Apple Silicon    arm64
+        ✗ Rust             1.85.1 is too old: 1.95 or newer is needed
+          → rustup default stable-aarch64-apple-darwin && rustup update
+        ✗ Xcode            xcode-select: error: unable to get active developer director
+          → xcode-select --install
+        ✗ macOS SDK        13.3 is too old: 14.0 or newer is needed
+          → install the current Xcode from the App Store
+        ✗ Metal compiler   the command-line tools do not have it
+          → install Xcode, then sudo xcode-select -s /Applications/Xcode.app
+        ✗ CMake            cannot start `cmake`: No such file or directory
+          → brew install cmake
+        ");
     }
 
     #[test]

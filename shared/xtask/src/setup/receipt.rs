@@ -143,7 +143,8 @@ mod tests {
 
     #[test]
     fn every_kind_of_damage_is_noticed_and_repaired() {
-        let damages: [(&str, fn(&Path)); 5] = [
+        type Damage = fn(&Path);
+        let damages: [(&str, Damage); 5] = [
             ("libmlx.so is missing", |at| {
                 fs::remove_file(at.join("lib/libmlx.so")).unwrap()
             }),

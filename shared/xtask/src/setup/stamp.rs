@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn each_kind_of_damage_is_noticed() {
-        let damages: [(&str, fn(&Workspace)); 6] = [
+        type Damage = fn(&Workspace);
+        let damages: [(&str, Damage); 6] = [
             ("libmlx.so is missing", |at| {
                 fs::remove_file(at.mlx("mlx/libmlx.so")).unwrap()
             }),
