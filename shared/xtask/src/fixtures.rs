@@ -1,13 +1,120 @@
-//! (to be written)
+//! `cargo xtask fixtures`: what mlx-lm, the reference, makes of small checkpoints, as files that
+//! the Rust tests compare with.
 
-/// Placeholder.
-#[derive(clap::Args, Debug, Clone)]
-pub struct Args {}
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-/// Placeholder.
+use anyhow::{Context, Result, bail};
+
+/// Groups that run a real model. They take a fast BLAS where there is one; the small ones do with
+/// the slow one of the wheel, which rounds the same way on every machine.
+const REAL: [&str; 2] = ["tiny", "smollm2"];
+
+/// Write assets/fixtures with mlx-lm as the reference (needs python3 with venv and pip)
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only these groups; smollm2 takes more than half an hour
+    #[arg(value_parser = ["synthetic", "gguf", "ops", "tokenizer", "tiny", "smollm2"])]
+    groups: Vec<String>,
+}
+
+/// Makes the reference's Python environment if need be, then the fixtures.
 ///
 /// # Errors
-/// Always.
-pub fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("not written yet")
+/// When Python is missing, a package cannot be installed, or the reference contradicts itself.
+pub fn run(args: Args) -> Result<()> {
+    let root = root();
+    let python = python(&root)?;
+    let chosen = |real: bool| {
+        let all = ["synthetic", "gguf", "ops", "tokenizer", "tiny", "smollm2"].map(str::to_owned);
+        let wanted = if args.groups.is_empty() {
+            all.to_vec()
+        } else {
+            args.groups.clone()
+        };
+        wanted
+            .into_iter()
+            .filter(move |g| REAL.contains(&g.as_str()) == real)
+            .collect::<Vec<_>>()
+    };
+    write(&root, &python, &chosen(false), None)?;
+    write(&root, &python, &chosen(true), blas(&root).as_deref())
+}
+
+fn write(root: &Path, python: &Path, groups: &[String], blas: Option<&Path>) -> Result<()> {
+    if groups.is_empty() {
+        return Ok(());
+    }
+    let mut script = Command::new(python);
+    script
+        .arg(root.join("shared/xtask/python/fixtures.py"))
+        .arg(root)
+        .args(groups);
+    // Sums in one order: with more threads the last digits could change from run to run.
+    script
+        .env("OMP_NUM_THREADS", "1")
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    if let Some(blas) = blas {
+        script.env("LD_PRELOAD", blas);
+    }
+    finish(&mut script, "writing the fixtures")
+}
+
+/// The interpreter of `.mlx/oracle`, which holds the packages of requirements.txt. The list is
+/// copied there when all of them are in: so an interrupted or outdated installation is redone.
+pub(crate) fn python(root: &Path) -> Result<PathBuf> {
+    let folder = root.join(".mlx/oracle");
+    let python = folder.join("bin/python");
+    let list = root.join("shared/xtask/python/requirements.txt");
+    let receipt = folder.join("requirements.txt");
+    let wanted = fs::read(&list).with_context(|| format!("reading {}", list.display()))?;
+    if fs::read(&receipt).is_ok_and(|there| there == wanted) && python.is_file() {
+        return Ok(python);
+    }
+    anstream::eprintln!("installing the reference, mlx-lm, in {}", folder.display());
+    let mut venv = Command::new("python3");
+    finish(
+        venv.args(["-m", "venv", "--clear"]).arg(&folder),
+        "making its Python environment",
+    )?;
+    let mut pip = Command::new(&python);
+    pip.args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "-r",
+    ])
+    .arg(&list);
+    finish(&mut pip, "installing its packages")?;
+    fs::write(&receipt, wanted).with_context(|| format!("writing {}", receipt.display()))?;
+    Ok(python)
+}
+
+/// The BLAS that `cargo setup` put beside MLX. There is none on macOS, where Accelerate is used.
+pub(crate) fn blas(root: &Path) -> Option<PathBuf> {
+    let libraries = fs::read_dir(root.join(".mlx/mlx/mlx_cpu.libs")).ok()?;
+    libraries.flatten().map(|entry| entry.path()).find(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("libblas-") && name.contains(".so.")
+    })
+}
+
+/// The root of the workspace: two folders above this package.
+pub(crate) fn root() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.ancestors().nth(2).unwrap_or(package).to_owned()
+}
+
+fn finish(command: &mut Command, doing: &str) -> Result<()> {
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| {
+        format!("{doing}: cannot start {program}; install Python 3.10 or newer with venv and pip")
+    })?;
+    if !status.success() {
+        bail!("{doing}: {program} ended with {status}; its own message is above");
+    }
+    Ok(())
 }
