@@ -3,7 +3,7 @@
 //! The headers are read here, through a memory map and with every offset checked, because MLX trusts
 //! the files that it is given.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::Path;
 
@@ -67,21 +67,37 @@ impl Checkpoint {
             tensors,
             gguf,
         };
-        checkpoint.check_types()?;
+        checkpoint.check_tensors()?;
         Ok(checkpoint)
     }
 
-    /// Size of the weights in the files, in bytes.
+    /// Size of the weights in memory, in bytes: what a decode step has to read.
+    ///
+    /// Only GGUF's packed types are larger here than in the file: MLX stores a scale and a bias of 16
+    /// bits for each 32 weights, where Q4_0 and Q8_0 do without the bias.
     pub fn weight_bytes(&self) -> u64 {
-        self.tensors.iter().map(|tensor| tensor.bytes).sum()
+        let in_memory = |tensor: &TensorInfo| match tensor.dtype.as_str() {
+            "Q4_0" => tensor.bytes / 18 * 20,
+            "Q8_0" => tensor.bytes / 34 * 36,
+            _ => tensor.bytes,
+        };
+        self.used_tensors().map(in_memory).sum()
+    }
+
+    /// All but what a configuration makes superfluous.
+    fn used_tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        let tied = self.tied();
+        self.tensors
+            .iter()
+            .filter(move |tensor| !superfluous(&tensor.name, tied))
     }
 
     /// Number of weights; a packed one counts as what it stands for, its scales and biases do not
     /// count.
     pub fn parameters(&self) -> u64 {
-        self.tensors
-            .iter()
-            .map(|tensor| self.elements(tensor))
+        let scaled: HashSet<&str> = self.scaled_modules().collect();
+        self.used_tensors()
+            .map(|tensor| self.elements(tensor, &scaled))
             .sum()
     }
 
@@ -94,48 +110,60 @@ impl Checkpoint {
         self.config.tie_word_embeddings.unwrap_or(!has_head)
     }
 
-    fn elements(&self, tensor: &TensorInfo) -> u64 {
-        let stored = tensor.shape.iter().map(|&size| size as u64).product();
-        let Some(module) = self.quantized_module(&tensor.name) else {
-            return stored;
-        };
-        let bits = self
-            .config
-            .quantization
-            .as_ref()
-            .and_then(|all| all.of(module));
-        match (tensor.name.ends_with(".weight"), bits) {
-            (true, Some(group)) if self.gguf.is_none() => stored * 32 / group.bits as u64,
-            (true, _) => stored,
-            (false, _) => 0,
-        }
-    }
-
-    /// The module of a tensor, if the module has scales.
-    fn quantized_module<'n>(&self, name: &'n str) -> Option<&'n str> {
-        let (module, part) = name.rsplit_once('.')?;
-        let scales = format!("{module}.scales");
-        let quantized = self.tensors.iter().any(|tensor| tensor.name == scales);
-        (quantized && matches!(part, "weight" | "scales" | "biases")).then_some(module)
-    }
-
-    /// Types that MLX would load and the layers could not use.
-    fn check_types(&self) -> Result<()> {
-        const KNOWN: [&str; 8] = ["F32", "F16", "BF16", "U32", "U8", "Q4_0", "Q4_1", "Q8_0"];
-        let odd = self
-            .tensors
+    /// The modules that MLX quantized: those with scales.
+    fn scaled_modules(&self) -> impl Iterator<Item = &str> {
+        self.tensors
             .iter()
-            .find(|tensor| !KNOWN.contains(&tensor.dtype.as_str()));
-        match odd {
-            None => Ok(()),
-            Some(tensor) => bail!(
-                "tensor {} of {} is stored as {}, which is not supported: convert the model to \
-                 BF16, F16 or F32",
-                tensor.name,
-                self.name,
-                tensor.dtype
-            ),
+            .filter_map(|tensor| tensor.name.strip_suffix(".scales"))
+    }
+
+    fn elements(&self, tensor: &TensorInfo, scaled: &HashSet<&str>) -> u64 {
+        let stored = tensor.shape.iter().map(|&size| size as u64).product();
+        let (module, part) = tensor.name.rsplit_once('.').unwrap_or_default();
+        if !scaled.contains(module) {
+            return stored;
         }
+        let quantization = self.config.quantization.as_ref();
+        match (part, quantization.and_then(|all| all.of(module))) {
+            ("weight", Some(group)) => stored * 32 / group.bits as u64,
+            ("scales" | "biases", _) => 0,
+            _ => stored,
+        }
+    }
+
+    /// Bytes of one element of the activations, and so of the KV cache: MLX computes in the widest
+    /// float type that takes part, and F32 takes part only where a checkpoint has it.
+    fn activation_bytes(&self) -> usize {
+        let wide = self.used_tensors().any(|tensor| tensor.dtype == "F32");
+        if wide { 4 } else { 2 }
+    }
+
+    /// What no format forbids, but MLX or the layers could not use.
+    fn check_tensors(&self) -> Result<()> {
+        const KNOWN: [&str; 7] = ["F32", "F16", "BF16", "U32", "Q4_0", "Q4_1", "Q8_0"];
+        let mut names = HashSet::new();
+        for TensorInfo {
+            name, dtype, shape, ..
+        } in &self.tensors
+        {
+            ensure!(
+                !name.contains(char::is_control) && names.insert(name),
+                "tensor {name:?} of {} is there twice or has an impossible name",
+                self.name
+            );
+            ensure!(
+                KNOWN.contains(&dtype.as_str()),
+                "tensor {name} of {} is stored as {dtype}, which is not supported: convert the \
+                 model to BF16, F16 or F32",
+                self.name
+            );
+            ensure!(
+                shape.iter().all(|&size| i32::try_from(size).is_ok()),
+                "tensor {name} of {} has the impossible shape {shape:?}",
+                self.name
+            );
+        }
+        Ok(())
     }
 
     /// What `--inspect` prints: label and text per row, among them every way in which the checkpoint
@@ -296,11 +324,13 @@ impl Checkpoint {
     }
 
     fn kv_cache(&self) -> String {
-        let per_token = self.config.kv_bytes_per_token(2);
-        let full = per_token * self.config.max_position_embeddings as u64;
+        let bytes = self.activation_bytes();
+        let per_token = self.config.kv_bytes_per_token(bytes);
+        let full = per_token.saturating_mul(self.config.max_position_embeddings as u64);
         format!(
-            "{} per token in 16 bits, {} at full context",
+            "{} per token in {} bits, {} at full context",
             binary(per_token),
+            8 * bytes,
             binary(full)
         )
     }
@@ -318,7 +348,7 @@ pub fn check_fit(checkpoint: &Checkpoint, positions: usize, ram_bytes: u64) -> R
     let weights = checkpoint.weight_bytes();
     let kv = checkpoint
         .config
-        .kv_bytes_per_token(2)
+        .kv_bytes_per_token(checkpoint.activation_bytes())
         .saturating_mul(positions as u64);
     let needed = weights.saturating_add(kv).saturating_add(MARGIN);
     ensure!(
@@ -333,6 +363,11 @@ pub fn check_fit(checkpoint: &Checkpoint, positions: usize, ram_bytes: u64) -> R
         binary(ram_bytes)
     );
     Ok(())
+}
+
+/// Tensors that some checkpoints carry although they follow from the configuration.
+pub(crate) fn superfluous(name: &str, tied: bool) -> bool {
+    name.contains("rotary_emb.inv_freq") || (tied && name.starts_with("lm_head."))
 }
 
 fn read_config(name: &str, files: &ModelFiles) -> Result<ModelConfig> {
@@ -390,6 +425,13 @@ fn safetensors_tensors(files: &ModelFiles) -> Result<Vec<TensorInfo>> {
 /// The header of one shard; the tensors of `path` lie inside the file and do not overlap.
 fn read_shard(path: &Path) -> Result<Vec<TensorInfo>> {
     let reading = || format!("reading the header of {}", path.display());
+    ensure!(
+        path.extension()
+            .is_some_and(|ending| ending == "safetensors")
+            && path.to_str().is_some(),
+        "{} cannot be loaded: MLX takes only UTF-8 paths that end in .safetensors",
+        path.display()
+    );
     let file = File::open(path).with_context(reading)?;
     // SAFETY: the map is read-only and dropped below. A file that another process cuts short
     // meanwhile would end this one, as with every program that maps model files.
@@ -442,7 +484,7 @@ fn infos(header: &Metadata) -> Vec<TensorInfo> {
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: HashMap<String, String>,
+    weight_map: BTreeMap<String, String>,
 }
 
 /// Every tensor of the index is in the shard that the index names.

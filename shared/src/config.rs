@@ -404,7 +404,7 @@ fn read_scaling(keys: &Keys) -> Result<RopeScaling> {
     check_full_rotary(keys)?;
     if let Some((layers, _)) = keys.object.iter().find(|(_, value)| value.is_object()) {
         bail!(
-            "{} differ by layer type ({layers}): that is not supported",
+            "{} differ by layer type ({layers:?}): that is not supported",
             keys.file
         );
     }
@@ -550,7 +550,7 @@ fn overrides(keys: &Keys) -> Result<BTreeMap<String, Option<GroupQuantization>>>
             Value::Object(object) => {
                 let file = "quantization of config.json";
                 let keys = Keys { file, object };
-                Some(group(&keys).with_context(|| format!("module {module}"))?)
+                Some(group(&keys).with_context(|| format!("module {module:?}"))?)
             }
             _ => continue,
         };

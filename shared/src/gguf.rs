@@ -220,9 +220,10 @@ impl GgufHeader {
             let context = || format!("in entry {index} of the tensor list");
             header.tensors.push(reader.tensor().with_context(context)?);
         }
-        header.data_offset = header.data_start(reader.at as u64)?;
-        header.check_tensors(bytes.len() as u64)?;
-        header.rope_factors = header.read_rope_factors(bytes);
+        let alignment = header.alignment()?;
+        header.data_offset = (reader.at as u64).next_multiple_of(alignment);
+        header.check_tensors(bytes.len() as u64, alignment)?;
+        header.rope_factors = header.read_rope_factors(bytes)?;
         Ok(header)
     }
 
@@ -292,27 +293,26 @@ impl GgufHeader {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
-    fn data_start(&self, header_end: u64) -> Result<u64> {
+    fn alignment(&self) -> Result<u64> {
         let alignment = self.u64("general.alignment").unwrap_or(32);
         ensure!(
-            alignment.is_power_of_two() && alignment <= 1 << 20,
-            "general.alignment is {alignment}, expected a small power of two"
+            alignment.is_power_of_two() && (8..=1 << 20).contains(&alignment),
+            "general.alignment is {alignment}, expected a small power of two from 8"
         );
-        let start = header_end.next_multiple_of(alignment);
-        // MLX's reader does not look at the key and would read every tensor from the wrong place.
-        ensure!(
-            start == header_end.next_multiple_of(32),
-            "general.alignment {alignment} is not supported: convert the model with 32"
-        );
-        Ok(start)
+        Ok(alignment)
     }
 
-    fn check_tensors(&self, file_bytes: u64) -> Result<()> {
+    fn check_tensors(&self, file_bytes: u64, alignment: u64) -> Result<()> {
         let mut names = HashSet::new();
         for tensor in &self.tensors {
             ensure!(
                 names.insert(&tensor.name),
                 "tensor {} is listed twice",
+                tensor.name
+            );
+            ensure!(
+                tensor.offset.is_multiple_of(alignment),
+                "tensor {} does not begin at a multiple of {alignment} bytes",
                 tensor.name
             );
             let end = self.data_offset.checked_add(tensor.offset);
@@ -327,25 +327,30 @@ impl GgufHeader {
         Ok(())
     }
 
-    fn read_rope_factors(&self, bytes: &[u8]) -> Option<Vec<f32>> {
-        let tensor = self
-            .tensor(ROPE_FACTORS)
-            .filter(|tensor| tensor.kind == GgufType::F32)?;
-        let start = usize::try_from(self.data_offset + tensor.offset).ok()?;
-        let stored = bytes.get(start..start + usize::try_from(tensor.bytes).ok()?)?;
-        Some(
-            stored
-                .as_chunks()
-                .0
-                .iter()
-                .map(|&four| f32::from_le_bytes(four))
-                .collect(),
-        )
+    fn read_rope_factors(&self, bytes: &[u8]) -> Result<Option<Vec<f32>>> {
+        let Some(tensor) = self.tensor(ROPE_FACTORS) else {
+            return Ok(None);
+        };
+        ensure!(
+            tensor.kind == GgufType::F32,
+            "tensor {ROPE_FACTORS} is stored as {}, expected F32",
+            tensor.kind.name()
+        );
+        let start = (self.data_offset + tensor.offset) as usize;
+        let stored = bytes.get(start..start + tensor.bytes as usize);
+        let stored = stored.context("the RoPE factors lie beyond the end of the file")?;
+        let (fours, _) = stored.as_chunks();
+        Ok(Some(
+            fours.iter().map(|&four| f32::from_le_bytes(four)).collect(),
+        ))
     }
 }
 
 /// The tensor that is configuration rather than weights.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Far above any vocabulary. Short integers grow to 64 bits here, and no file may fill the memory.
+const MAX_LIST: u64 = 1 << 24;
 
 /// Walks over the file; every method fails instead of reading past the end.
 struct Reader<'a> {
@@ -406,8 +411,8 @@ impl<'a> Reader<'a> {
 
     fn list(&mut self) -> Result<GgufValue> {
         let (kind, count) = (self.u32()?, self.u64()?);
+        ensure!(count <= MAX_LIST, "a list of {count} values is too long");
         match kind {
-            // Not `with_capacity(count)`: a broken file may claim any number.
             8 => Ok(GgufValue::Strings(
                 (0..count).map(|_| self.string()).collect::<Result<_>>()?,
             )),
@@ -737,6 +742,14 @@ impl Keys<'_> {
             Some(factor) => Some(factor),
             None => self.optional_float("rope.scale_linear")?,
         };
+        let sharper = self
+            .optional_float("rope.scaling.attn_factor")?
+            .unwrap_or(1.0);
+        ensure!(
+            sharper == 1.0,
+            "{} is not supported",
+            self.full("rope.scaling.attn_factor")
+        );
         match (kind, factor) {
             (Some("none"), _) | (None, None) => Ok(RopeScaling::None),
             (Some("linear") | None, Some(factor)) => Ok(RopeScaling::Linear { factor }),

@@ -4,19 +4,18 @@
 //! name. A loader that skips what it does not know builds a model that runs and talks noise.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fmt::Display;
+use std::fs::OpenOptions;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mlx_rs::{Array, Dtype, io::GgufFile, transforms};
 use safetensors::SafeTensors;
 
-use crate::checkpoint::Checkpoint;
-use crate::config::{GroupQuantization, ModelConfig};
+use crate::checkpoint::{Checkpoint, superfluous};
+use crate::config::{GroupQuantization, ModelConfig, Quantization};
 use crate::gguf;
 use crate::hub::{ModelFiles, embedded};
-
-/// Names that some checkpoints carry although they follow from the configuration.
-const DERIVED: &str = "rotary_emb.inv_freq";
 
 /// How many names an error lists before it only counts.
 const LISTED: usize = 5;
@@ -25,7 +24,10 @@ const LISTED: usize = 5;
 #[derive(Debug)]
 pub struct Weights {
     tensors: HashMap<String, Array>,
-    quantization: Option<crate::config::Quantization>,
+    /// All names, those of taken tensors included.
+    names: BTreeSet<String>,
+    layers: usize,
+    quantization: Option<Quantization>,
     tied: bool,
 }
 
@@ -58,7 +60,7 @@ impl Checkpoint {
         // Loading is lazy. Without this the first token would pay for reading the file, and the
         // time to first token would not be what it says.
         transforms::eval(tensors.values())
-            .map_err(|error| anyhow!("reading the weights of {}: {}", self.name, error.what()))?;
+            .map_err(|error| reading(Path::new(&self.name), &error))?;
         let mut weights = Weights::new(tensors, &self.config);
         weights.tied = self.tied();
         Ok(weights)
@@ -67,19 +69,21 @@ impl Checkpoint {
     /// MLX unpacks Q4_0, Q4_1 and Q8_0 into triples in groups of 32 with f16 scales, and keeps F32,
     /// so the first f32 norm makes all activations f32, as in mlx-lm on the same arrays.
     fn load_gguf(&self, path: &Path) -> Result<HashMap<String, Array>> {
-        let file =
-            GgufFile::load(path).map_err(|error| anyhow!("reading {}: {error}", path.display()))?;
-        let arrays = file
-            .arrays()
-            .map_err(|error| anyhow!("reading {}: {error}", path.display()))?;
+        // Opening changes nothing. It asks for what MLX will ask for without saying so.
+        let writable = OpenOptions::new().read(true).write(true).open(path);
+        writable.with_context(|| {
+            let path = path.display();
+            format!("opening {path}: MLX needs write access to GGUF files, use a copy you own")
+        })?;
+        let file = GgufFile::load(path).map_err(|error| reading(path, &error))?;
+        let arrays = file.arrays().map_err(|error| reading(path, &error))?;
         let mut tensors = HashMap::new();
         for (name, array) in arrays {
             if name == gguf::ROPE_FACTORS {
                 continue; // part of the configuration
             }
-            let name = gguf::hugging_face_name(&name);
             let array = self.undo_permutation(&name, array)?;
-            tensors.insert(name, array);
+            tensors.insert(gguf::hugging_face_name(&name), array);
         }
         Ok(tensors)
     }
@@ -91,8 +95,8 @@ impl Checkpoint {
         let config = &self.config;
         let heads = match name {
             _ if config.model_type != "llama" => return Ok(array),
-            name if name.contains(".self_attn.q_proj.") => config.num_attention_heads,
-            name if name.contains(".self_attn.k_proj.") => config.num_key_value_heads,
+            name if name.contains(".attn_q.") => config.num_attention_heads,
+            name if name.contains(".attn_k.") => config.num_key_value_heads,
             _ => return Ok(array),
         };
         let (heads, half) = (heads as i32, (config.head_dim / 2) as i32);
@@ -106,6 +110,17 @@ impl Checkpoint {
         let pairs = array.reshape(&[heads, half, 2, -1])?;
         Ok(pairs.swap_axes(1, 2)?.reshape(&shape)?)
     }
+}
+
+/// An error of MLX without the place in MLX's own sources that it ends in.
+fn reading(path: &Path, error: &dyn Display) -> anyhow::Error {
+    let text = error.to_string().replace('\n', " ");
+    let text = text.split(" at /").next().unwrap_or_default();
+    anyhow!(
+        "reading the weights of {}: {}",
+        path.display(),
+        text.trim_matches('"')
+    )
 }
 
 fn load_embedded() -> Result<HashMap<String, Array>> {
@@ -124,8 +139,7 @@ fn load_shards(shards: &[std::path::PathBuf]) -> Result<HashMap<String, Array>> 
     let mut tensors = HashMap::new();
     for path in shards {
         // MLX tells the format by the ending; a snapshot's links keep it, their targets do not.
-        let shard = Array::load_safetensors(path)
-            .map_err(|error| anyhow!("reading {}: {error}", path.display()))?;
+        let shard = Array::load_safetensors(path).map_err(|error| reading(path, &error))?;
         tensors.extend(shard);
     }
     Ok(tensors)
@@ -137,6 +151,8 @@ impl Weights {
         let has_head = tensors.keys().any(|name| name.starts_with("lm_head."));
         let tied = config.tie_word_embeddings.unwrap_or(!has_head);
         Self {
+            names: tensors.keys().cloned().collect(),
+            layers: config.num_hidden_layers,
             tensors,
             quantization: config.quantization.clone(),
             tied,
@@ -225,12 +241,10 @@ impl Weights {
     /// # Errors
     /// If tensors are left over: the first of them by name.
     pub fn finish(self) -> Result<()> {
-        let superfluous =
-            |name: &&String| name.contains(DERIVED) || (self.tied && name.starts_with("lm_head."));
         let left: BTreeSet<&String> = self
             .tensors
             .keys()
-            .filter(|name| !superfluous(name))
+            .filter(|name| !superfluous(name, self.tied))
             .collect();
         if left.is_empty() {
             return Ok(());
@@ -252,24 +266,39 @@ impl Weights {
     }
 
     fn remove(&mut self, name: &str) -> Result<Array> {
-        if let Some(array) = self.tensors.remove(name) {
-            return Ok(array);
-        }
-        let ending = name.rsplit('.').take(2).collect::<Vec<_>>();
-        let alike: BTreeSet<&String> = self
-            .tensors
-            .keys()
-            .filter(|other| other.rsplit('.').take(2).collect::<Vec<_>>() == ending)
-            .collect();
-        match alike.len() {
-            0 => bail!("tensor {name} is missing in the checkpoint: is the download complete?"),
-            _ => bail!(
-                "tensor {name} is missing in the checkpoint; not taken yet are {}",
-                list(alike.into_iter())
+        self.tensors.remove(name).ok_or_else(|| self.missing(name))
+    }
+
+    /// Names the same tensor of other layers, too, if it is missing there (a shard is not there),
+    /// and a tensor whose name has another beginning (the file is of another program).
+    fn missing(&self, name: &str) -> anyhow::Error {
+        let missing = self.missing_in_layers(name);
+        let names = list(missing.iter());
+        let mut others: Vec<&String> = self.names.iter().collect();
+        others.retain(|other| other.ends_with(name) || name.ends_with(other.as_str()));
+        match others.first() {
+            Some(other) => anyhow!("{names}: missing in the checkpoint, which has {other}"),
+            None => anyhow!(
+                "{names}: missing among the {} tensors of the checkpoint; is the download complete?",
+                self.names.len()
             ),
         }
     }
+
+    fn missing_in_layers(&self, name: &str) -> Vec<String> {
+        let parts = name
+            .strip_prefix(LAYERS)
+            .and_then(|rest| rest.split_once('.'));
+        let Some((_, part)) = parts else {
+            return vec![name.to_owned()];
+        };
+        let all = (0..self.layers).map(|layer| format!("{LAYERS}{layer}.{part}"));
+        all.filter(|name| !self.names.contains(name)).collect()
+    }
 }
+
+/// What the names of the tensors of all layers begin with.
+const LAYERS: &str = "model.layers.";
 
 fn list<'n>(names: impl ExactSizeIterator<Item = &'n String>) -> String {
     let more = names.len().saturating_sub(LISTED);

@@ -9,6 +9,8 @@ pub struct GgufFile {
     pub metadata: Vec<(String, u32, Vec<u8>)>,
     /// Tensors: name, sizes (innermost first), number of the type, offset.
     pub tensors: Vec<(String, Vec<u64>, u32, u64)>,
+    /// Tensors begin at multiples of it; [`GgufFile::align`] writes it into the metadata, too.
+    alignment: usize,
     data: Vec<u8>,
 }
 
@@ -19,6 +21,7 @@ impl Default for GgufFile {
             version: 3,
             metadata: vec![],
             tensors: vec![],
+            alignment: 32,
             data: vec![],
         }
     }
@@ -73,6 +76,12 @@ impl GgufFile {
         self.set(key, 9, encoded);
     }
 
+    /// Lets tensors begin at other multiples than 32; to be called before the first tensor.
+    pub fn align(&mut self, alignment: usize) {
+        self.uint("general.alignment", alignment as u32);
+        self.alignment = alignment;
+    }
+
     /// Removes a value.
     pub fn remove(&mut self, key: &str) {
         self.metadata.retain(|(other, ..)| other != key);
@@ -87,7 +96,8 @@ impl GgufFile {
             self.data.len() as u64,
         ));
         self.data.extend(data);
-        self.data.resize(self.data.len().next_multiple_of(32), 0);
+        self.data
+            .resize(self.data.len().next_multiple_of(self.alignment), 0);
     }
 
     /// Adds a float32 tensor: sizes innermost first, as the file has them.
@@ -102,7 +112,7 @@ impl GgufFile {
     /// The whole file.
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.header();
-        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes.resize(bytes.len().next_multiple_of(self.alignment), 0);
         bytes.extend(&self.data);
         bytes
     }
