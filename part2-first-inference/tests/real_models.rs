@@ -155,7 +155,7 @@ fn smollm2_gives_the_tokens_of_mlx_lm_in_4_bits() {
     };
     let (config, weights) = convert::quantized(&checkpoint, group).unwrap();
     let model = Model::new(&config, weights).unwrap();
-    compare(&model, &expected("smollm2", "4bit"), 1e-4, choices);
+    compare(&model, &expected("smollm2", "4-bit"), 1e-4, choices);
 }
 
 #[test]

@@ -3,7 +3,7 @@
     python fixtures.py ROOT_OF_THE_WORKSPACE [group ...] [--smollm2 model.gguf] [--cache folder]
 
 The groups are `synthetic`, `gguf`, `ops`, `tokenizer`, `tiny` and `smollm2`; all of them without a name. The
-last takes about an hour, nearly all of it in bf16, 4-bit and naive decoding on the CPU.
+last takes more than half an hour, nearly all of it in bf16, 4-bit and naive decoding on the CPU.
 """
 
 import argparse

@@ -14,7 +14,7 @@ const REAL: [&str; 2] = ["tiny", "smollm2"];
 /// Write assets/fixtures with mlx-lm as the reference (needs python3 with venv and pip)
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Only these groups; smollm2 takes about an hour
+    /// Only these groups; smollm2 takes more than half an hour
     #[arg(value_parser = ["synthetic", "gguf", "ops", "tokenizer", "tiny", "smollm2"])]
     groups: Vec<String>,
 }

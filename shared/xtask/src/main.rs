@@ -1,17 +1,40 @@
-//! The chores of the workspace.
+//! `cargo xtask CHORE`: see the modules of the library.
 
-use clap::Parser;
-use xtask::{fixtures, versus};
+use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
+use xtask::{fetch, fixtures, setup, versus};
+
+/// The chores of the workspace.
 #[derive(Parser)]
-enum Chore {
-    Fixtures(fixtures::Args),
-    Versus(versus::Args),
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Chore::parse() {
+#[derive(Subcommand)]
+enum Chore {
+    Setup(setup::Args),
+    Fetch(fetch::Args),
+    Fixtures(fixtures::Args),
+    Versus(versus::Args),
+    #[command(hide = true)]
+    Bindings(setup::bindings::Args),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Setup(args) => setup::run(args),
+        Chore::Fetch(args) => fetch::run(args),
         Chore::Fixtures(args) => fixtures::run(args),
         Chore::Versus(args) => versus::run(args),
-    }
+        Chore::Bindings(args) => setup::bindings::run(args),
+    };
+    let Err(error) = done else {
+        return ExitCode::SUCCESS;
+    };
+    let red = anstyle::AnsiColor::Red.on_default().bold();
+    anstream::eprintln!("{red}error:{red:#} {error:#}");
+    ExitCode::FAILURE
 }

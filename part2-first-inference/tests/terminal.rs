@@ -1,0 +1,60 @@
+//! What people read: help, the card of a checkpoint, the report, at 80 columns.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
+use assert_cmd::Command;
+use part2_first_inference::experiment::Args;
+use serde_json::Value;
+
+fn part2(args: &[&str]) -> String {
+    let output = Command::cargo_bin("part2-first-inference")
+        .unwrap()
+        .args(args)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn help_fits_the_terminal() {
+    let help = shared::cli::command::<Args>()
+        .render_long_help()
+        .to_string();
+    insta::assert_snapshot!(help);
+}
+
+#[test]
+fn inspect_says_what_the_built_in_model_is() {
+    let text = part2(&["--inspect"]);
+    // The last row is about this machine.
+    let rows: Vec<&str> = text
+        .lines()
+        .take_while(|line| !line.contains(" fits"))
+        .collect();
+    insta::assert_snapshot!(rows.join("\n"));
+}
+
+#[test]
+fn no_line_of_the_report_is_wider_than_80_columns() {
+    let text = part2(&["--max-tokens", "12", "--json"]);
+    let (report, json) = text.trim_end().rsplit_once('\n').unwrap();
+    let answer = report.lines().next().unwrap();
+    assert!(answer.starts_with("A black hole is"), "{answer}");
+    for line in report.lines().skip(1) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    assert!(
+        report.contains("187 positions computed again for 12 tokens"),
+        "{report}"
+    );
+    let json: Value = serde_json::from_str(json).unwrap();
+    let run = &json["runs"][0];
+    // p = 12 prompt tokens, n = 12: (n − 1)(p − 1) + n(n − 1)/2
+    assert_eq!(run["positions_recomputed"], 11 * 11 + 12 * 11 / 2);
+    assert_eq!(run["tokens"].as_array().unwrap().len(), 12);
+    assert_eq!(run["prompt_tokens"], 12);
+    assert_eq!(run["finish_reason"], "length");
+    assert_eq!(run["text"].as_str().unwrap(), answer);
+}

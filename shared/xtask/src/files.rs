@@ -1,0 +1,133 @@
+//! Files that are either whole or not there: written under another name, then renamed.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use anyhow::{Context, Result};
+
+/// A folder that is gone when the value is.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new(parent: &Path, name: &str) -> Result<Self> {
+        let path = parent.join(format!("{name}-{}", process::id()));
+        fs::create_dir_all(&path)
+            .with_context(|| format!("cannot make the folder {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        sweep(&self.0);
+    }
+}
+
+/// Removes a folder as far as that is possible. What stays (a child of a killed run may still be
+/// writing there) is in nobody's way, since every run has folders of its own.
+pub(crate) fn sweep(path: &Path) {
+    let _ = fs::remove_dir_all(path);
+}
+
+/// Writes `bytes` so that no reader ever sees a part of them, not even after a power cut.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let part = path.with_file_name(format!(".{name}.{}", process::id()));
+    File::create(&part)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&part, path))
+        .inspect_err(|_| drop(fs::remove_file(&part)))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// As [`write_whole`], but leaves a file alone that says the same already.
+pub(crate) fn write_if_changed(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    write_whole(path, text.as_bytes())
+}
+
+/// Puts the folder `new` in the place of `target`. A rename cannot replace a folder that has
+/// files in it, so there is an instant without any: whoever is cut off there starts again.
+pub(crate) fn replace_folder(new: &Path, target: &Path, attic: &Path) -> Result<()> {
+    if target.symlink_metadata().is_ok() {
+        fs::rename(target, attic.join("old"))
+            .with_context(|| format!("cannot move {} away", target.display()))?;
+    }
+    fs::rename(new, target).with_context(|| format!("cannot make {}", target.display()))
+}
+
+/// Every file below `folder`, as paths relative to it, sorted.
+pub(crate) fn walk(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(place) = open.pop() {
+        for entry in fs::read_dir(place)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => open.push(entry.path()),
+                false => found.extend(entry.path().strip_prefix(folder).map(Path::to_owned)),
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Bytes below `folder`, as far as they can be seen: others may be writing there.
+pub(crate) fn tree_bytes(folder: &Path) -> u64 {
+    let sizes = walk(folder).unwrap_or_default().into_iter();
+    sizes
+        .filter_map(|file| Some(folder.join(file).symlink_metadata().ok()?.len()))
+        .sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_replaced_with_all_that_is_in_it() {
+        let place = tempfile::tempdir().unwrap();
+        let (new, target) = (place.path().join("new"), place.path().join("target"));
+        for (folder, file) in [(&new, "young"), (&target, "old")] {
+            fs::create_dir(folder).unwrap();
+            fs::write(folder.join(file), file).unwrap();
+        }
+        let attic = place.path().join("attic");
+        fs::create_dir(&attic).unwrap();
+        replace_folder(&new, &target, &attic).unwrap();
+        assert_eq!(walk(&target).unwrap(), [PathBuf::from("young")]);
+        assert!(!new.exists());
+    }
+
+    #[test]
+    fn an_unchanged_file_keeps_its_time() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("cargo.toml");
+        write_if_changed(&path, "a = 1\n").unwrap();
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+        write_if_changed(&path, "a = 1\n").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), long_ago);
+        write_if_changed(&path, "a = 2\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a = 2\n");
+        assert_eq!(
+            walk(place.path()).unwrap().len(),
+            1,
+            "no part file may stay"
+        );
+    }
+}
