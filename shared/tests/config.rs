@@ -1,4 +1,5 @@
 //! `config.json` → `ModelConfig`: defaults, switches, and one clear line for what is wrong.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,4 +1,5 @@
 //! GGUF headers: what is read, what is refused, and that no bytes make the parser panic.
+#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 use shared::checkpoint::Checkpoint;

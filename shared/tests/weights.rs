@@ -1,4 +1,5 @@
 //! Checkpoints and their tensors: each one is taken once, and each defect has one clear line.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
