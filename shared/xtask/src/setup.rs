@@ -1,7 +1,7 @@
 //! `cargo setup`: what it takes to build and run the parts on this machine.
 //!
 //! On macOS mlx-sys builds MLX itself, so there it only looks whether the tools are there. On Linux
-//! mlx-sys's build script would not get far: [`linux`] brings MLX as a wheel, compiles the C layer
+//! mlx-sys's build script would not get far: `linux` brings MLX as a wheel, compiles the C layer
 //! that mlx-sys carries, and tells Cargo to use these instead of running that script.
 
 use anyhow::{Result, bail};

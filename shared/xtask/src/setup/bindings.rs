@@ -36,7 +36,7 @@ pub struct Args {
 ///
 /// # Errors
 /// If mlx-sys's settings or headers cannot be read, or libclang cannot parse them. bindgen panics
-/// where there is no libclang, which [`make`] takes for a failure like any other.
+/// where there is no libclang, which `make` takes for a failure like any other.
 pub fn run(args: Args) -> Result<()> {
     let config = args.mlx_c.with_file_name("bindgen_config.rs");
     let settings =

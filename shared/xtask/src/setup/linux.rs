@@ -33,8 +33,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     Stamp::remove(&workspace);
     let stamp = install(&workspace, args, &wanted)?;
-    finish(&workspace, &stamp, &wanted)?;
-    stamp.write(&workspace)
+    cargo_config::write(&workspace)?;
+    stamp.write(&workspace)?;
+    finish(&workspace, &stamp, &wanted)
 }
 
 fn finish(workspace: &Workspace, stamp: &Stamp, wanted: &Wanted) -> Result<()> {
