@@ -61,7 +61,7 @@ fn decode_step(criterion: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    // Short enough to watch: about half a minute in all.
+    // Short enough to watch: under two minutes, even where MLX runs on the CPU.
     config = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_secs(1))
