@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use crate::config::{ModelConfig, RopeScaling};
 use crate::gguf::{self, GgufHeader};
-use crate::hub::{ModelFiles, embedded};
+use crate::hub::{INDEX, ModelFiles, embedded};
 use crate::report::{binary, count, decimal};
 
 /// A model's files, their headers read.
@@ -489,7 +489,6 @@ struct Index {
 
 /// Every tensor of the index is in the shard that the index names.
 fn check_index(files: &ModelFiles, shard_of: &HashMap<String, String>) -> Result<()> {
-    const INDEX: &str = "model.safetensors.index.json";
     let Some(text) = files.read_text(INDEX)? else {
         return Ok(());
     };
