@@ -4,7 +4,7 @@
 //! module framework: a field is named like its key in the checkpoint, and [`Weights`] is strict, so
 //! a layer that was forgotten or misnamed is an error and not noise in the output.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use mlx_rs::{Array, Dtype, fast, ops};
 
 use crate::config::{ModelConfig, RopeConfig, RopeScaling};
@@ -34,6 +34,51 @@ impl Matrix {
         Ok(Self::Dense(weight.t()))
     }
 
+    /// The rows of all parts, evaluated: while a model is loaded, each layer's parts are freed
+    /// before the next layer is joined, so the peak is one layer and not twice the model.
+    fn join(parts: &[&Self]) -> Result<Option<Self>> {
+        let dense: Vec<Array> = parts.iter().filter_map(|part| part.dense()).collect();
+        if dense.len() == parts.len() {
+            let same = dense.iter().all(|w| w.dtype() == dense[0].dtype());
+            let all: Vec<&Array> = dense.iter().collect();
+            return same.then(|| rows(&all).map(|w| Self::Dense(w.t()))).transpose();
+        }
+        let packed: Vec<&QuantizedTriple> = parts.iter().filter_map(|part| part.packed()).collect();
+        let alike = |q: &&QuantizedTriple| {
+            let first = packed[0];
+            (q.group_size, q.bits, q.scales.dtype())
+                == (first.group_size, first.bits, first.scales.dtype())
+        };
+        if packed.len() != parts.len() || !packed.iter().all(alike) {
+            return Ok(None);
+        }
+        let all = |part: fn(&QuantizedTriple) -> &Array| {
+            rows(&packed.iter().map(|q| part(q)).collect::<Vec<_>>())
+        };
+        Ok(Some(Self::Quantized(QuantizedTriple {
+            weight: all(|q| &q.weight)?,
+            scales: all(|q| &q.scales)?,
+            biases: all(|q| &q.biases)?,
+            group_size: packed[0].group_size,
+            bits: packed[0].bits,
+        })))
+    }
+
+    /// `[out, in]`, if it is dense.
+    fn dense(&self) -> Option<Array> {
+        match self {
+            Self::Dense(transposed) => Some(transposed.t()),
+            Self::Quantized(_) => None,
+        }
+    }
+
+    fn packed(&self) -> Option<&QuantizedTriple> {
+        match self {
+            Self::Dense(_) => None,
+            Self::Quantized(triple) => Some(triple),
+        }
+    }
+
     /// `x Wᵀ`: x `[…, in]` → `[…, out]`.
     fn forward(&self, x: &Array) -> Result<Array> {
         Ok(match self {
@@ -49,6 +94,13 @@ impl Matrix {
             )?,
         })
     }
+}
+
+/// One matrix below the other, evaluated.
+fn rows(parts: &[&Array]) -> Result<Array> {
+    let all = ops::concatenate(parts, 0)?;
+    all.eval()?; // else the parts would stay in memory until the first token
+    Ok(all)
 }
 
 impl Linear {
@@ -71,6 +123,24 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// The rows of all `parts` as one matrix; None if they are packed in different ways.
+    fn join(parts: &[Self]) -> Result<Option<Self>> {
+        let weights: Vec<&Matrix> = parts.iter().map(|part| &part.weight).collect();
+        let Some(weight) = Matrix::join(&weights)? else {
+            return Ok(None);
+        };
+        let biases: Vec<&Array> = parts.iter().filter_map(|part| part.bias.as_ref()).collect();
+        let bias = match biases.as_slice() {
+            [] => None,
+            biases => {
+                let bias = ops::concatenate(biases, 0)?;
+                bias.eval()?; // as the matrix
+                Some(bias)
+            }
+        };
+        Ok(Some(Self { weight, bias }))
+    }
+
     /// x `[…, in_features]` → `[…, out_features]`.
     ///
     /// # Errors
@@ -84,6 +154,68 @@ impl Linear {
             (weight, Some(bias)) => Ok(weight.forward(x)?.add(bias)?),
             (weight, None) => weight.forward(x),
         }
+    }
+}
+
+/// Several [`Linear`]s that see the same input, multiplied as one: fewer operations for the host to
+/// describe and for a GPU to start. Each output is a view of a part of the whole.
+#[derive(Debug)]
+pub struct JoinedLinear {
+    parts: Vec<Linear>,
+    /// Where the output of the second, third … part begins; empty: the parts could not be joined.
+    ends: Vec<i32>,
+}
+
+impl JoinedLinear {
+    /// Takes `{prefix}.{name}` for each of `parts`, with its number of output features, as
+    /// [`Linear::load`] does, and puts their rows one below the other. Parts that are packed in
+    /// different ways stay apart.
+    ///
+    /// # Errors
+    /// If a tensor is missing or has another shape.
+    pub fn load(
+        weights: &mut Weights,
+        prefix: &str,
+        parts: &[(&str, usize)],
+        in_features: usize,
+        bias: bool,
+    ) -> Result<Self> {
+        let load = |(name, out_features): &(&str, usize)| {
+            let name = format!("{prefix}.{name}");
+            Linear::load(weights, &name, *out_features, in_features, bias)
+        };
+        let separate: Vec<Linear> = parts.iter().map(load).collect::<Result<_>>()?;
+        let Some(joined) = Linear::join(&separate)? else {
+            return Ok(Self {
+                parts: separate,
+                ends: Vec::new(),
+            });
+        };
+        let mut end = 0;
+        let ends = parts[..parts.len() - 1].iter().map(|(_, out_features)| {
+            end += *out_features as i32;
+            end
+        });
+        Ok(Self {
+            ends: ends.collect(),
+            parts: vec![joined],
+        })
+    }
+
+    /// x `[…, in_features]` → `[…, out_features]` of each of the N parts.
+    ///
+    /// # Errors
+    /// If the last axis of `x` is not `in_features`, or if there are not N parts.
+    pub fn forward<const N: usize>(&self, x: &Array) -> Result<[Array; N]> {
+        let outputs = match self.parts.as_slice() {
+            [joined] => ops::split_at_indices(joined.forward(x)?, &self.ends, -1)?,
+            separate => separate
+                .iter()
+                .map(|part| part.forward(x))
+                .collect::<Result<_>>()?,
+        };
+        <[Array; N]>::try_from(outputs)
+            .map_err(|outputs| anyhow!("{} parts, {N} expected", outputs.len()))
     }
 }
 

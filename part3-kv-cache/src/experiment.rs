@@ -1,0 +1,181 @@
+//! What the video shows: one answer as it streams, then its numbers and the cost of naive decode.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Parser;
+use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, interrupted};
+use shared::machine::{Machine, Versions, peak_bytes};
+use shared::metrics::{FinishReason, Run};
+use shared::report::{JsonReport, Report, TextStream, decimal, or_dash, status};
+use shared::session::{Session, open_checkpoint};
+
+use crate::generate::{Generation, Limits, generate};
+use crate::cache::*;
+use crate::model::Model;
+
+/// Part 2: a real model generates text, the naive way: the whole sequence again for each token.
+#[derive(Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+
+    /// Print what the checkpoint is and how it differs from plain Llama, without loading it
+    #[arg(long)]
+    inspect: bool,
+}
+
+/// Runs what the flags ask for and prints the report.
+///
+/// # Errors
+/// If the model, the prompt or the output fails: one line that says what to try next.
+pub fn run(args: Args) -> Result<()> {
+    if args.inspect {
+        return inspect(&args.model);
+    }
+    let session = Session::open(&args.model, &args.prompt)?;
+    let (run, recomputed, token_ms) = answer(&session, &args.sampling)?;
+    let versions = Versions::detect()?;
+    let mut report = Report::stdout();
+    report.blank()?;
+    report.card(&card(&session, &run, &versions))?;
+    report.blank()?;
+    report.table(&HEAD, &[row(&run)])?;
+    report.blank()?;
+    report.cost_meter(&recomputed, &token_ms)?;
+    if args.output.json {
+        report.json_line(&JsonReport {
+            part: env!("CARGO_PKG_NAME"),
+            model: &args.model.model,
+            machine: &session.machine,
+            versions: &versions,
+            runs: &[run],
+        })?;
+    }
+    Ok(())
+}
+
+fn inspect(model: &ModelArgs) -> Result<()> {
+    let checkpoint = open_checkpoint(model)?;
+    let machine = Machine::detect()?;
+    Ok(Report::stdout().card(&checkpoint.inspect(Some(machine.ram_bytes)))?)
+}
+
+/// Loads the model and streams its answer; returns the numbers of the run, and per token the
+/// positions computed again and the milliseconds.
+fn answer(session: &Session, sampling: &SamplingArgs) -> Result<(Run, Vec<u64>, Vec<f64>)> {
+    status(&format!("loading {}", session.checkpoint.name));
+    let started = Instant::now();
+    let model = Model::load(&session.checkpoint)?;
+    let load_time = session.open_time + started.elapsed();
+    let limits = Limits {
+        max_tokens: session.max_tokens,
+        stop_ids: session.stop_ids(),
+        prefill_step: 512,
+    };
+    let (generation, text) = stream(&model, session, &limits, sampling)?;
+
+    let Generation {
+        tokens,
+        finish_reason,
+        timeline,
+        positions_recomputed,
+    } = generation;
+    let run = Run::from_timeline("naive", session.prompt.len(), &timeline)
+        .output(tokens, text, finish_reason)
+        .load(load_time)
+        .tokenize(session.tokenize_time)
+        .peak_bytes(peak_bytes()?)
+        .weight_bytes(session.checkpoint.weight_bytes())
+        .kv_bytes(0)
+        .positions_recomputed(positions_recomputed.iter().sum());
+    Ok((run, positions_recomputed, timeline.token_ms()))
+}
+
+/// Generates, and writes each piece of text to stdout as soon as its characters are whole.
+fn stream(
+    model: &Model,
+    session: &Session,
+    limits: &Limits,
+    sampling: &SamplingArgs,
+) -> Result<(Generation, String)> {
+    let mut detokenizer = session.tokenizer.stream();
+    let mut out = TextStream::stdout();
+    let mut text = String::new();
+    let generation = generate(model, &mut Cache::new(match std::env::var("KV").as_deref() { Ok("off") => CacheKind::Off, Ok("concat") => CacheKind::Concat, Ok("rot") => CacheKind::Rotating{size:32,keep:4}, _ => CacheKind::Prealloc }, &session.checkpoint.config), &session.prompt, limits, sampling, |token| {
+        if let Some(piece) = detokenizer.push(token)? {
+            out.push(&piece)?;
+            text.push_str(&piece);
+        }
+        Ok(match interrupted() {
+            true => ControlFlow::Break(FinishReason::Interrupted),
+            false => ControlFlow::Continue(()),
+        })
+    })?;
+    if let Some(piece) = detokenizer.finish()? {
+        out.push(&piece)?;
+        text.push_str(&piece);
+    }
+    out.finish()?;
+    Ok((generation, text))
+}
+
+fn card(session: &Session, run: &Run, versions: &Versions) -> Vec<(String, String)> {
+    let checkpoint = &session.checkpoint;
+    let weights = checkpoint.weight_bytes();
+    let bits = 8.0 * weights as f64 / checkpoint.parameters().max(1) as f64;
+    let model = format!(
+        "{}, {bits:.2} bits per weight, {}",
+        checkpoint.name,
+        decimal(weights)
+    );
+    let mut rows = vec![
+        ("model".to_owned(), model),
+        ("machine".to_owned(), session.machine.describe(versions)),
+    ];
+    rows.extend(session.machine.ceiling_row(weights, 0));
+    let finish = format!(
+        "{} prompt tokens, {} generated, ended by {}",
+        run.prompt_tokens,
+        run.tokens.len(),
+        run.finish_reason
+    );
+    rows.push(("answer".to_owned(), finish));
+    rows
+}
+
+const HEAD: [&str; 8] = [
+    "decode",
+    "load ms",
+    "tokenize ms",
+    "TTFT ms",
+    "TPOT ms",
+    "prefill tok/s",
+    "decode tok/s",
+    "peak GiB",
+];
+
+fn row(run: &Run) -> Vec<String> {
+    vec![
+        run.variant.clone(),
+        or_dash(run.load_ms, 1),
+        or_dash(run.tokenize_ms, 2),
+        or_dash(run.ttft_ms, 1),
+        or_dash(run.tpot_ms, 2),
+        or_dash(run.prefill_tps, 1),
+        or_dash(run.decode_tps, 1),
+        or_dash(
+            run.peak_bytes
+                .map(|bytes| bytes as f64 / f64::from(1 << 30)),
+            3,
+        ),
+    ]
+}

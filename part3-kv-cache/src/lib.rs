@@ -1,0 +1,17 @@
+//! Part 3: the KV cache.
+//!
+//! The one idea: the keys and values of a token never change once they are computed, so keep them,
+//! and run only what is new. The report shows naive and cached decode side by side, and the memory
+//! that the cache takes beside the memory that the formula says.
+//!
+//! In reading order:
+//!
+//! - [`cache`]: four ways to keep keys and values
+//! - [`model`]: the decoder of part 2, whose attention asks the cache
+//! - [`generate`]: the prompt once, then one token a step, one step ahead of the host
+//! - [`experiment`]: what the video shows, as numbers
+
+pub mod cache;
+pub mod experiment;
+pub mod generate;
+pub mod model;
