@@ -1,23 +1,28 @@
-//! What the video shows: one answer as it streams, then its numbers and the cost of naive decode.
+//! What the video shows: naive and cached decode side by side, and what the cache costs beside what
+//! the formula says.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use clap::Parser;
-use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, interrupted};
-use shared::machine::{Machine, Versions, peak_bytes};
-use shared::metrics::{FinishReason, Run};
-use shared::report::{JsonReport, Report, TextStream, decimal, or_dash, status};
-use shared::session::{Session, open_checkpoint};
+use anyhow::{Result, ensure};
+use clap::{Parser, ValueEnum};
+use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, check_interrupted, interrupted};
+use shared::machine::{Versions, active_bytes, peak_bytes, reset_peak};
+use shared::metrics::{FinishReason, Line, Rounds, Run};
+use shared::report::{JsonReport, Report, Stdout, TextStream, count, decimal, fixed, or_dash, status};
+use shared::session::Session;
 
+use crate::cache::{Cache, CacheKind};
 use crate::generate::{Generation, Limits, generate};
-use crate::cache::*;
 use crate::model::Model;
+use crate::needle;
+use crate::plot::{self, Curve};
 
-/// Part 2: a real model generates text, the naive way: the whole sequence again for each token.
+/// Part 3: the KV cache: what is computed once is kept. Without --cache: all kinds side by side.
 #[derive(Debug, Parser)]
 #[command(version)]
+#[command(mut_arg("max_tokens", |arg| arg.default_value("64")))]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -28,9 +33,71 @@ pub struct Args {
     #[command(flatten)]
     output: OutputArgs,
 
-    /// Print what the checkpoint is and how it differs from plain Llama, without loading it
-    #[arg(long)]
-    inspect: bool,
+    /// Answer once, with this cache
+    #[arg(long, value_enum)]
+    cache: Option<Kind>,
+
+    /// Positions that a rotating cache keeps
+    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(i32).range(2..))]
+    window: i32,
+
+    /// First positions that a rotating cache never drops, fewer than the window
+    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(i32).range(0..))]
+    keep: i32,
+
+    /// Prompt tokens that go through the model at once
+    #[arg(long, value_name = "N", default_value = "512", value_parser = clap::value_parser!(u32).range(1..))]
+    prefill_step: u32,
+
+    /// Rounds of the comparison; without a cache, one is enough
+    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+
+    /// Write the ms per token of the comparison to this file as a chart (SVG)
+    #[arg(long, value_name = "FILE", conflicts_with = "cache")]
+    plot: Option<PathBuf>,
+
+    /// Show which sentence of a prompt is forgotten as the window shrinks
+    #[arg(long, conflicts_with_all = ["cache", "plot"])]
+    needle: bool,
+}
+
+/// A kind of cache, by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Nothing is kept: part 2
+    Off,
+    /// A new array for every token
+    Concat,
+    /// Room for 256 more, written in place
+    Prealloc,
+    /// The latest positions only
+    Rotating,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Concat => "concat",
+            Self::Prealloc => "prealloc",
+            Self::Rotating => "rotating",
+        }
+    }
+}
+
+impl Args {
+    fn kind(&self, kind: Kind) -> CacheKind {
+        match kind {
+            Kind::Off => CacheKind::Off,
+            Kind::Concat => CacheKind::Concat,
+            Kind::Prealloc => CacheKind::Prealloc,
+            Kind::Rotating => CacheKind::Rotating {
+                size: self.window,
+                keep: self.keep,
+            },
+        }
+    }
 }
 
 /// Runs what the flags ask for and prints the report.
@@ -38,144 +105,345 @@ pub struct Args {
 /// # Errors
 /// If the model, the prompt or the output fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
-    if args.inspect {
-        return inspect(&args.model);
-    }
+    ensure!(
+        args.keep < args.window,
+        "--keep {} leaves no room in --window {}: keep fewer",
+        args.keep,
+        args.window
+    );
     let session = Session::open(&args.model, &args.prompt)?;
-    let (run, recomputed, token_ms) = answer(&session, &args.sampling)?;
-    let versions = Versions::detect()?;
-    let mut report = Report::stdout();
-    report.blank()?;
-    report.card(&card(&session, &run, &versions))?;
-    report.blank()?;
-    report.table(&HEAD, &[row(&run)])?;
-    report.blank()?;
-    report.cost_meter(&recomputed, &token_ms)?;
-    if args.output.json {
-        report.json_line(&JsonReport {
-            part: env!("CARGO_PKG_NAME"),
-            model: &args.model.model,
-            machine: &session.machine,
-            versions: &versions,
-            runs: &[run],
-        })?;
-    }
-    Ok(())
-}
-
-fn inspect(model: &ModelArgs) -> Result<()> {
-    let checkpoint = open_checkpoint(model)?;
-    let machine = Machine::detect()?;
-    Ok(Report::stdout().card(&checkpoint.inspect(Some(machine.ram_bytes)))?)
-}
-
-/// Loads the model and streams its answer; returns the numbers of the run, and per token the
-/// positions computed again and the milliseconds.
-fn answer(session: &Session, sampling: &SamplingArgs) -> Result<(Run, Vec<u64>, Vec<f64>)> {
     status(&format!("loading {}", session.checkpoint.name));
     let started = Instant::now();
     let model = Model::load(&session.checkpoint)?;
-    let load_time = session.open_time + started.elapsed();
-    let limits = Limits {
-        max_tokens: session.max_tokens,
-        stop_ids: session.stop_ids(),
-        prefill_step: 512,
+    let bench = Bench {
+        load_time: session.open_time + started.elapsed(),
+        weights_active: active_bytes()?,
+        session: &session,
+        model: &model,
+        args: &args,
     };
-    let (generation, text) = stream(&model, session, &limits, sampling)?;
-
-    let Generation {
-        tokens,
-        finish_reason,
-        timeline,
-        positions_recomputed,
-    } = generation;
-    let run = Run::from_timeline("naive", session.prompt.len(), &timeline)
-        .output(tokens, text, finish_reason)
-        .load(load_time)
-        .tokenize(session.tokenize_time)
-        .peak_bytes(peak_bytes()?)
-        .weight_bytes(session.checkpoint.weight_bytes())
-        .kv_bytes(0)
-        .positions_recomputed(positions_recomputed.iter().sum());
-    Ok((run, positions_recomputed, timeline.token_ms()))
-}
-
-/// Generates, and writes each piece of text to stdout as soon as its characters are whole.
-fn stream(
-    model: &Model,
-    session: &Session,
-    limits: &Limits,
-    sampling: &SamplingArgs,
-) -> Result<(Generation, String)> {
-    let mut detokenizer = session.tokenizer.stream();
-    let mut out = TextStream::stdout();
-    let mut text = String::new();
-    let generation = generate(model, &mut Cache::new(match std::env::var("KV").as_deref() { Ok("off") => CacheKind::Off, Ok("concat") => CacheKind::Concat, Ok("rot") => CacheKind::Rotating{size:32,keep:4}, _ => CacheKind::Prealloc }, &session.checkpoint.config), &session.prompt, limits, sampling, |token| {
-        if let Some(piece) = detokenizer.push(token)? {
-            out.push(&piece)?;
-            text.push_str(&piece);
-        }
-        Ok(match interrupted() {
-            true => ControlFlow::Break(FinishReason::Interrupted),
-            false => ControlFlow::Continue(()),
-        })
-    })?;
-    if let Some(piece) = detokenizer.finish()? {
-        out.push(&piece)?;
-        text.push_str(&piece);
+    if args.needle {
+        return needle::run(&session, &model, args.prefill_step as usize);
     }
-    out.finish()?;
-    Ok((generation, text))
+    let variants = match args.cache {
+        Some(kind) => vec![Variant {
+            kind,
+            measured: vec![bench.answer(kind, Some(&mut TextStream::stdout()))?],
+        }],
+        None => bench.compare()?,
+    };
+    bench.report(&variants)
 }
 
-fn card(session: &Session, run: &Run, versions: &Versions) -> Vec<(String, String)> {
-    let checkpoint = &session.checkpoint;
-    let weights = checkpoint.weight_bytes();
-    let bits = 8.0 * weights as f64 / checkpoint.parameters().max(1) as f64;
-    let model = format!(
-        "{}, {bits:.2} bits per weight, {}",
-        checkpoint.name,
-        decimal(weights)
-    );
-    let mut rows = vec![
-        ("model".to_owned(), model),
-        ("machine".to_owned(), session.machine.describe(versions)),
-    ];
-    rows.extend(session.machine.ceiling_row(weights, 0));
-    let finish = format!(
-        "{} prompt tokens, {} generated, ended by {}",
-        run.prompt_tokens,
-        run.tokens.len(),
-        run.finish_reason
-    );
-    rows.push(("answer".to_owned(), finish));
-    rows
+/// What all runs share.
+struct Bench<'a> {
+    session: &'a Session,
+    model: &'a Model,
+    args: &'a Args,
+    load_time: Duration,
+    /// Bytes of arrays before there is a cache.
+    weights_active: u64,
 }
 
-const HEAD: [&str; 8] = [
-    "decode",
-    "load ms",
-    "tokenize ms",
-    "TTFT ms",
-    "TPOT ms",
-    "prefill tok/s",
-    "decode tok/s",
-    "peak GiB",
+/// One kind of cache, with all its rounds.
+struct Variant {
+    kind: Kind,
+    measured: Vec<Measured>,
+}
+
+/// One generation and what its cache held at the end.
+struct Measured {
+    run: Run,
+    /// Milliseconds per token after the first.
+    decode_ms: Vec<f64>,
+    offset: i32,
+    capacity: i32,
+    /// Bytes that MLX has for arrays beyond the weights.
+    active: u64,
+}
+
+impl Bench<'_> {
+    /// One answer that is read, then rounds in alternating order that are measured. The first one is
+    /// the warm-up, too.
+    fn compare(&self) -> Result<Vec<Variant>> {
+        self.answer(Kind::Prealloc, Some(&mut TextStream::stdout()))?;
+        let variant = |kind| Variant {
+            kind,
+            measured: Vec::new(),
+        };
+        let mut variants: Vec<Variant> = Kind::value_variants().iter().copied().map(variant).collect();
+        for round in 0..self.args.rounds {
+            let mut order: Vec<&mut Variant> = variants.iter_mut().collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for variant in order {
+                if variant.kind == Kind::Off && round > 0 {
+                    continue; // it is slow, and the difference is far beyond the noise
+                }
+                let (name, rounds) = (variant.kind.name(), self.args.rounds);
+                status(&format!("round {} of {rounds}: {name}", round + 1));
+                variant.measured.push(self.answer(variant.kind, None)?);
+                check_interrupted()?;
+            }
+        }
+        Ok(variants)
+    }
+
+    /// One generation; its text streams to `out`.
+    fn answer(&self, kind: Kind, out: Option<&mut TextStream<Stdout>>) -> Result<Measured> {
+        let mut cache = Cache::new(self.args.kind(kind), &self.session.checkpoint.config);
+        reset_peak()?;
+        let (generation, text) = self.stream(&mut cache, out)?;
+        let Generation {
+            tokens,
+            finish_reason,
+            timeline,
+            positions_recomputed,
+        } = generation;
+        let decode_ms = timeline.token_ms().split_off(1.min(timeline.len()));
+        let run = Run::from_timeline(kind.name(), self.session.prompt.len(), &timeline)
+            .output(tokens, text, finish_reason)
+            .load(self.load_time)
+            .tokenize(self.session.tokenize_time)
+            .peak_bytes(peak_bytes()?)
+            .weight_bytes(self.session.checkpoint.weight_bytes())
+            .kv_bytes(cache.bytes())
+            .positions_recomputed(positions_recomputed.iter().sum());
+        Ok(Measured {
+            run,
+            decode_ms,
+            offset: cache.offset(),
+            capacity: cache.capacity(),
+            active: active_bytes()?.saturating_sub(self.weights_active),
+        })
+    }
+
+    fn stream(
+        &self,
+        cache: &mut Cache,
+        mut out: Option<&mut TextStream<Stdout>>,
+    ) -> Result<(Generation, String)> {
+        let limits = Limits {
+            max_tokens: self.session.max_tokens,
+            stop_ids: self.session.stop_ids(),
+            prefill_step: self.args.prefill_step as usize,
+        };
+        let (prompt, sampling) = (&self.session.prompt, &self.args.sampling);
+        let mut detokenizer = self.session.tokenizer.stream();
+        let mut text = String::new();
+        let mut push = |piece: Option<String>| -> Result<()> {
+            let Some(piece) = piece else { return Ok(()) };
+            text.push_str(&piece);
+            Ok(out.as_mut().map_or(Ok(()), |out| out.push(&piece))?)
+        };
+        let generation = generate(self.model, cache, prompt, &limits, sampling, |token| {
+            push(detokenizer.push(token)?)?;
+            Ok(match interrupted() {
+                true => ControlFlow::Break(FinishReason::Interrupted),
+                false => ControlFlow::Continue(()),
+            })
+        })?;
+        push(detokenizer.finish()?)?;
+        if let Some(out) = out {
+            out.finish()?;
+        }
+        Ok((generation, text))
+    }
+
+    fn report(&self, variants: &[Variant]) -> Result<()> {
+        let versions = Versions::detect()?;
+        let rounds: Vec<Rounds> = variants
+            .iter()
+            .filter_map(|variant| {
+                let runs: Vec<Run> = variant.measured.iter().map(|m| m.run.clone()).collect();
+                Rounds::of(&runs)
+            })
+            .collect();
+        let mut report = Report::stdout();
+        report.blank()?;
+        report.card(&self.card(&rounds, &versions))?;
+        report.blank()?;
+        report.table(&HEAD, &rounds.iter().map(|r| row(r, &rounds[0])).collect::<Vec<_>>())?;
+        report.blank()?;
+        report.note(&same_tokens(&rounds))?;
+        report.blank()?;
+        let series: Vec<(&str, &[f64])> = variants
+            .iter()
+            .filter_map(|v| Some((v.kind.name(), v.measured.first()?.decode_ms.as_slice())))
+            .collect();
+        report.sparklines("ms/token", 2, &series)?;
+        report.blank()?;
+        report.table(&MEMORY_HEAD, &self.memory(variants))?;
+        report.blank()?;
+        report.note(&self.formula())?;
+        for sentence in lines(variants) {
+            report.note(&sentence)?;
+        }
+        self.plot(&series)?;
+        if self.args.output.json {
+            report.json_line(&JsonReport {
+                part: env!("CARGO_PKG_NAME"),
+                model: &self.args.model.model,
+                machine: &self.session.machine,
+                versions: &versions,
+                runs: &rounds,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn card(&self, rounds: &[Rounds], versions: &Versions) -> Vec<(String, String)> {
+        let (session, checkpoint) = (self.session, &self.session.checkpoint);
+        let weights = checkpoint.weight_bytes();
+        let bits = 8.0 * weights as f64 / checkpoint.parameters().max(1) as f64;
+        let model = format!(
+            "{}, {bits:.2} bits per weight, {}",
+            checkpoint.name,
+            decimal(weights)
+        );
+        let mut rows = vec![
+            ("model".to_owned(), model),
+            ("machine".to_owned(), session.machine.describe(versions)),
+        ];
+        let Some(Rounds { run, .. }) = rounds.last() else {
+            return rows;
+        };
+        rows.extend(session.machine.ceiling_row(weights, run.kv_bytes.unwrap_or(0)));
+        let answer = format!(
+            "{} prompt tokens, {} generated, ended by {}",
+            run.prompt_tokens,
+            run.tokens.len(),
+            run.finish_reason
+        );
+        rows.push(("answer".to_owned(), answer));
+        let n: Vec<String> = rounds.iter().map(|r| format!("{} {}", r.run.variant, r.n)).collect();
+        rows.push(("rounds".to_owned(), format!("{}; medians, ± half the IQR", n.join(", "))));
+        rows
+    }
+
+    /// Predicted beside measured, per kind of cache.
+    fn memory(&self, variants: &[Variant]) -> Vec<Vec<String>> {
+        let per_token = self.kv_bytes_per_token();
+        let row = |variant: &Variant| {
+            let last = variant.measured.last()?;
+            let kib = |bytes: u64| fixed(bytes as f64 / 1024.0, 1);
+            Some(vec![
+                variant.kind.name().to_owned(),
+                last.offset.to_string(),
+                kib(per_token * last.offset as u64),
+                last.capacity.to_string(),
+                kib(per_token * last.capacity as u64),
+                kib(last.run.kv_bytes.unwrap_or(0)),
+                kib(last.active),
+            ])
+        };
+        variants.iter().filter_map(row).collect()
+    }
+
+    fn kv_bytes_per_token(&self) -> u64 {
+        let checkpoint = &self.session.checkpoint;
+        checkpoint.config.kv_bytes_per_token(checkpoint.activation_bytes())
+    }
+
+    fn formula(&self) -> String {
+        let config = &self.session.checkpoint.config;
+        format!(
+            "Formula: 2 × {} layers × {} key/value heads × {} × {} bytes = {} bytes per position; \
+             with all {} heads it would be {}.",
+            config.num_hidden_layers,
+            config.num_key_value_heads,
+            config.head_dim,
+            self.session.checkpoint.activation_bytes(),
+            count(self.kv_bytes_per_token()),
+            config.num_attention_heads,
+            count(
+                self.kv_bytes_per_token() * config.num_attention_heads as u64
+                    / config.num_key_value_heads as u64
+            ),
+        )
+    }
+
+    fn plot(&self, series: &[(&str, &[f64])]) -> Result<()> {
+        let Some(path) = &self.args.plot else {
+            return Ok(());
+        };
+        let title = format!("{}, {}", self.session.checkpoint.name, self.session.machine.name);
+        let curves: Vec<Curve<'_>> = series
+            .iter()
+            .map(|&(label, token_ms)| Curve { label, token_ms })
+            .collect();
+        plot::save(path, &title, &curves)
+    }
+}
+
+const HEAD: [&str; 10] = [
+    "cache", "TTFT ms", "TPOT ms", "ITL p95", "decode tok/s", "±", "peak MiB", "KV KiB", "again",
+    "× off",
 ];
 
-fn row(run: &Run) -> Vec<String> {
+const MEMORY_HEAD: [&str; 7] = [
+    "KV KiB",
+    "positions",
+    "formula",
+    "capacity",
+    "formula",
+    "allocated",
+    "MLX says",
+];
+
+fn row(rounds: &Rounds, first: &Rounds) -> Vec<String> {
+    let Rounds { run, .. } = rounds;
+    let in_units = |bytes: Option<u64>, unit: f64| bytes.map(|bytes| bytes as f64 / unit);
+    let ratio = run.decode_tps.zip(first.run.decode_tps).map(|(a, b)| a / b);
     vec![
         run.variant.clone(),
-        or_dash(run.load_ms, 1),
-        or_dash(run.tokenize_ms, 2),
         or_dash(run.ttft_ms, 1),
         or_dash(run.tpot_ms, 2),
-        or_dash(run.prefill_tps, 1),
+        or_dash(run.itl_p95_ms, 2),
         or_dash(run.decode_tps, 1),
-        or_dash(
-            run.peak_bytes
-                .map(|bytes| bytes as f64 / f64::from(1 << 30)),
-            3,
-        ),
+        or_dash(rounds.decode_tps_half_iqr.filter(|_| rounds.n > 1), 1),
+        or_dash(in_units(run.peak_bytes, f64::from(1 << 20)), 1),
+        or_dash(in_units(run.kv_bytes, 1024.0), 0),
+        count(run.positions_recomputed.unwrap_or(0)),
+        or_dash(ratio.filter(|_| first.run.variant == "off"), 2),
     ]
+}
+
+/// No time is told whose tokens were not compared.
+fn same_tokens(rounds: &[Rounds]) -> String {
+    let first = &rounds[0].run;
+    let difference = |other: &Run| {
+        let mut pairs = first.tokens.iter().zip(&other.tokens);
+        let at = pairs.position(|(a, b)| a != b);
+        at.or((first.tokens.len() != other.tokens.len())
+            .then_some(first.tokens.len().min(other.tokens.len())))
+    };
+    let others = rounds.iter().skip(1).map(|other| {
+        let name = &other.run.variant;
+        match difference(&other.run) {
+            None => format!("{name} gives the same tokens"),
+            Some(index) => format!("{name} differs from token {} on", index + 1),
+        }
+    });
+    let others: Vec<String> = others.collect();
+    if others.is_empty() {
+        return format!("{} tokens.", first.tokens.len());
+    }
+    format!("Beside {}: {}.", first.variant, others.join(", "))
+}
+
+/// What a line through the times says: with a cache it should be flat.
+fn lines(variants: &[Variant]) -> Vec<String> {
+    let sentence = |variant: &Variant| {
+        let line = Line::fit(&variant.measured.first()?.decode_ms)?;
+        Some(format!(
+            "{}: {} ms + {} µs for each token before it, ± {} ms",
+            variant.kind.name(),
+            fixed(line.intercept, 2),
+            fixed(line.slope * 1e3, 1),
+            fixed(line.residual, 2),
+        ))
+    };
+    variants.iter().filter_map(sentence).collect()
 }

@@ -10,8 +10,12 @@
 //! - [`model`]: the decoder of part 2, whose attention asks the cache
 //! - [`generate`]: the prompt once, then one token a step, one step ahead of the host
 //! - [`experiment`]: what the video shows, as numbers
+//! - [`needle`]: which sentence a small window forgets
+//! - [`plot`]: the curve as a chart
 
 pub mod cache;
 pub mod experiment;
 pub mod generate;
 pub mod model;
+pub mod needle;
+pub mod plot;

@@ -11,7 +11,7 @@ use mlx_rs::fast::{ScaledDotProductAttentionMask as SdpaMask, scaled_dot_product
 use mlx_rs::{Array, ops};
 use shared::checkpoint::Checkpoint;
 use shared::config::ModelConfig;
-use shared::layers::{Embedding, JoinedLinear, Linear, RmsNorm, Rope, dims3, swiglu};
+use shared::layers::{Embedding, JoinedLinear, Linear, RmsNorm, Rope, dims3, split, swiglu};
 use shared::weights::Weights;
 
 use crate::cache::{Cache, KvCache};
@@ -95,15 +95,15 @@ impl Attention {
     /// If `x` has another shape.
     pub fn forward(&self, x: &Array, cache: &mut KvCache) -> Result<Array> {
         let [b, l, _] = dims3(x)?;
-        let [q, k, v] = self.qkv_proj.forward(x)?;
-        let q = self.split_heads(&q, self.num_heads, &self.q_norm)?;
-        let k = self.split_heads(&k, self.num_kv_heads, &self.k_norm)?;
-        let v = self.split_heads(&v, self.num_kv_heads, &None)?;
+        let (h, hkv) = (self.num_heads, self.num_kv_heads);
+        let heads = self.split_heads(&self.qkv_proj.forward(x)?)?; // [B, H + 2·Hkv, L, D]
+        let [qk, v] = split(&heads, &[h + hkv], 1)?;
+        let qk = self.normalise(qk)?;
 
-        // A rotation, not a sum: q·k then depends only on how far apart two tokens are.
-        let offset = cache.offset();
-        let q = self.rope.forward(&q, offset)?;
-        let k = self.rope.forward(&k, offset)?;
+        // A rotation, not a sum: q·k then depends only on how far apart two tokens are. Queries and
+        // keys are rotated alike, so in one go.
+        let qk = self.rope.forward(&qk, cache.offset())?; // [B, H + Hkv, L, D]
+        let [q, k] = split(&qk, &[h], 1)?;
         let (k, v) = cache.update_and_fetch(k, v)?; // [B, Hkv, S, D]
 
         let window = cache.window().or(self.sliding_window);
@@ -112,15 +112,22 @@ impl Attention {
         self.o_proj.forward(&joined)
     }
 
-    /// `[B, L, heads·D]` → `[B, heads, L, D]`; with a norm, each head's vector is normalised first
-    /// (Qwen3), which keeps the products q·k in range.
-    fn split_heads(&self, x: &Array, heads: i32, norm: &Option<RmsNorm>) -> Result<Array> {
+    /// `[B, L, heads·D]` → `[B, heads, L, D]`
+    fn split_heads(&self, x: &Array) -> Result<Array> {
         let [b, l, _] = dims3(x)?;
-        let mut x = x.reshape(&[b, l, heads, self.head_dim])?;
-        if let Some(norm) = norm {
-            x = norm.forward(&x)?;
-        }
-        Ok(x.transpose_axes(&[0, 2, 1, 3])?) // [B, heads, L, D]
+        let x = x.reshape(&[b, l, -1, self.head_dim])?;
+        Ok(x.transpose_axes(&[0, 2, 1, 3])?)
+    }
+
+    /// Normalises each head's query and key (Qwen3), which keeps the products q·k in range; nothing
+    /// to do for models without. `[B, H + Hkv, L, D]` → the same
+    fn normalise(&self, qk: Array) -> Result<Array> {
+        let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) else {
+            return Ok(qk);
+        };
+        let [q, k] = split(&qk, &[self.num_heads], 1)?;
+        let (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
+        Ok(ops::concatenate(&[&q, &k], 1)?)
     }
 }
 
@@ -199,7 +206,8 @@ impl Mlp {
     /// # Errors
     /// If `x` has another shape.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let [gate, up] = self.gate_up_proj.forward(x)?; // [B, L, F] twice
+        let gate_up = self.gate_up_proj.forward(x)?; // [B, L, 2·F]
+        let [gate, up] = split(&gate_up, &[gate_up.dim(2) / 2], 2)?;
         self.down_proj.forward(&swiglu(&gate, &up)?)
     }
 }

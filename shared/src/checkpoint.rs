@@ -133,7 +133,7 @@ impl Checkpoint {
 
     /// Bytes of one element of the activations, and so of the KV cache: MLX computes in the widest
     /// float type that takes part, and F32 takes part only where a checkpoint has it.
-    fn activation_bytes(&self) -> usize {
+    pub fn activation_bytes(&self) -> usize {
         let wide = self.used_tensors().any(|tensor| tensor.dtype == "F32");
         if wide { 4 } else { 2 }
     }

@@ -37,45 +37,33 @@ impl Matrix {
     /// The rows of all parts, evaluated: while a model is loaded, each layer's parts are freed
     /// before the next layer is joined, so the peak is one layer and not twice the model.
     fn join(parts: &[&Self]) -> Result<Option<Self>> {
-        let dense: Vec<Array> = parts.iter().filter_map(|part| part.dense()).collect();
-        if dense.len() == parts.len() {
-            let same = dense.iter().all(|w| w.dtype() == dense[0].dtype());
-            let all: Vec<&Array> = dense.iter().collect();
-            return same.then(|| rows(&all).map(|w| Self::Dense(w.t()))).transpose();
-        }
-        let packed: Vec<&QuantizedTriple> = parts.iter().filter_map(|part| part.packed()).collect();
-        let alike = |q: &&QuantizedTriple| {
-            let first = packed[0];
-            (q.group_size, q.bits, q.scales.dtype())
-                == (first.group_size, first.bits, first.scales.dtype())
-        };
-        if packed.len() != parts.len() || !packed.iter().all(alike) {
-            return Ok(None);
-        }
-        let all = |part: fn(&QuantizedTriple) -> &Array| {
-            rows(&packed.iter().map(|q| part(q)).collect::<Vec<_>>())
-        };
-        Ok(Some(Self::Quantized(QuantizedTriple {
-            weight: all(|q| &q.weight)?,
-            scales: all(|q| &q.scales)?,
-            biases: all(|q| &q.biases)?,
-            group_size: packed[0].group_size,
-            bits: packed[0].bits,
-        })))
-    }
-
-    /// `[out, in]`, if it is dense.
-    fn dense(&self) -> Option<Array> {
-        match self {
-            Self::Dense(transposed) => Some(transposed.t()),
-            Self::Quantized(_) => None,
-        }
-    }
-
-    fn packed(&self) -> Option<&QuantizedTriple> {
-        match self {
-            Self::Dense(_) => None,
-            Self::Quantized(triple) => Some(triple),
+        match parts {
+            [Self::Dense(first), ..] => {
+                let joined = join_rows(parts, |part| match part {
+                    Self::Dense(t) if t.dtype() == first.dtype() => Some(t.t()),
+                    _ => None,
+                })?;
+                Ok(joined.map(|weight| Self::Dense(weight.t())))
+            }
+            [Self::Quantized(first), ..] => {
+                let join = |array: fn(&QuantizedTriple) -> &Array| {
+                    join_rows(parts, |part| match part {
+                        Self::Quantized(q) if q.is_packed_like(first) => Some(array(q).clone()),
+                        _ => None,
+                    })
+                };
+                let (weight, scales) = (join(|q| &q.weight)?, join(|q| &q.scales)?);
+                let triple = weight.zip(scales).zip(join(|q| &q.biases)?);
+                Ok(triple.map(|((weight, scales), biases)| {
+                    Self::Quantized(QuantizedTriple {
+                        weight,
+                        scales,
+                        biases,
+                        ..*first
+                    })
+                }))
+            }
+            [] => Ok(None),
         }
     }
 
@@ -96,11 +84,15 @@ impl Matrix {
     }
 }
 
-/// One matrix below the other, evaluated.
-fn rows(parts: &[&Array]) -> Result<Array> {
-    let all = ops::concatenate(parts, 0)?;
-    all.eval()?; // else the parts would stay in memory until the first token
-    Ok(all)
+/// One array of each part, one below the other; None if a part has none that fits.
+fn join_rows(parts: &[&Matrix], array: impl Fn(&Matrix) -> Option<Array>) -> Result<Option<Array>> {
+    let arrays: Option<Vec<Array>> = parts.iter().map(|part| array(part)).collect();
+    let Some(arrays) = arrays else {
+        return Ok(None);
+    };
+    let joined = ops::concatenate(&arrays.iter().collect::<Vec<_>>(), 0)?;
+    joined.eval()?; // else the parts would stay in memory until the first token
+    Ok(Some(joined))
 }
 
 impl Linear {
@@ -158,12 +150,11 @@ impl Linear {
 }
 
 /// Several [`Linear`]s that see the same input, multiplied as one: fewer operations for the host to
-/// describe and for a GPU to start. Each output is a view of a part of the whole.
+/// describe and for a GPU to start.
 #[derive(Debug)]
 pub struct JoinedLinear {
+    /// One if the rows of all could be put into one matrix.
     parts: Vec<Linear>,
-    /// Where the output of the second, third … part begins; empty: the parts could not be joined.
-    ends: Vec<i32>,
 }
 
 impl JoinedLinear {
@@ -184,39 +175,35 @@ impl JoinedLinear {
             let name = format!("{prefix}.{name}");
             Linear::load(weights, &name, *out_features, in_features, bias)
         };
-        let separate: Vec<Linear> = parts.iter().map(load).collect::<Result<_>>()?;
-        let Some(joined) = Linear::join(&separate)? else {
-            return Ok(Self {
-                parts: separate,
-                ends: Vec::new(),
-            });
-        };
-        let mut end = 0;
-        let ends = parts[..parts.len() - 1].iter().map(|(_, out_features)| {
-            end += *out_features as i32;
-            end
-        });
+        let parts: Vec<Linear> = parts.iter().map(load).collect::<Result<_>>()?;
+        let joined = Linear::join(&parts)?;
         Ok(Self {
-            ends: ends.collect(),
-            parts: vec![joined],
+            parts: joined.map_or(parts, |joined| vec![joined]),
         })
     }
 
-    /// x `[…, in_features]` → `[…, out_features]` of each of the N parts.
+    /// x `[…, in_features]` → `[…, out_features of all parts]`, in the order of the parts.
     ///
     /// # Errors
-    /// If the last axis of `x` is not `in_features`, or if there are not N parts.
-    pub fn forward<const N: usize>(&self, x: &Array) -> Result<[Array; N]> {
-        let outputs = match self.parts.as_slice() {
-            [joined] => ops::split_at_indices(joined.forward(x)?, &self.ends, -1)?,
-            separate => separate
-                .iter()
-                .map(|part| part.forward(x))
-                .collect::<Result<_>>()?,
-        };
-        <[Array; N]>::try_from(outputs)
-            .map_err(|outputs| anyhow!("{} parts, {N} expected", outputs.len()))
+    /// If the last axis of `x` is not `in_features`.
+    pub fn forward(&self, x: &Array) -> Result<Array> {
+        if let [joined] = self.parts.as_slice() {
+            return joined.forward(x);
+        }
+        let outputs = self.parts.iter().map(|part| part.forward(x));
+        let outputs = outputs.collect::<Result<Vec<_>>>()?;
+        Ok(ops::concatenate(&outputs.iter().collect::<Vec<_>>(), -1)?)
     }
+}
+
+/// `x` cut along `axis` before each of `at`.
+///
+/// # Errors
+/// If that does not give N pieces.
+pub fn split<const N: usize>(x: &Array, at: &[i32], axis: i32) -> Result<[Array; N]> {
+    let pieces = ops::split_at_indices(x, at, axis)?;
+    <[Array; N]>::try_from(pieces)
+        .map_err(|pieces| anyhow!("{} pieces, {N} expected", pieces.len()))
 }
 
 /// A table of `[vocab_size, hidden_size]`: ids in, rows out; or, for a tied head, rows in, logits

@@ -147,6 +147,40 @@ impl Summary {
     }
 }
 
+/// A straight line through `values[i]` at i = 0, 1, 2 …, by least squares.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Line {
+    /// At i = 0.
+    pub intercept: f64,
+    /// Per step of i.
+    pub slope: f64,
+    /// Root of the mean squared distance of the values from the line.
+    pub residual: f64,
+}
+
+impl Line {
+    /// None for fewer than three values: two always lie on a line.
+    pub fn fit(values: &[f64]) -> Option<Self> {
+        let n = values.len() as f64;
+        if values.len() < 3 || values.iter().any(|value| !value.is_finite()) {
+            return None;
+        }
+        let (x_mean, y_mean) = ((n - 1.0) / 2.0, values.iter().sum::<f64>() / n);
+        let x = |i: usize| i as f64 - x_mean;
+        let xy = values.iter().enumerate();
+        let covariance: f64 = xy.map(|(i, y)| x(i) * (y - y_mean)).sum();
+        let variance: f64 = (0..values.len()).map(|i| x(i) * x(i)).sum();
+        let slope = covariance / variance;
+        let line = |i: usize| y_mean + slope * x(i);
+        let squares = values.iter().enumerate().map(|(i, y)| (y - line(i)).powi(2));
+        Some(Self {
+            intercept: line(0),
+            slope,
+            residual: (squares.sum::<f64>() / n).sqrt(),
+        })
+    }
+}
+
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -419,6 +453,17 @@ mod tests {
         assert_eq!(percentile(&[7.0], 95.0), Some(7.0));
         assert_eq!(percentile(&[], 50.0), None);
         assert_eq!(percentile(&[1.0, f64::NAN], 50.0), None);
+    }
+
+    #[test]
+    fn a_line_is_fitted_with_what_it_leaves_over() {
+        let line = Line::fit(&[3.0, 5.0, 7.0, 9.0]).unwrap();
+        assert_eq!((line.intercept, line.slope, line.residual), (3.0, 2.0, 0.0));
+        let bent = Line::fit(&[0.0, 3.0, 0.0]).unwrap();
+        assert_eq!((bent.intercept, bent.slope), (1.0, 0.0));
+        assert!((bent.residual - 2.0_f64.sqrt()).abs() < 1e-12);
+        assert_eq!(Line::fit(&[1.0, 2.0]), None);
+        assert_eq!(Line::fit(&[1.0, 2.0, f64::NAN]), None);
     }
 
     #[test]

@@ -46,6 +46,14 @@ pub struct QuantizedTriple {
     pub bits: i32,
 }
 
+impl QuantizedTriple {
+    /// Whether the rows of both can stand in one matrix.
+    pub fn is_packed_like(&self, other: &Self) -> bool {
+        let packing = |q: &Self| (q.group_size, q.bits, q.scales.dtype(), q.biases.dtype());
+        packing(self) == packing(other)
+    }
+}
+
 impl Checkpoint {
     /// Reads all tensors into memory.
     ///
