@@ -50,9 +50,7 @@ impl Cache {
             (CacheKind::Rotating { size, .. }, Some(window)) if *window as i32 <= size => {
                 KvCache::Rotating(Rotating::new(*window as i32, 0))
             }
-            (CacheKind::Rotating { size, keep }, _) => {
-                KvCache::Rotating(Rotating::new(size, keep))
-            }
+            (CacheKind::Rotating { size, keep }, _) => KvCache::Rotating(Rotating::new(size, keep)),
         };
         Self {
             layers: config.sliding_window.iter().map(layer).collect(),
@@ -81,7 +79,10 @@ impl Cache {
 
     /// Whether a step may be given the new token alone.
     pub fn remembers(&self) -> bool {
-        !self.layers.iter().any(|layer| matches!(layer, KvCache::Off))
+        !self
+            .layers
+            .iter()
+            .any(|layer| matches!(layer, KvCache::Off))
     }
 
     /// Whether a sequence of this length is more than some layer keeps.

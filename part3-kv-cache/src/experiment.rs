@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
-use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, check_interrupted, interrupted};
+use shared::cli::{
+    ModelArgs, OutputArgs, PromptArgs, SamplingArgs, check_interrupted, interrupted,
+};
 use shared::machine::{Versions, active_bytes, peak_bytes, reset_peak};
 use shared::metrics::{FinishReason, Line, Rounds, Run};
-use shared::report::{JsonReport, Report, Stdout, TextStream, count, decimal, fixed, or_dash, status};
+use shared::report::{
+    JsonReport, Report, Stdout, TextStream, count, decimal, fixed, or_dash, status,
+};
 use shared::session::Session;
 
 use crate::cache::{Cache, CacheKind};
@@ -49,9 +53,9 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value = "512", value_parser = clap::value_parser!(u32).range(1..))]
     prefill_step: u32,
 
-    /// Rounds of the comparison; without a cache, one is enough
-    #[arg(long, value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
+    /// Rounds that are measured [default: 3 of each cache and 1 of off, or the answer of --cache]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: Option<u32>,
 
     /// Write the ms per token of the comparison to this file as a chart (SVG)
     #[arg(long, value_name = "FILE", conflicts_with = "cache")]
@@ -61,6 +65,9 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["cache", "plot"])]
     needle: bool,
 }
+
+/// Rounds of a comparison.
+const ROUNDS: u32 = 3;
 
 /// A kind of cache, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -126,10 +133,7 @@ pub fn run(args: Args) -> Result<()> {
         return needle::run(&session, &model, args.prefill_step as usize);
     }
     let variants = match args.cache {
-        Some(kind) => vec![Variant {
-            kind,
-            measured: vec![bench.answer(kind, Some(&mut TextStream::stdout()))?],
-        }],
+        Some(kind) => vec![bench.one(kind)?],
         None => bench.compare()?,
     };
     bench.report(&variants)
@@ -163,6 +167,20 @@ struct Measured {
 }
 
 impl Bench<'_> {
+    /// One answer that is read; if rounds were asked for, it was the warm-up for them.
+    fn one(&self, kind: Kind) -> Result<Variant> {
+        let first = self.answer(kind, Some(&mut TextStream::stdout()))?;
+        let round = |_| {
+            check_interrupted()?;
+            self.answer(kind, None)
+        };
+        let measured = match self.args.rounds {
+            Some(rounds) => (0..rounds).map(round).collect::<Result<_>>()?,
+            None => vec![first],
+        };
+        Ok(Variant { kind, measured })
+    }
+
     /// One answer that is read, then rounds in alternating order that are measured. The first one is
     /// the warm-up, too.
     fn compare(&self) -> Result<Vec<Variant>> {
@@ -171,8 +189,13 @@ impl Bench<'_> {
             kind,
             measured: Vec::new(),
         };
-        let mut variants: Vec<Variant> = Kind::value_variants().iter().copied().map(variant).collect();
-        for round in 0..self.args.rounds {
+        let mut variants: Vec<Variant> = Kind::value_variants()
+            .iter()
+            .copied()
+            .map(variant)
+            .collect();
+        let rounds = self.args.rounds.unwrap_or(ROUNDS);
+        for round in 0..rounds {
             let mut order: Vec<&mut Variant> = variants.iter_mut().collect();
             if round % 2 == 1 {
                 order.reverse();
@@ -181,7 +204,7 @@ impl Bench<'_> {
                 if variant.kind == Kind::Off && round > 0 {
                     continue; // it is slow, and the difference is far beyond the noise
                 }
-                let (name, rounds) = (variant.kind.name(), self.args.rounds);
+                let name = variant.kind.name();
                 status(&format!("round {} of {rounds}: {name}", round + 1));
                 variant.measured.push(self.answer(variant.kind, None)?);
                 check_interrupted()?;
@@ -264,7 +287,13 @@ impl Bench<'_> {
         report.blank()?;
         report.card(&self.card(&rounds, &versions))?;
         report.blank()?;
-        report.table(&HEAD, &rounds.iter().map(|r| row(r, &rounds[0])).collect::<Vec<_>>())?;
+        report.table(
+            &HEAD,
+            &rounds
+                .iter()
+                .map(|r| row(r, &rounds[0]))
+                .collect::<Vec<_>>(),
+        )?;
         report.blank()?;
         report.note(&same_tokens(&rounds))?;
         report.blank()?;
@@ -277,6 +306,11 @@ impl Bench<'_> {
         report.table(&MEMORY_HEAD, &self.memory(variants))?;
         report.blank()?;
         report.note(&self.formula())?;
+        report.note(
+            "`again`: positions computed before, in each layer. `held` is the formula for \
+             `capacity` positions; what MLX says has the last step's arrays on top.",
+        )?;
+        report.blank()?;
         for sentence in lines(variants) {
             report.note(&sentence)?;
         }
@@ -309,7 +343,11 @@ impl Bench<'_> {
         let Some(Rounds { run, .. }) = rounds.last() else {
             return rows;
         };
-        rows.extend(session.machine.ceiling_row(weights, run.kv_bytes.unwrap_or(0)));
+        rows.extend(
+            session
+                .machine
+                .ceiling_row(weights, run.kv_bytes.unwrap_or(0)),
+        );
         let answer = format!(
             "{} prompt tokens, {} generated, ended by {}",
             run.prompt_tokens,
@@ -317,8 +355,14 @@ impl Bench<'_> {
             run.finish_reason
         );
         rows.push(("answer".to_owned(), answer));
-        let n: Vec<String> = rounds.iter().map(|r| format!("{} {}", r.run.variant, r.n)).collect();
-        rows.push(("rounds".to_owned(), format!("{}; medians, ± half the IQR", n.join(", "))));
+        let n: Vec<String> = rounds
+            .iter()
+            .map(|r| format!("{} {}", r.run.variant, r.n))
+            .collect();
+        rows.push((
+            "rounds".to_owned(),
+            format!("{}; medians, ± half the IQR", n.join(", ")),
+        ));
         rows
     }
 
@@ -330,10 +374,16 @@ impl Bench<'_> {
             let kib = |bytes: u64| fixed(bytes as f64 / 1024.0, 1);
             Some(vec![
                 variant.kind.name().to_owned(),
-                last.offset.to_string(),
+                count(last.run.positions_recomputed.unwrap_or(0)),
+                or_dash(
+                    last.run
+                        .peak_bytes
+                        .map(|bytes| bytes as f64 / f64::from(1 << 20)),
+                    1,
+                ),
+                count(last.offset as u64),
                 kib(per_token * last.offset as u64),
-                last.capacity.to_string(),
-                kib(per_token * last.capacity as u64),
+                count(last.capacity as u64),
                 kib(last.run.kv_bytes.unwrap_or(0)),
                 kib(last.active),
             ])
@@ -343,7 +393,9 @@ impl Bench<'_> {
 
     fn kv_bytes_per_token(&self) -> u64 {
         let checkpoint = &self.session.checkpoint;
-        checkpoint.config.kv_bytes_per_token(checkpoint.activation_bytes())
+        checkpoint
+            .config
+            .kv_bytes_per_token(checkpoint.activation_bytes())
     }
 
     fn formula(&self) -> String {
@@ -368,7 +420,10 @@ impl Bench<'_> {
         let Some(path) = &self.args.plot else {
             return Ok(());
         };
-        let title = format!("{}, {}", self.session.checkpoint.name, self.session.machine.name);
+        let title = format!(
+            "{}, {}",
+            self.session.checkpoint.name, self.session.machine.name
+        );
         let curves: Vec<Curve<'_>> = series
             .iter()
             .map(|&(label, token_ms)| Curve { label, token_ms })
@@ -377,35 +432,33 @@ impl Bench<'_> {
     }
 }
 
-const HEAD: [&str; 10] = [
-    "cache", "TTFT ms", "TPOT ms", "ITL p95", "decode tok/s", "±", "peak MiB", "KV KiB", "again",
+const HEAD: [&str; 6] = [
+    "cache",
+    "TTFT ms",
+    "TPOT ms",
+    "ITL p95 ms",
+    "decode tok/s",
     "× off",
 ];
 
-const MEMORY_HEAD: [&str; 7] = [
-    "KV KiB",
-    "positions",
-    "formula",
-    "capacity",
-    "formula",
-    "allocated",
-    "MLX says",
+const MEMORY_HEAD: [&str; 8] = [
+    "KV KiB", "again", "peak MiB", "offset", "formula", "capacity", "held", "MLX says",
 ];
 
 fn row(rounds: &Rounds, first: &Rounds) -> Vec<String> {
     let Rounds { run, .. } = rounds;
-    let in_units = |bytes: Option<u64>, unit: f64| bytes.map(|bytes| bytes as f64 / unit);
     let ratio = run.decode_tps.zip(first.run.decode_tps).map(|(a, b)| a / b);
     vec![
         run.variant.clone(),
         or_dash(run.ttft_ms, 1),
         or_dash(run.tpot_ms, 2),
         or_dash(run.itl_p95_ms, 2),
-        or_dash(run.decode_tps, 1),
-        or_dash(rounds.decode_tps_half_iqr.filter(|_| rounds.n > 1), 1),
-        or_dash(in_units(run.peak_bytes, f64::from(1 << 20)), 1),
-        or_dash(in_units(run.kv_bytes, 1024.0), 0),
-        count(run.positions_recomputed.unwrap_or(0)),
+        match rounds.decode_tps_half_iqr {
+            Some(spread) if rounds.n > 1 => {
+                format!("{} ± {}", or_dash(run.decode_tps, 1), fixed(spread, 1))
+            }
+            _ => or_dash(run.decode_tps, 1),
+        },
         or_dash(ratio.filter(|_| first.run.variant == "off"), 2),
     ]
 }

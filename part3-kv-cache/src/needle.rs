@@ -87,7 +87,9 @@ fn perplexity(model: &Model, cache: &mut Cache, ids: &[u32]) -> Result<f64> {
         }
         // Read here: the sum is the host's, and the graph stays one step long.
         let logprobs = to_f32(&log_softmax(&logits)?)?;
-        let logprob = logprobs.get(pair[1] as usize).context("an id beyond the vocabulary")?;
+        let logprob = logprobs
+            .get(pair[1] as usize)
+            .context("an id beyond the vocabulary")?;
         surprise -= f64::from(*logprob);
     }
     Ok((surprise / (ids.len() - CUE) as f64).exp())

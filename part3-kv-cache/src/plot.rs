@@ -31,8 +31,12 @@ const COLOURS: [RGBColor; 4] = [
 pub fn save(path: &Path, title: &str, curves: &[Curve<'_>]) -> Result<()> {
     let mut svg = String::new();
     draw(&mut svg, title, curves).context("drawing the chart")?;
-    std::fs::write(path, svg)
-        .with_context(|| format!("writing the chart {}: does the folder exist?", path.display()))
+    std::fs::write(path, svg).with_context(|| {
+        format!(
+            "writing the chart {}: does the folder exist?",
+            path.display()
+        )
+    })
 }
 
 fn draw(svg: &mut String, title: &str, curves: &[Curve<'_>]) -> Result<()> {
@@ -59,7 +63,11 @@ fn draw(svg: &mut String, title: &str, curves: &[Curve<'_>]) -> Result<()> {
         .draw()
         .map_err(|e| failed(&e))?;
     for (curve, colour) in curves.iter().zip(COLOURS.iter().cycle()) {
-        let points = curve.token_ms.iter().enumerate().map(|(i, ms)| (i + 2, *ms));
+        let points = curve
+            .token_ms
+            .iter()
+            .enumerate()
+            .map(|(i, ms)| (i + 2, *ms));
         chart
             .draw_series(LineSeries::new(points, colour.stroke_width(2)))
             .map_err(|e| failed(&e))?

@@ -172,7 +172,10 @@ impl Line {
         let variance: f64 = (0..values.len()).map(|i| x(i) * x(i)).sum();
         let slope = covariance / variance;
         let line = |i: usize| y_mean + slope * x(i);
-        let squares = values.iter().enumerate().map(|(i, y)| (y - line(i)).powi(2));
+        let squares = values
+            .iter()
+            .enumerate()
+            .map(|(i, y)| (y - line(i)).powi(2));
         Some(Self {
             intercept: line(0),
             slope,

@@ -1,0 +1,223 @@
+//! The oracle: greedy tokens of mlx-lm and of part 2, whatever the cache and however the prompt is
+//! cut.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
+use std::ops::ControlFlow;
+
+use mlx_rs::Dtype;
+use part3_kv_cache::cache::{Cache, CacheKind};
+use part3_kv_cache::generate::{Limits, generate};
+use part3_kv_cache::model::Model;
+use proptest::prelude::*;
+use shared::checkpoint::Checkpoint;
+use shared::cli::SamplingArgs;
+use shared::config::ModelConfig;
+use shared::hub::{self, ModelFiles};
+use shared::layers::{ids_array, to_f32};
+use shared::testing::{convert, fixtures};
+
+const WHOLE: usize = 512;
+
+fn greedy(model: &Model, cache: &mut Cache, prompt: &[u32], n: usize, step: usize) -> Vec<u32> {
+    let limits = Limits {
+        max_tokens: n,
+        stop_ids: Vec::new(),
+        prefill_step: step,
+    };
+    let go_on = |_| Ok(ControlFlow::Continue(()));
+    let sampling = SamplingArgs::default();
+    let generation = generate(model, cache, prompt, &limits, &sampling, go_on).unwrap();
+    let again: u64 = generation.positions_recomputed.iter().sum();
+    assert_eq!(again == 0, cache.remembers());
+    generation.tokens
+}
+
+fn tiny() -> Checkpoint {
+    Checkpoint::open("tiny", hub::locate("tiny", None).unwrap()).unwrap()
+}
+
+/// A window that is never full forgets nothing.
+const WIDE: CacheKind = CacheKind::Rotating {
+    size: 4096,
+    keep: 4,
+};
+
+#[test]
+fn every_fixture_gives_the_greedy_tokens_of_mlx_lm_with_every_cache() {
+    for name in fixtures::checkpoints().unwrap() {
+        let checkpoint = fixtures::checkpoint(&name).unwrap();
+        let model = Model::load(&checkpoint).unwrap();
+        let kinds = [CacheKind::Concat, CacheKind::Prealloc, WIDE];
+        for prompt in fixtures::expected(&name).unwrap().prompts {
+            let runs = kinds.iter().map(|kind| (*kind, WHOLE));
+            let cut = [(CacheKind::Prealloc, 3), (CacheKind::Prealloc, 1)];
+            for (kind, step) in runs.chain(cut) {
+                let mut cache = Cache::new(kind, &checkpoint.config);
+                let n = prompt.greedy.len();
+                let tokens = greedy(&model, &mut cache, &prompt.ids, n, step);
+                assert_eq!(tokens, prompt.greedy, "{name}, {kind:?}, pieces of {step}");
+            }
+        }
+        let prompt = &fixtures::expected(&name).unwrap().prompts[0];
+        let mut off = Cache::new(CacheKind::Off, &checkpoint.config);
+        let tokens = greedy(&model, &mut off, &prompt.ids, 24, WHOLE);
+        assert_eq!(tokens, prompt.greedy[..24], "{name}, off");
+    }
+}
+
+#[test]
+fn the_built_in_model_and_smollm2_give_the_tokens_of_part_2() {
+    let smollm2 = fixtures::smollm2()
+        .map(|path| Checkpoint::open("smollm2", ModelFiles::Gguf(path)).unwrap());
+    for checkpoint in [Some(tiny()), smollm2].into_iter().flatten() {
+        let part2 = |config: &ModelConfig, weights| {
+            part2_first_inference::model::Model::new(config, weights).unwrap()
+        };
+        let load = || convert::dense(&checkpoint, Dtype::Float32).unwrap();
+        let prompt: Vec<u32> = (0..33).map(|index| 100 + index * 37 % 3900).collect();
+        let (config, weights) = load();
+        let limits = part2_first_inference::generate::Limits {
+            max_tokens: 16,
+            stop_ids: Vec::new(),
+        };
+        let naive = part2_first_inference::generate::generate(
+            &part2(&config, weights),
+            &prompt,
+            &limits,
+            &SamplingArgs::default(),
+            |_| Ok(ControlFlow::Continue(())),
+        );
+        let model = Model::new(&config, load().1).unwrap();
+        for kind in [CacheKind::Off, CacheKind::Concat, CacheKind::Prealloc, WIDE] {
+            let mut cache = Cache::new(kind, &config);
+            let tokens = greedy(&model, &mut cache, &prompt, 16, 10);
+            assert_eq!(tokens, naive.as_ref().unwrap().tokens, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn sampled_tokens_are_those_of_part_2_too() {
+    let (config, weights) = convert::dense(&tiny(), Dtype::Float32).unwrap();
+    let model = Model::new(&config, weights).unwrap();
+    let sampling = SamplingArgs {
+        temperature: 0.8,
+        top_p: 0.9,
+        repetition_penalty: 1.2,
+        seed: 7,
+        ..SamplingArgs::default()
+    };
+    let prompt: Vec<u32> = (0..20).map(|index| 100 + index * 37 % 3900).collect();
+    let answer = |kind| {
+        let limits = Limits {
+            max_tokens: 24,
+            stop_ids: Vec::new(),
+            prefill_step: WHOLE,
+        };
+        let mut cache = Cache::new(kind, &config);
+        let go_on = |_| Ok(ControlFlow::Continue(()));
+        generate(&model, &mut cache, &prompt, &limits, &sampling, go_on)
+            .unwrap()
+            .tokens
+    };
+    assert_eq!(answer(CacheKind::Off), answer(CacheKind::Prealloc));
+}
+
+#[test]
+fn the_allocated_bytes_are_those_of_the_formula_for_every_architecture() {
+    for name in fixtures::checkpoints().unwrap() {
+        let checkpoint = fixtures::checkpoint(&name).unwrap();
+        let model = Model::load(&checkpoint).unwrap();
+        let per_token = checkpoint
+            .config
+            .kv_bytes_per_token(checkpoint.activation_bytes());
+        let prompt = &fixtures::expected(&name).unwrap().prompts[0].ids;
+        let fed = prompt.len() as u64 + 4; // the fifth token is read, not run
+        for (kind, capacity) in [
+            (CacheKind::Off, 0),
+            (CacheKind::Concat, fed),
+            (CacheKind::Prealloc, fed.next_multiple_of(256)),
+        ] {
+            let mut cache = Cache::new(kind, &checkpoint.config);
+            greedy(&model, &mut cache, prompt, 5, WHOLE);
+            assert_eq!(cache.capacity() as u64, capacity, "{name}, {kind:?}");
+            assert_eq!(cache.bytes(), per_token * capacity, "{name}, {kind:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn cutting_and_trimming_change_no_logits(
+        length in 2_usize..300,
+        step in 1_usize..80,
+        back in 0_usize..40,
+        concat in any::<bool>(),
+    ) {
+        let checkpoint = fixtures::checkpoint(&fixtures::checkpoints().unwrap()[0]).unwrap();
+        let model = Model::load(&checkpoint).unwrap();
+        let vocab = checkpoint.config.vocab_size as u32;
+        let ids: Vec<u32> = (0..length as u32).map(|index| index * 37 % vocab).collect();
+        let kind = if concat { CacheKind::Concat } else { CacheKind::Prealloc };
+        let mut cache = Cache::new(kind, &checkpoint.config);
+        for piece in ids.chunks(step) {
+            model.hidden(&ids_array(piece), &mut cache).unwrap();
+        }
+        prop_assert_eq!(cache.offset() as usize, length);
+        let back = back.min(length - 1);
+        cache.trim(back as i32).unwrap();
+        prop_assert_eq!(cache.offset() as usize, length - back);
+        let kept = &ids[..length - back];
+        cache.trim(1).unwrap();
+        let pieces = model.next_logits(&ids_array(&kept[kept.len() - 1..]), &mut cache).unwrap();
+        let mut off = Cache::new(CacheKind::Off, &checkpoint.config);
+        let whole = model.next_logits(&ids_array(kept), &mut off).unwrap();
+        let (pieces, whole) = (to_f32(&pieces).unwrap(), to_f32(&whole).unwrap());
+        let largest = whole.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
+        for (a, b) in pieces.iter().zip(&whole) {
+            prop_assert!((a - b).abs() <= 2e-5 * largest, "{} against {}", a, b);
+        }
+    }
+}
+
+#[test]
+fn a_trim_that_cannot_be_is_refused_and_changes_nothing() {
+    let checkpoint = tiny();
+    let model = Model::load(&checkpoint).unwrap();
+    let ids: Vec<u32> = (100..120).collect();
+    let mut cache = Cache::new(CacheKind::Rotating { size: 8, keep: 2 }, &checkpoint.config);
+    model.hidden(&ids_array(&ids), &mut cache).unwrap();
+    let error = cache.trim(1).unwrap_err().to_string();
+    assert!(error.contains("overwritten"), "{error}");
+    let mut cache = Cache::new(CacheKind::Prealloc, &checkpoint.config);
+    model.hidden(&ids_array(&ids), &mut cache).unwrap();
+    let error = cache.trim(21).unwrap_err().to_string();
+    assert!(error.contains("20 positions"), "{error}");
+    assert_eq!(cache.offset(), 20);
+}
+
+#[test]
+fn prealloc_writes_in_place() {
+    let checkpoint = tiny();
+    let model = Model::load(&checkpoint).unwrap();
+    let mut cache = Cache::new(CacheKind::Prealloc, &checkpoint.config);
+    let address = |cache: &Cache| {
+        cache.arrays().for_each(|array| array.eval().unwrap());
+        let words = |array: &mlx_rs::Array| array.view_dtype(Dtype::Uint16).unwrap();
+        let pointers = cache.arrays().map(|array| {
+            let view = words(array);
+            view.eval().unwrap();
+            view.try_as_slice::<u16>().unwrap().as_ptr() as usize
+        });
+        pointers.collect::<Vec<_>>()
+    };
+    model.hidden(&ids_array(&[100, 101]), &mut cache).unwrap();
+    let before = address(&cache);
+    for id in 102..150 {
+        model.hidden(&ids_array(&[id]), &mut cache).unwrap();
+        assert_eq!(address(&cache), before, "id {id}");
+    }
+}
