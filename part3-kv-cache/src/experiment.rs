@@ -486,15 +486,18 @@ fn same_tokens(rounds: &[Rounds]) -> String {
     format!("Beside {}: {}.", first.variant, others.join(", "))
 }
 
-/// What a line through the times says: with a cache it should be flat.
+/// What a line through the times says: with a cache it should be flat. The first and the last gap are
+/// left out: there the host is not a step ahead.
 fn lines(variants: &[Variant]) -> Vec<String> {
     let sentence = |variant: &Variant| {
-        let line = Line::fit(&variant.measured.first()?.decode_ms)?;
+        let times = &variant.measured.first()?.decode_ms;
+        let line = Line::fit(times.get(1..times.len().saturating_sub(1))?)?;
+        let sign = if line.slope < 0.0 { '−' } else { '+' };
         Some(format!(
-            "{}: {} ms + {} µs for each token before it, ± {} ms",
+            "{}: {} ms {sign} {} µs for each token before it, residual {} ms",
             variant.kind.name(),
             fixed(line.intercept, 2),
-            fixed(line.slope * 1e3, 1),
+            fixed(line.slope.abs() * 1e3, 1),
             fixed(line.residual, 2),
         ))
     };

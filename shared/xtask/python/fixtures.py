@@ -2,7 +2,7 @@
 
     python fixtures.py ROOT_OF_THE_WORKSPACE [group ...] [--smollm2 model.gguf] [--cache folder]
 
-The groups are `synthetic`, `gguf`, `ops`, `tokenizer`, `tiny` and `smollm2`; all of them without a name. The
+The groups are `synthetic`, `gguf`, `ops`, `rotating`, `tokenizer`, `tiny` and `smollm2`; all of them without a name. The
 last takes more than half an hour, nearly all of it in bf16, 4-bit and naive decoding on the CPU.
 """
 
@@ -21,6 +21,7 @@ import gguf_fixtures
 import ops
 import oracle
 import real
+import rotating
 import synthetic
 import tokens
 from gguf_to_hf import convert
@@ -43,6 +44,10 @@ def record(folder, expected):
 
 def make_ops(args, out):
     ops.make(out / "ops")
+
+
+def make_rotating(args, out):
+    rotating.make(out)
 
 
 def make_tokenizer(args, out):
@@ -68,6 +73,7 @@ GROUPS = {
     "synthetic": make_synthetic,
     "gguf": make_gguf,
     "ops": make_ops,
+    "rotating": make_rotating,
     "tokenizer": make_tokenizer,
     "tiny": make_tiny,
     "smollm2": make_smollm2,

@@ -11,11 +11,22 @@ use anyhow::{Context, Result, bail};
 /// the slow one of the wheel, which rounds the same way on every machine.
 const REAL: [&str; 2] = ["tiny", "smollm2"];
 
+/// All groups, in the order in which they are written.
+const GROUPS: [&str; 7] = [
+    "synthetic",
+    "gguf",
+    "ops",
+    "rotating",
+    "tokenizer",
+    "tiny",
+    "smollm2",
+];
+
 /// Write assets/fixtures with mlx-lm as the reference (needs python3 with venv and pip)
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only these groups; smollm2 takes more than half an hour
-    #[arg(value_parser = ["synthetic", "gguf", "ops", "tokenizer", "tiny", "smollm2"])]
+    #[arg(value_parser = GROUPS)]
     groups: Vec<String>,
 }
 
@@ -27,7 +38,7 @@ pub fn run(args: Args) -> Result<()> {
     let root = root();
     let python = python(&root)?;
     let chosen = |real: bool| {
-        let all = ["synthetic", "gguf", "ops", "tokenizer", "tiny", "smollm2"].map(str::to_owned);
+        let all = GROUPS.map(str::to_owned);
         let wanted = if args.groups.is_empty() {
             all.to_vec()
         } else {
