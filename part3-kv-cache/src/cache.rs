@@ -310,9 +310,9 @@ impl KvCache {
 
     fn restore(&mut self, kv: KeysValues, offset: i32) -> Result<()> {
         let (positions, window) = (kv.len(), self.window().unwrap_or(offset));
-        // A rotating cache may hold a whole chunk more than its window until the next token.
+        // A rotating cache may hold a whole piece more than its window until the next token.
         ensure!(
-            positions <= offset && positions >= window.min(offset).min(offset - 1),
+            (window.min(offset)..=offset).contains(&positions),
             "{positions} positions are to be restored after {offset} of which {window} are visible"
         );
         match self {
@@ -362,7 +362,7 @@ pub struct Prealloc {
 impl Prealloc {
     fn update(&mut self, new: KeysValues) -> Result<KeysValues> {
         let end = self.offset + new.len();
-        let capacity = end.div_euclid(STEP) * STEP + if end % STEP == 0 { 0 } else { STEP };
+        let capacity = (end + STEP - 1) / STEP * STEP;
         let kept = match self.kept.take() {
             Some(kept) if kept.len() >= end => kept,
             Some(kept) => {
