@@ -8,7 +8,7 @@ use clap::Parser;
 use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, interrupted};
 use shared::machine::{Machine, Versions, peak_bytes};
 use shared::metrics::{FinishReason, Run};
-use shared::report::{JsonReport, Report, TextStream, decimal, or_dash, status};
+use shared::report::{JsonReport, Report, TextStream, or_dash, status};
 use shared::session::{Session, open_checkpoint};
 
 use crate::generate::{Generation, Limits, generate};
@@ -45,7 +45,7 @@ pub fn run(args: Args) -> Result<()> {
     let versions = Versions::detect()?;
     let mut report = Report::stdout();
     report.blank()?;
-    report.card(&card(&session, &run, &versions))?;
+    report.card(&session.card(&run, &versions))?;
     report.blank()?;
     report.table(&HEAD, &[row(&run)])?;
     report.blank()?;
@@ -124,30 +124,6 @@ fn stream(
     }
     out.finish()?;
     Ok((generation, text))
-}
-
-fn card(session: &Session, run: &Run, versions: &Versions) -> Vec<(String, String)> {
-    let checkpoint = &session.checkpoint;
-    let weights = checkpoint.weight_bytes();
-    let bits = 8.0 * weights as f64 / checkpoint.parameters().max(1) as f64;
-    let model = format!(
-        "{}, {bits:.2} bits per weight, {}",
-        checkpoint.name,
-        decimal(weights)
-    );
-    let mut rows = vec![
-        ("model".to_owned(), model),
-        ("machine".to_owned(), session.machine.describe(versions)),
-    ];
-    rows.extend(session.machine.ceiling_row(weights, 0));
-    let finish = format!(
-        "{} prompt tokens, {} generated, ended by {}",
-        run.prompt_tokens,
-        run.tokens.len(),
-        run.finish_reason
-    );
-    rows.push(("answer".to_owned(), finish));
-    rows
 }
 
 const HEAD: [&str; 8] = [

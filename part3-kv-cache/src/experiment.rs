@@ -12,9 +12,7 @@ use shared::cli::{
 };
 use shared::machine::{Versions, active_bytes, peak_bytes, reset_peak};
 use shared::metrics::{FinishReason, Line, Rounds, Run};
-use shared::report::{
-    JsonReport, Report, Stdout, TextStream, count, decimal, fixed, or_dash, status,
-};
+use shared::report::{JsonReport, Report, Stdout, TextStream, count, fixed, or_dash, status};
 use shared::session::Session;
 
 use crate::cache::{Cache, CacheKind};
@@ -328,33 +326,10 @@ impl Bench<'_> {
     }
 
     fn card(&self, rounds: &[Rounds], versions: &Versions) -> Vec<(String, String)> {
-        let (session, checkpoint) = (self.session, &self.session.checkpoint);
-        let weights = checkpoint.weight_bytes();
-        let bits = 8.0 * weights as f64 / checkpoint.parameters().max(1) as f64;
-        let model = format!(
-            "{}, {bits:.2} bits per weight, {}",
-            checkpoint.name,
-            decimal(weights)
-        );
-        let mut rows = vec![
-            ("model".to_owned(), model),
-            ("machine".to_owned(), session.machine.describe(versions)),
-        ];
-        let Some(Rounds { run, .. }) = rounds.last() else {
-            return rows;
+        let Some(last) = rounds.last() else {
+            return Vec::new();
         };
-        rows.extend(
-            session
-                .machine
-                .ceiling_row(weights, run.kv_bytes.unwrap_or(0)),
-        );
-        let answer = format!(
-            "{} prompt tokens, {} generated, ended by {}",
-            run.prompt_tokens,
-            run.tokens.len(),
-            run.finish_reason
-        );
-        rows.push(("answer".to_owned(), answer));
+        let mut rows = self.session.card(&last.run, versions);
         let n: Vec<String> = rounds
             .iter()
             .map(|r| format!("{} {}", r.run.variant, r.n))

@@ -3,32 +3,19 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
 
 use std::io::Read;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command};
+
+use shared::testing::process;
 
 /// Starts of each kind; the defect this guards against showed in 26 of 100 exits.
 const STARTS: usize = 25;
 
 fn start(args: &[&str]) -> Child {
-    Command::new(assert_cmd::cargo::cargo_bin("part3-kv-cache"))
-        .args(args)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    process::start(&assert_cmd::cargo::cargo_bin("part3-kv-cache"), args).unwrap()
 }
 
-/// Waits, but not for ever: a hang at exit is a failure with a name.
 fn exit_code(child: &mut Child) -> Option<i32> {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while Instant::now() < deadline {
-        if let Some(status) = child.try_wait().unwrap() {
-            return status.code();
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    child.kill().unwrap();
-    panic!("the process hangs at exit");
+    process::exit_code(child).unwrap()
 }
 
 #[test]

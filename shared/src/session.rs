@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use crate::checkpoint::{Checkpoint, check_fit};
 use crate::cli::{ModelArgs, PromptArgs};
 use crate::hub;
-use crate::machine::Machine;
-use crate::report::count;
+use crate::machine::{Machine, Versions};
+use crate::metrics::Run;
+use crate::report::{count, decimal};
 use crate::tokenizer::Tokenizer;
 
 /// Everything that is known before the weights are loaded.
@@ -67,6 +68,31 @@ impl Session {
             tokenize_time,
             max_tokens,
         })
+    }
+
+    /// The rows of the card above every report: the model, the machine, its ceiling if that is
+    /// known, and how the answer of `run` ended.
+    pub fn card(&self, run: &Run, versions: &Versions) -> Vec<(String, String)> {
+        let weights = self.checkpoint.weight_bytes();
+        let bits = 8.0 * weights as f64 / self.checkpoint.parameters().max(1) as f64;
+        let model = format!(
+            "{}, {bits:.2} bits per weight, {}",
+            self.checkpoint.name,
+            decimal(weights)
+        );
+        let mut rows = vec![
+            ("model".to_owned(), model),
+            ("machine".to_owned(), self.machine.describe(versions)),
+        ];
+        rows.extend(self.machine.ceiling_row(weights, run.kv_bytes.unwrap_or(0)));
+        let answer = format!(
+            "{} prompt tokens, {} generated, ended by {}",
+            run.prompt_tokens,
+            run.tokens.len(),
+            run.finish_reason
+        );
+        rows.push(("answer".to_owned(), answer));
+        rows
     }
 
     /// The ids that end an answer.

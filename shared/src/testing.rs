@@ -4,3 +4,4 @@ pub mod checkpoints;
 pub mod convert;
 pub mod fixtures;
 pub mod hub_server;
+pub mod process;
