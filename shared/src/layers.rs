@@ -5,7 +5,7 @@
 //! a layer that was forgotten or misnamed is an error and not noise in the output.
 
 use anyhow::{Context, Result, anyhow};
-use mlx_rs::{Array, Dtype, fast, ops};
+use mlx_rs::{Array, Device, DeviceType, Dtype, fast, ops};
 
 use crate::config::{ModelConfig, RopeConfig, RopeScaling};
 use crate::weights::{QuantizedTriple, Weights};
@@ -17,10 +17,11 @@ pub struct Linear {
     bias: Option<Array>,
 }
 
-/// A `[out, in]` matrix as the checkpoint has it.
+/// An `[out, in]` matrix.
 #[derive(Debug)]
 enum Matrix {
-    /// Kept as its transposed view `[in, out]`, so that no step has to build the view again.
+    /// Kept as its transposed view `[in, out]`, so that no step has to build the view again. In
+    /// memory the rows are the checkpoint's, or after [`Matrix::for_one_row`] those of the view.
     Dense(Array),
     Quantized(QuantizedTriple),
 }
@@ -67,6 +68,26 @@ impl Matrix {
         }
     }
 
+    /// Arranged for products with one row at a time, where that differs: on the CPU, in f32.
+    ///
+    /// For one row BLAS either takes a dot product with each row of `[out, in]` or adds up the rows
+    /// of `[in, out]`. If the matrix is wide, the dot products are short and the sums are long, and
+    /// the sums read memory faster.
+    ///
+    /// # Cost
+    /// A copy of the matrix while it is loaded. Measured with BLIS on two cores, `[3072, 576]`: one
+    /// row takes 0.66 of the time, 33 rows 1.5, 512 rows 1.0. GPUs have kernels for both layouts.
+    fn for_one_row(self) -> Result<Self> {
+        Ok(match self {
+            Self::Dense(view) if is_wide(&view) && multiplies_in_blas(&view)? => {
+                let copy = view.contiguous()?;
+                copy.eval()?; // else the first arrangement would stay in memory until the first token
+                Self::Dense(copy)
+            }
+            matrix => matrix,
+        })
+    }
+
     /// `x Wᵀ`: x `[…, in]` → `[…, out]`.
     fn forward(&self, x: &Array) -> Result<Array> {
         Ok(match self {
@@ -82,6 +103,17 @@ impl Matrix {
             )?,
         })
     }
+}
+
+/// Whether `[in, out]` has at least twice as many columns as rows.
+fn is_wide(view: &Array) -> bool {
+    view.dim(1) >= 2 * view.dim(0)
+}
+
+/// Whether MLX gives products with `array` to BLAS: only on the CPU, and there only f32 is for BLAS.
+fn multiplies_in_blas(array: &Array) -> Result<bool> {
+    let on_cpu = matches!(Device::try_default()?.get_type()?, DeviceType::Cpu);
+    Ok(on_cpu && array.dtype() == Dtype::Float32)
 }
 
 /// One array of each part, one below the other; None if a part has none that fits.
@@ -130,6 +162,7 @@ impl Linear {
                 Some(bias)
             }
         };
+        let weight = weight.for_one_row()?;
         Ok(Some(Self { weight, bias }))
     }
 
@@ -224,8 +257,12 @@ impl Embedding {
         vocab_size: usize,
         hidden_size: usize,
     ) -> Result<Self> {
+        let weight = Matrix::load(weights, prefix, vocab_size, hidden_size)?;
         Ok(Self {
-            weight: Matrix::load(weights, prefix, vocab_size, hidden_size)?,
+            weight: match weights.tied() {
+                true => weight.for_one_row()?,
+                false => weight,
+            },
         })
     }
 
