@@ -20,6 +20,7 @@ use crate::generate::{Generation, Limits, generate};
 use crate::model::Model;
 use crate::needle;
 use crate::plot::{self, Curve};
+use crate::saved;
 
 /// Part 3: the KV cache: what is computed once is kept. Without --cache: all kinds side by side.
 #[derive(Debug, Parser)]
@@ -58,6 +59,14 @@ pub struct Args {
     /// Write the ms per token of the comparison to this file as a chart (SVG)
     #[arg(long, value_name = "FILE", conflicts_with = "cache")]
     plot: Option<PathBuf>,
+
+    /// Write what the prompt left in the cache to this file, then answer
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plot", "needle", "rounds"])]
+    save_cache: Option<PathBuf>,
+
+    /// Begin with what --save-cache wrote, for a prompt that begins with the same tokens
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["plot", "needle", "rounds"])]
+    load_cache: Option<PathBuf>,
 
     /// Show which sentence of a prompt is forgotten as the window shrinks
     #[arg(long, conflicts_with_all = ["cache", "plot"])]
@@ -130,7 +139,8 @@ pub fn run(args: Args) -> Result<()> {
     if args.needle {
         return needle::run(&session, &model, args.prefill_step as usize);
     }
-    let variants = match args.cache {
+    let filed = args.save_cache.is_some() || args.load_cache.is_some();
+    let variants = match args.cache.or(filed.then_some(Kind::Prealloc)) {
         Some(kind) => vec![bench.one(kind)?],
         None => bench.compare()?,
     };
@@ -162,6 +172,8 @@ struct Measured {
     capacity: i32,
     /// Bytes that MLX has for arrays beyond the weights.
     active: u64,
+    /// What the cache's files did.
+    notes: Vec<String>,
 }
 
 impl Bench<'_> {
@@ -213,8 +225,8 @@ impl Bench<'_> {
 
     /// One generation; its text streams to `out`.
     fn answer(&self, kind: Kind, out: Option<&mut TextStream<Stdout>>) -> Result<Measured> {
-        let mut cache = Cache::new(self.args.kind(kind), &self.session.checkpoint.config);
         reset_peak()?;
+        let (mut cache, notes) = self.cache(kind)?;
         let (generation, text) = self.stream(&mut cache, out)?;
         let Generation {
             tokens,
@@ -237,7 +249,36 @@ impl Bench<'_> {
             offset: cache.offset(),
             capacity: cache.capacity(),
             active: active_bytes()?.saturating_sub(self.weights_active),
+            notes,
         })
+    }
+
+    /// An empty cache, or the one of the files that the flags name.
+    fn cache(&self, kind: Kind) -> Result<(Cache, Vec<String>)> {
+        let kind = self.args.kind(kind);
+        let step = self.args.prefill_step as usize;
+        let prompt = count(self.session.prompt.len() as u64);
+        let mut cache = Cache::new(kind, &self.session.checkpoint.config);
+        let mut notes = Vec::new();
+        if let Some(path) = &self.args.load_cache {
+            let started = Instant::now();
+            cache = saved::load(path, self.session, kind)?;
+            notes.push(format!(
+                "Loaded {} of {prompt} prompt tokens in {} ms, before TTFT begins.",
+                count(cache.offset() as u64),
+                fixed(started.elapsed().as_secs_f64() * 1e3, 1)
+            ));
+        }
+        if let Some(path) = &self.args.save_cache {
+            let started = Instant::now();
+            saved::save(path, self.session, self.model, kind, &mut cache, step)?;
+            notes.push(format!(
+                "Ran and saved {} of {prompt} prompt tokens in {} ms, before TTFT begins.",
+                count(cache.offset() as u64),
+                fixed(started.elapsed().as_secs_f64() * 1e3, 1)
+            ));
+        }
+        Ok((cache, notes))
     }
 
     fn stream(
@@ -294,6 +335,13 @@ impl Bench<'_> {
         )?;
         report.blank()?;
         report.note(&same_tokens(&rounds))?;
+        for note in variants
+            .iter()
+            .flat_map(|v| &v.measured)
+            .flat_map(|m| &m.notes)
+        {
+            report.note(note)?;
+        }
         report.blank()?;
         let series: Vec<(&str, &[f64])> = variants
             .iter()

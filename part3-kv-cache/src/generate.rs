@@ -116,33 +116,38 @@ pub fn generate(
 /// If the model fails, or if the cache has seen all of the prompt.
 pub fn prefill(model: &Model, cache: &mut Cache, prompt: &[u32], step: usize) -> Result<Array> {
     let seen = cache.offset() as usize;
-    let mut rest = prompt
+    let rest = prompt
         .get(seen..)
         .filter(|rest| !rest.is_empty())
         .with_context(|| format!("the cache has seen {seen} tokens, the prompt has no more"))?;
     ensure!(step > 0, "the prompt cannot be run in pieces of 0 tokens");
     // Without a cache there are no pieces. If the cache forgets, the last token goes alone: alone it
     // sees all that is kept.
-    let last = match (cache.remembers(), cache.forgets(prompt.len() as i32)) {
-        (false, _) => rest.len(),
-        (true, false) => step,
-        (true, true) => 1,
+    let before = match (cache.remembers(), cache.forgets(prompt.len() as i32)) {
+        (false, _) => 0,
+        (true, false) => (rest.len() - 1) / step * step,
+        (true, true) => rest.len() - 1,
     };
-    while rest.len() > last {
-        let (piece, after) = rest.split_at(step.min(rest.len() - 1));
+    fill(model, cache, &prompt[..seen + before], step)?;
+    Ok(ids_array(&rest[before..]))
+}
+
+/// Runs what `cache` has not seen of `tokens`, all of it, in pieces of `step`.
+///
+/// # Errors
+/// If the model fails.
+pub fn fill(model: &Model, cache: &mut Cache, tokens: &[u32], step: usize) -> Result<()> {
+    let seen = cache.offset() as usize;
+    for piece in tokens.get(seen..).unwrap_or_default().chunks(step) {
         model.hidden(&ids_array(piece), cache)?;
         // Evaluated piece by piece: one graph of the whole prompt would hold all of its activations.
         transforms::eval(cache.arrays())?;
         memory::clear_cache()?; // the next piece has other sizes
-        rest = after;
-        status(&format!(
-            "prefill: {} of {} tokens",
-            prompt.len() - rest.len(),
-            prompt.len()
-        ));
+        let (done, all) = (cache.offset(), tokens.len());
+        status(&format!("prefill: {done} of {all} tokens"));
         check_interrupted()?;
     }
-    Ok(ids_array(rest))
+    Ok(())
 }
 
 /// A step that was started.

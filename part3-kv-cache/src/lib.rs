@@ -12,6 +12,7 @@
 //! - [`experiment`]: what the video shows, as numbers
 //! - [`needle`]: which sentence a small window forgets
 //! - [`plot`]: the curve as a chart
+//! - [`saved`]: the cache in a file
 
 pub mod cache;
 pub mod experiment;
@@ -19,3 +20,4 @@ pub mod generate;
 pub mod model;
 pub mod needle;
 pub mod plot;
+pub mod saved;

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use clap::ValueEnum;
+use mlx_rs::Dtype;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, SafeTensorError};
 use serde::Deserialize;
@@ -30,6 +32,38 @@ pub struct Checkpoint {
     pub tensors: Vec<TensorInfo>,
     /// The header, if the checkpoint is a GGUF file.
     pub gguf: Option<GgufHeader>,
+    /// What all floats are converted to when they are loaded; `None`: they stay as they are.
+    pub dtype: Option<FloatType>,
+}
+
+/// A float type that a model can compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FloatType {
+    /// 32 bits: twice the memory, and on the CPU the only one that MLX gives to BLAS.
+    F32,
+    /// 16 bits, 5 of them for the exponent.
+    F16,
+    /// 16 bits, 8 of them for the exponent.
+    Bf16,
+}
+
+impl FloatType {
+    /// MLX's name for it.
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::Float32,
+            Self::F16 => Dtype::Float16,
+            Self::Bf16 => Dtype::Bfloat16,
+        }
+    }
+
+    /// Of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
 }
 
 /// One entry of a header.
@@ -66,6 +100,7 @@ impl Checkpoint {
             config,
             tensors,
             gguf,
+            dtype: None,
         };
         checkpoint.check_tensors()?;
         Ok(checkpoint)
@@ -76,9 +111,14 @@ impl Checkpoint {
     /// Only GGUF's packed types are larger here than in the file: MLX stores a scale and a bias of 16
     /// bits for each 32 weights, where Q4_0 and Q8_0 do without the bias.
     pub fn weight_bytes(&self) -> u64 {
-        let in_memory = |tensor: &TensorInfo| match tensor.dtype.as_str() {
-            "Q4_0" => tensor.bytes / 18 * 20,
-            "Q8_0" => tensor.bytes / 34 * 36,
+        let float = self.dtype.map(|dtype| dtype.bytes() as u64);
+        let scales = 2 * float.unwrap_or(2); // with the biases, of a group
+        let in_memory = |tensor: &TensorInfo| match (tensor.dtype.as_str(), float) {
+            ("Q4_0", _) => tensor.bytes / 18 * (16 + scales),
+            ("Q4_1", _) => tensor.bytes / 20 * (16 + scales),
+            ("Q8_0", _) => tensor.bytes / 34 * (32 + scales),
+            ("F32", Some(float)) => tensor.bytes / 4 * float,
+            ("F16" | "BF16", Some(float)) => tensor.bytes / 2 * float,
             _ => tensor.bytes,
         };
         self.used_tensors().map(in_memory).sum()
@@ -134,6 +174,9 @@ impl Checkpoint {
     /// Bytes of one element of the activations, and so of the KV cache: MLX computes in the widest
     /// float type that takes part, and F32 takes part only where a checkpoint has it.
     pub fn activation_bytes(&self) -> usize {
+        if let Some(dtype) = self.dtype {
+            return dtype.bytes();
+        }
         let wide = self.used_tensors().any(|tensor| tensor.dtype == "F32");
         if wide { 4 } else { 2 }
     }

@@ -19,8 +19,10 @@
 //! }
 //! ```
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -29,6 +31,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser};
 use signal_hook::{consts::SIGINT, flag};
 
+use crate::checkpoint::FloatType;
 use crate::report;
 
 /// Which model, and which version of it.
@@ -42,6 +45,15 @@ pub struct ModelArgs {
     /// Branch, tag or commit of a Hugging Face model
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
+
+    /// Compute in this type instead of the checkpoint's own; on a CPU f32 is fastest
+    #[arg(
+        long,
+        value_name = "f32|f16|bf16",
+        value_enum,
+        hide_possible_values = true
+    )]
+    pub dtype: Option<FloatType>,
 }
 
 /// What to say to the model, and how much of an answer to wait for.
@@ -52,6 +64,10 @@ pub struct PromptArgs {
     #[arg(long, value_name = "TEXT", default_value = "Explain black holes")]
     pub prompt: String,
 
+    /// Take the prompt from this file
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub prompt_file: Option<PathBuf>,
+
     /// Most tokens to generate, at least 1
     #[arg(long, value_name = "N", default_value = "128")]
     #[arg(value_parser = max_tokens, allow_negative_numbers = true)]
@@ -60,6 +76,28 @@ pub struct PromptArgs {
     /// Hand over the prompt as it is, without the model's chat template
     #[arg(long)]
     pub raw: bool,
+
+    /// Go on where the model would end its answer, for measurements
+    #[arg(long)]
+    pub ignore_eos: bool,
+}
+
+impl PromptArgs {
+    /// The text of the prompt, without the line break that editors put at the end of a file.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or is not UTF-8.
+    pub fn text(&self) -> Result<Cow<'_, str>> {
+        let Some(path) = &self.prompt_file else {
+            return Ok(Cow::Borrowed(&self.prompt));
+        };
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("reading the prompt from {}", path.display()))?;
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        Ok(Cow::Owned(
+            text.strip_suffix('\r').unwrap_or(text).to_owned(),
+        ))
+    }
 }
 
 /// How the next token is chosen. The defaults are greedy: always the most likely one.

@@ -13,6 +13,7 @@
 //! - [`layers`]: Linear, Embedding, RmsNorm, Rope, swiglu
 //! - [`sampling`]: logits → the next id
 //! - [`session`]: all of the above up to the checked ids of a prompt
+//! - [`prompt_cache`]: keys and values of a prompt in a file
 //! - [`metrics`]: instants → the numbers of the report
 //! - [`machine`]: what ran it
 //! - [`ffi`]: the few calls into MLX that mlx-rs does not wrap
@@ -26,6 +27,7 @@ pub mod hub;
 pub mod layers;
 pub mod machine;
 pub mod metrics;
+pub mod prompt_cache;
 pub mod report;
 pub mod sampling;
 pub mod session;

@@ -29,6 +29,8 @@ pub struct Session {
     pub tokenize_time: Duration,
     /// Tokens to generate at most: the flag, or what the context has room for.
     pub max_tokens: usize,
+    /// Whether the model may end its answer itself.
+    pub stops: bool,
 }
 
 impl Session {
@@ -45,7 +47,7 @@ impl Session {
         let open_time = started.elapsed();
 
         let started = Instant::now();
-        let ids = tokenizer.encode_prompt(&prompt.prompt, prompt.raw)?;
+        let ids = tokenizer.encode_prompt(&prompt.text()?, prompt.raw)?;
         let tokenize_time = started.elapsed();
 
         let context = checkpoint.config.max_position_embeddings;
@@ -58,6 +60,7 @@ impl Session {
         );
         let max_tokens = prompt.max_tokens.min(context - ids.len());
         check_fit(&checkpoint, ids.len() + max_tokens, machine.ram_bytes)?;
+        let stops = !prompt.ignore_eos;
         let prompt = ids;
         Ok(Self {
             checkpoint,
@@ -67,6 +70,7 @@ impl Session {
             open_time,
             tokenize_time,
             max_tokens,
+            stops,
         })
     }
 
@@ -95,9 +99,12 @@ impl Session {
         rows
     }
 
-    /// The ids that end an answer.
+    /// The ids that end an answer; none if it is to go on.
     pub fn stop_ids(&self) -> Vec<u32> {
-        self.tokenizer.stop_ids().iter().copied().collect()
+        match self.stops {
+            true => self.tokenizer.stop_ids().iter().copied().collect(),
+            false => Vec::new(),
+        }
     }
 }
 
@@ -108,5 +115,7 @@ impl Session {
 pub fn open_checkpoint(model: &ModelArgs) -> Result<Checkpoint> {
     let files = hub::locate(&model.model, model.revision.as_deref())
         .with_context(|| format!("finding the model {}", model.model))?;
-    Checkpoint::open(&model.model, files)
+    let mut checkpoint = Checkpoint::open(&model.model, files)?;
+    checkpoint.dtype = model.dtype;
+    Ok(checkpoint)
 }

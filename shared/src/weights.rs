@@ -60,11 +60,14 @@ impl Checkpoint {
     /// # Errors
     /// If a file cannot be read.
     pub fn load_weights(&self) -> Result<Weights> {
-        let tensors = match &self.files {
+        let mut tensors = match &self.files {
             ModelFiles::Embedded => load_embedded()?,
             ModelFiles::Directory(_) => load_shards(&self.files.shards()?)?,
             ModelFiles::Gguf(path) => self.load_gguf(path)?,
         };
+        if let Some(dtype) = self.dtype {
+            convert_floats(&mut tensors, dtype.dtype())?;
+        }
         // Loading is lazy. Without this the first token would pay for reading the file, and the
         // time to first token would not be what it says.
         transforms::eval(tensors.values())
@@ -118,6 +121,19 @@ impl Checkpoint {
         let pairs = array.reshape(&[heads, half, 2, -1])?;
         Ok(pairs.swap_axes(1, 2)?.reshape(&shape)?)
     }
+}
+
+/// Codes of quantized matrices stay as they are.
+fn convert_floats(tensors: &mut HashMap<String, Array>, dtype: Dtype) -> Result<()> {
+    for tensor in tensors.values_mut() {
+        if matches!(
+            tensor.dtype(),
+            Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16
+        ) {
+            *tensor = tensor.as_dtype(dtype)?;
+        }
+    }
+    Ok(())
 }
 
 /// An error of MLX without the place in MLX's own sources that it ends in.

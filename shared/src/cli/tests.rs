@@ -35,13 +35,16 @@ fn without_flags_a_part_answers_the_question_of_the_series_greedily() {
         all.model,
         ModelArgs {
             model: "tiny".into(),
-            revision: None
+            revision: None,
+            dtype: None
         }
     );
     let prompt = PromptArgs {
         prompt: "Explain black holes".into(),
+        prompt_file: None,
         max_tokens: 128,
         raw: false,
+        ignore_eos: false,
     };
     assert_eq!(all.prompt, prompt);
     let SamplingArgs {

@@ -308,6 +308,11 @@ impl Tokenizer {
         self.template.is_some()
     }
 
+    /// The text of the chat template itself.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.template.as_ref().map(ChatTemplate::source)
+    }
+
     /// The text that the chat template makes of a conversation.
     ///
     /// # Errors

@@ -67,6 +67,11 @@ impl ChatTemplate {
         self.clock = Some(at);
     }
 
+    /// The template's text.
+    pub(crate) fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Does the template's text mention this token?
     pub(crate) fn mentions(&self, token: &str) -> bool {
         self.source.contains(token)

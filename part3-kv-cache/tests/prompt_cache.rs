@@ -1,0 +1,215 @@
+//! A cache in a file: the same answer without the prefill, and never a wrong one.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use safetensors::SafeTensors;
+use tempfile::TempDir;
+
+/// 300 tokens and more.
+const PROMPT: &str = "A black hole is a place in space where gravity is so strong that nothing can \
+    escape, not even light. ";
+
+struct Place {
+    directory: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("prompt"), PROMPT.repeat(12)).unwrap();
+        Self { directory }
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.directory.path().join("cache.safetensors")
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(assert_cmd::cargo::cargo_bin("part3-kv-cache"));
+        command.current_dir(self.directory.path());
+        command
+            .args(["--raw", "--max-tokens", "12", "--json"])
+            .args(args);
+        command
+    }
+
+    /// The generated tokens and the milliseconds to the first.
+    fn answer(&self, args: &[&str]) -> (serde_json::Value, f64) {
+        let output = self.command(args).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{error}");
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let report: serde_json::Value =
+            serde_json::from_str(stdout.lines().next_back().unwrap()).unwrap();
+        let run = &report["runs"][0];
+        (run["tokens"].clone(), run["ttft_ms"].as_f64().unwrap())
+    }
+
+    /// The one line of a refusal.
+    fn refusal(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        let error = String::from_utf8(output.stderr).unwrap();
+        let lines: Vec<&str> = error.lines().filter(|l| l.starts_with("error: ")).collect();
+        assert_eq!(lines.len(), 1, "{error}");
+        lines[0].to_owned()
+    }
+}
+
+const SAVE: [&str; 4] = [
+    "--prompt-file",
+    "prompt",
+    "--save-cache",
+    "cache.safetensors",
+];
+const LOAD: [&str; 4] = [
+    "--prompt-file",
+    "prompt",
+    "--load-cache",
+    "cache.safetensors",
+];
+
+#[test]
+fn a_second_run_over_the_same_prompt_gives_the_same_tokens_at_once() {
+    for kind in [
+        &["--cache", "concat"][..],
+        &["--cache", "prealloc"],
+        &["--cache", "rotating", "--window", "64"],
+    ] {
+        let place = Place::new();
+        let (whole, first) = place.answer(&[&["--prompt-file", "prompt"], kind].concat());
+        let (saving, _) = place.answer(&[&SAVE, kind].concat());
+        let (loaded, second) = place.answer(&[&LOAD, kind].concat());
+        assert_eq!((&saving, &loaded), (&whole, &whole), "{kind:?}");
+        // One position instead of several hundred: no clock is that noisy.
+        assert!(
+            second < first / 2.0,
+            "{kind:?}: {second} ms after {first} ms"
+        );
+    }
+}
+
+#[test]
+fn a_longer_prompt_goes_on_where_the_file_ends() {
+    let place = Place::new();
+    place.answer(&SAVE);
+    let longer = format!("{}The edge of a black hole is called", PROMPT.repeat(12));
+    std::fs::write(place.directory.path().join("prompt"), longer).unwrap();
+    let (loaded, _) = place.answer(&LOAD);
+    let (whole, _) = place.answer(&["--prompt-file", "prompt", "--cache", "concat"]);
+    assert_eq!(loaded, whole);
+}
+
+#[test]
+fn a_file_of_something_else_is_refused_with_the_reason() {
+    let place = Place::new();
+    place.answer(&SAVE);
+    let with = |args: &[&str]| place.refusal(&[&LOAD, args].concat());
+    let other_prompt = ["--prompt", "The sun", "--load-cache", "cache.safetensors"];
+    let missing = ["--load-cache", "none.safetensors"];
+    let reasons = [
+        with(&["--dtype", "f32"]),
+        with(&["--cache", "rotating"]),
+        with(&["--cache", "off"]),
+        place.refusal(&other_prompt),
+        place.refusal(&missing),
+        place.refusal(&["--save-cache", "no/such/place/cache"]),
+    ];
+    insta::assert_snapshot!(reasons.join("\n"));
+}
+
+#[test]
+fn damage_in_each_part_of_the_file_is_refused() {
+    let place = Place::new();
+    place.answer(&SAVE);
+    let whole = std::fs::read(place.cache()).unwrap();
+    let (header, _) = SafeTensors::read_metadata(&whole).unwrap();
+    let file = SafeTensors::deserialize(&whole).unwrap();
+    let at = |name: &str| {
+        let start = file.tensor(name).unwrap().data().as_ptr() as usize;
+        start - whole.as_ptr() as usize
+    };
+    let places = [
+        ("length of the header", 0),
+        ("header", 8 + header / 2),
+        ("end of the header", 8 + header - 1),
+        ("ids", at("ids")),
+        ("keys", at("layers.0.keys") + 100),
+        ("values", at("layers.7.values") + 100),
+        ("last byte", whole.len() - 1),
+    ];
+    for (name, index) in places {
+        let mut damaged = whole.clone();
+        damaged[index] ^= 0x10;
+        std::fs::write(place.cache(), &damaged).unwrap();
+        let reason = place.refusal(&LOAD);
+        assert!(reason.contains("damaged"), "{name}: {reason}");
+    }
+    for length in [0, 7, 8 + header, whole.len() / 2, whole.len() - 1] {
+        std::fs::write(place.cache(), &whole[..length]).unwrap();
+        let reason = place.refusal(&LOAD);
+        assert!(reason.contains("cut short"), "{length} bytes: {reason}");
+    }
+}
+
+/// Files of an unfinished save.
+fn unfinished(directory: &Path) -> usize {
+    let names = std::fs::read_dir(directory).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| name.starts_with(".prompt-cache-"))
+        .count()
+}
+
+#[test]
+fn a_process_that_is_killed_while_it_saves_leaves_the_old_file_whole() {
+    let place = Place::new();
+    place.answer(&SAVE);
+    let old = std::fs::read(place.cache()).unwrap();
+    let longer = PROMPT.repeat(35);
+    std::fs::write(place.directory.path().join("longer"), longer).unwrap();
+    let args = [
+        "--prompt-file",
+        "longer",
+        "--save-cache",
+        "cache.safetensors",
+    ];
+    let mut killed = 0;
+    for _ in 0..50 {
+        let before = unfinished(place.directory.path());
+        let mut command = place.command(&args);
+        let mut child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        while unfinished(place.directory.path()) == before && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        if unfinished(place.directory.path()) > before {
+            killed += 1;
+            assert_eq!(std::fs::read(place.cache()).unwrap(), old);
+        } else {
+            // It was quicker than this test: then the new file is whole.
+            place.answer(&[
+                "--prompt-file",
+                "longer",
+                "--load-cache",
+                "cache.safetensors",
+            ]);
+            std::fs::write(place.cache(), &old).unwrap();
+        }
+        if killed == 3 {
+            break;
+        }
+    }
+    assert_eq!(killed, 3, "kills while the file was being written");
+    place.answer(&LOAD);
+}

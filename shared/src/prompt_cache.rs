@@ -1,0 +1,301 @@
+//! Keys and values of a prompt in a file, so that a second run over the same prompt starts at once.
+//!
+//! A safetensors file: `ids` (u32 `[N]`), `layers.{i}.keys` and `layers.{i}.values` (`[B, Hkv, N, D]`)
+//! and, as metadata, what they belong to and a checksum over every byte of the file. What has no
+//! matching checksum never becomes an array: damaged keys would not fail, they would talk noise.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use mlx_rs::Array;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::Checkpoint;
+use crate::hub::{ModelFiles, embedded};
+use crate::report::count;
+
+const FORMAT: &str = "prompt-cache";
+const VERSION: &str = "1";
+
+/// Where the checksum stands in the header, and what stands there while it is computed.
+const SEAL: &[u8] = b"\"sha256\":\"";
+const BLANK: [u8; 64] = [b'0'; 64];
+
+/// What keys and values belong to: none of these may differ when they are used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Fingerprint of the checkpoint, see [`fingerprint`].
+    pub model: String,
+    /// Digest of the chat template; empty if the model has none.
+    pub template: String,
+    /// What the cache keeps: `all`, or the window that it has.
+    pub kept: String,
+}
+
+/// What a file holds.
+#[derive(Debug)]
+pub struct PromptCache {
+    /// The tokens `[N]`.
+    pub ids: Vec<u32>,
+    /// Keys and values of each layer, `[B, Hkv, S, D]`; S is N, or less if the cache forgets.
+    pub layers: Vec<[Array; 2]>,
+}
+
+/// Writes the whole file beside `path` and renames it: whatever happens on the way, `path` is the old
+/// file or the new one, and never a part of it.
+///
+/// # Errors
+/// If the arrays cannot be evaluated, or the file cannot be written.
+pub fn save(path: &Path, identity: &Identity, cache: &PromptCache) -> Result<()> {
+    let doing = || format!("saving the prompt cache to {}", path.display());
+    let bytes = to_bytes(identity, cache).with_context(doing)?;
+    replace(path, &bytes).with_context(doing)
+}
+
+/// Reads a file that [`save`] wrote for the same identity.
+///
+/// # Errors
+/// If it cannot be read, is damaged or no prompt cache, or belongs to something else.
+pub fn load(path: &Path, identity: &Identity) -> Result<PromptCache> {
+    let doing = || format!("loading the prompt cache {}", path.display());
+    let mut bytes = std::fs::read(path).with_context(doing)?;
+    from_bytes(&mut bytes, identity).with_context(doing)
+}
+
+impl PromptCache {
+    /// Whether `prompt` begins with these tokens and goes on: the last token of a prompt has to run,
+    /// because its logits are not in the file.
+    ///
+    /// # Errors
+    /// If it does not: with the first difference.
+    pub fn check_prefix(&self, prompt: &[u32]) -> Result<()> {
+        let cached = count(self.ids.len() as u64);
+        let mut pairs = self.ids.iter().zip(prompt);
+        if let Some(index) = pairs.position(|(cached, id)| cached != id) {
+            bail!(
+                "the prompt differs from the {cached} cached tokens from token {} on: a cache serves \
+                 only prompts that begin with its own",
+                index + 1
+            );
+        }
+        ensure!(
+            prompt.len() > self.ids.len(),
+            "the prompt has {} tokens, no more than the {cached} cached ones: a cache serves only \
+             prompts that go on",
+            count(prompt.len() as u64)
+        );
+        Ok(())
+    }
+}
+
+/// What tells a checkpoint from every other one: its configuration, its list of tensors, the type that
+/// they are converted to, and samples of the weights' bytes.
+///
+/// # Cost
+/// 64 blocks of 4 KiB per file, not all of it: a fine-tuned model differs nearly everywhere, and a
+/// cache that takes as long to check as the weights take to read would be of no use.
+///
+/// # Errors
+/// If a file cannot be read.
+pub fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
+    let mut hash = Sha256::new();
+    hash.update(format!("{:?}\n{:?}\n", checkpoint.config, checkpoint.dtype));
+    for tensor in &checkpoint.tensors {
+        hash.update(format!("{tensor:?}\n"));
+    }
+    let sample_file = |hash: &mut Sha256, path: &Path| {
+        let file = File::open(path).and_then(|file| sample(hash, file));
+        file.with_context(|| format!("taking the fingerprint of {}", path.display()))
+    };
+    match &checkpoint.files {
+        ModelFiles::Embedded => sample(&mut hash, Cursor::new(embedded::WEIGHTS))?,
+        ModelFiles::Gguf(path) => sample_file(&mut hash, path)?,
+        ModelFiles::Directory(_) => {
+            for path in checkpoint.files.shards()? {
+                sample_file(&mut hash, &path)?;
+            }
+        }
+    }
+    Ok(hex(&hash.finalize()))
+}
+
+/// Digest of a text, as it stands in [`Identity`].
+pub fn digest(text: &str) -> String {
+    hex(&Sha256::digest(text))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn sample(hash: &mut Sha256, mut file: impl Read + Seek) -> io::Result<()> {
+    const BLOCKS: u64 = 64;
+    const BLOCK: u64 = 4096;
+    let length = file.seek(SeekFrom::End(0))?;
+    hash.update(length.to_le_bytes());
+    let mut block = Vec::with_capacity(BLOCK as usize);
+    for index in 1..=BLOCKS {
+        // The last block ends with the file.
+        let end = (u128::from(length) * u128::from(index) / u128::from(BLOCKS)) as u64;
+        file.seek(SeekFrom::Start(end.saturating_sub(BLOCK)))?;
+        block.clear();
+        file.by_ref().take(BLOCK).read_to_end(&mut block)?;
+        hash.update(&block);
+    }
+    Ok(())
+}
+
+fn to_bytes(identity: &Identity, cache: &PromptCache) -> Result<Vec<u8>> {
+    let ids: Vec<u8> = cache.ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+    let mut names = Vec::new();
+    let mut arrays = Vec::new();
+    for (index, [keys, values]) in cache.layers.iter().enumerate() {
+        names.extend([keys_name(index), values_name(index)]);
+        arrays.extend([keys.contiguous()?, values.contiguous()?]);
+    }
+    // The bytes are read below.
+    mlx_rs::transforms::eval(&arrays)?;
+    let views = arrays.iter().map(TensorView::try_from);
+    let views = views.collect::<Result<Vec<_>, _>>();
+    let views = views.map_err(|error| anyhow!("reading keys and values: {error}"))?;
+    let ids = TensorView::new(Dtype::U32, vec![cache.ids.len()], &ids)?;
+    let tensors = std::iter::once(("ids".to_owned(), ids)).chain(names.into_iter().zip(views));
+    let mut bytes = safetensors::serialize(tensors, Some(metadata(identity)))?;
+    seal(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn metadata(identity: &Identity) -> HashMap<String, String> {
+    let Identity {
+        model,
+        template,
+        kept,
+    } = identity;
+    let blank = String::from_utf8_lossy(&BLANK);
+    let entries: [(&str, &str); 6] = [
+        ("format", FORMAT),
+        ("version", VERSION),
+        ("model", model),
+        ("template", template),
+        ("kept", kept),
+        ("sha256", &blank),
+    ];
+    let owned = entries.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    HashMap::from(owned)
+}
+
+fn keys_name(layer: usize) -> String {
+    format!("layers.{layer}.keys")
+}
+
+fn values_name(layer: usize) -> String {
+    format!("layers.{layer}.values")
+}
+
+/// Puts the checksum of the file into the file, over the zeros that stand there.
+fn seal(bytes: &mut [u8]) -> Result<()> {
+    let place = seal_range(bytes).context("the header has no room for a checksum")?;
+    bytes[place.clone()].copy_from_slice(&BLANK);
+    let checksum = hex(&Sha256::digest(&*bytes));
+    bytes[place].copy_from_slice(checksum.as_bytes());
+    Ok(())
+}
+
+/// Whether the checksum in the file is that of the file.
+fn check_seal(bytes: &mut [u8]) -> Result<()> {
+    const DAMAGED: &str = "it is damaged, its checksum is another one: delete it and save it again";
+    let place = seal_range(bytes).context(DAMAGED)?;
+    let stored = bytes[place.clone()].to_vec();
+    seal(bytes)?;
+    ensure!(bytes[place] == stored, DAMAGED);
+    Ok(())
+}
+
+fn seal_range(bytes: &[u8]) -> Option<Range<usize>> {
+    let length = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    let end = usize::try_from(length).ok()?.checked_add(8)?;
+    let header = bytes.get(..end)?;
+    let at = header.windows(SEAL.len()).position(|text| text == SEAL)? + SEAL.len();
+    (at + BLANK.len() <= end).then_some(at..at + BLANK.len())
+}
+
+fn from_bytes(bytes: &mut [u8], identity: &Identity) -> Result<PromptCache> {
+    let (_, header) = SafeTensors::read_metadata(bytes)
+        .map_err(|error| anyhow!("it is cut short, damaged or no prompt cache ({error})"))?;
+    let empty = HashMap::new();
+    let metadata = header.metadata().as_ref().unwrap_or(&empty);
+    let entry = |key: &str| metadata.get(key).map_or("", String::as_str);
+    ensure!(
+        entry("format") == FORMAT,
+        "it is a safetensors file, but no prompt cache"
+    );
+    ensure!(
+        entry("version") == VERSION,
+        "its format has version {:?}, this program reads {VERSION}: save it again",
+        entry("version")
+    );
+    check_seal(bytes)?;
+    ensure!(
+        entry("model") == identity.model,
+        "it was made with another model, or with its weights in another type: save it again with \
+         this one"
+    );
+    ensure!(
+        entry("template") == identity.template,
+        "it was made with another chat template: save it again with this one"
+    );
+    ensure!(
+        entry("kept") == identity.kept,
+        "it is of a cache that keeps {}, this one keeps {}: use the same --cache, --window and --keep",
+        entry("kept"),
+        identity.kept
+    );
+    tensors(&SafeTensors::deserialize(bytes)?)
+}
+
+fn tensors(file: &SafeTensors<'_>) -> Result<PromptCache> {
+    let ids = file.tensor("ids")?;
+    ensure!(ids.dtype() == Dtype::U32, "its ids are of another type");
+    let (ids, _) = ids.data().as_chunks::<4>();
+    let array = |name: String| -> Result<Array> {
+        let view = file.tensor(&name)?;
+        Array::try_from(view).map_err(|error| anyhow!("reading {name}: {error}"))
+    };
+    let layers = (0..file.len() / 2).map(|index| -> Result<[Array; 2]> {
+        Ok([array(keys_name(index))?, array(values_name(index))?])
+    });
+    Ok(PromptCache {
+        ids: ids.iter().map(|id| u32::from_le_bytes(*id)).collect(),
+        layers: layers.collect::<Result<_>>()?,
+    })
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    ensure!(
+        directory.is_dir(),
+        "there is no directory {}: make it first",
+        directory.display()
+    );
+    let mut file = tempfile::Builder::new()
+        .prefix(".prompt-cache-")
+        .tempfile_in(directory)
+        .context("making a file beside it")?;
+    file.write_all(bytes)?;
+    // Without it a crash of the machine could leave the new name with none of the bytes.
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
+use super::*;
+use crate::checkpoint::FloatType;
+use crate::testing::fixtures;
+
+fn identity() -> Identity {
+    Identity {
+        model: digest("a model"),
+        template: digest("a template"),
+        kept: "all".to_owned(),
+    }
+}
+
+fn cache() -> PromptCache {
+    let values = |from: i32| {
+        let layer = Array::from_iter(from..from + 24, &[1, 2, 3, 4]);
+        layer.as_type::<f32>().unwrap()
+    };
+    PromptCache {
+        ids: vec![7, 8, 9],
+        layers: vec![[values(0), values(24)], [values(48), values(72)]],
+    }
+}
+
+fn reason(bytes: &[u8], identity: &Identity) -> String {
+    let refused = from_bytes(&mut bytes.to_vec(), identity);
+    refused.map(|_| ()).unwrap_err().to_string()
+}
+
+#[test]
+fn what_was_saved_is_loaded() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.safetensors");
+    save(&path, &identity(), &cache()).unwrap();
+    let loaded = load(&path, &identity()).unwrap();
+    assert_eq!(loaded.ids, cache().ids);
+    for (loaded, saved) in loaded
+        .layers
+        .iter()
+        .flatten()
+        .zip(cache().layers.iter().flatten())
+    {
+        assert_eq!(loaded.shape(), saved.shape());
+        assert_eq!(
+            loaded.try_as_slice::<f32>().unwrap(),
+            saved.contiguous().unwrap().try_as_slice::<f32>().unwrap()
+        );
+    }
+    let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "no temporary file is left");
+}
+
+#[test]
+fn a_changed_bit_anywhere_is_refused() {
+    let whole = to_bytes(&identity(), &cache()).unwrap();
+    for index in 0..whole.len() {
+        let mut damaged = whole.clone();
+        damaged[index] ^= 1 << (index % 8);
+        let refused = from_bytes(&mut damaged, &identity());
+        assert!(refused.is_err(), "byte {index} of {}", whole.len());
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_short_or_too_long_is_refused() {
+    let whole = to_bytes(&identity(), &cache()).unwrap();
+    for length in 0..whole.len() {
+        assert!(from_bytes(&mut whole[..length].to_vec(), &identity()).is_err());
+    }
+    let mut longer = whole;
+    longer.push(0);
+    assert!(from_bytes(&mut longer, &identity()).is_err());
+}
+
+#[test]
+fn the_reason_of_a_refusal_is_told() {
+    let whole = to_bytes(&identity(), &cache()).unwrap();
+    let other = |change: &dyn Fn(&mut Identity)| {
+        let mut other = identity();
+        change(&mut other);
+        reason(&whole, &other)
+    };
+    let mut ids = whole.clone();
+    let last = ids.len() - 1;
+    ids[last] ^= 1;
+    let plain = safetensors::serialize(
+        [(
+            "ids",
+            TensorView::new(Dtype::U32, vec![1], &[0; 4]).unwrap(),
+        )],
+        None,
+    );
+    let version = b"\"version\":\"1";
+    let mut places = whole.windows(version.len());
+    let at = places.position(|text| text == version).unwrap() + version.len() - 1;
+    let mut newer = whole.clone();
+    newer[at] = b'2';
+    let reasons = [
+        other(&|identity| identity.model = digest("another")),
+        other(&|identity| identity.template = String::new()),
+        other(&|identity| identity.kept = "the first 4 and the last 60".to_owned()),
+        reason(&ids, &identity()),
+        reason(&plain.unwrap(), &identity()),
+        reason(&newer, &identity()),
+        reason(&whole[..20], &identity()),
+        reason(b"{}", &identity()),
+    ];
+    insta::assert_snapshot!(reasons.join("\n"));
+}
+
+#[test]
+fn a_prompt_has_to_begin_with_the_tokens_and_go_on() {
+    let cache = cache();
+    assert!(cache.check_prefix(&[7, 8, 9, 1]).is_ok());
+    let refused = |prompt: &[u32]| cache.check_prefix(prompt).unwrap_err().to_string();
+    insta::assert_snapshot!([refused(&[7, 8, 9]), refused(&[7, 1, 9, 1]), refused(&[])].join("\n"));
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    let error = save(Path::new("no/such/place/a"), &identity(), &cache()).unwrap_err();
+    assert!(format!("{error:#}").contains("there is no directory no/such/place"));
+}
+
+#[test]
+fn one_changed_weight_is_another_model() {
+    let directory = tempfile::tempdir().unwrap();
+    let from = fixtures::directory().join("llama");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(from.join(name), directory.path().join(name)).unwrap();
+    }
+    let fingerprint = || {
+        let files = ModelFiles::Directory(directory.path().to_owned());
+        let mut checkpoint = Checkpoint::open("copy", files).unwrap();
+        let own = fingerprint(&checkpoint).unwrap();
+        checkpoint.dtype = Some(FloatType::Bf16);
+        (own, fingerprint(&checkpoint).unwrap())
+    };
+    let (before, in_bf16) = fingerprint();
+    let weights = directory.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    assert_ne!(before, fingerprint().0);
+    assert_ne!(before, in_bf16);
+}
