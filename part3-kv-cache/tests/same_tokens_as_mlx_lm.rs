@@ -10,7 +10,7 @@ use part3_kv_cache::cache::{Cache, CacheKind};
 use part3_kv_cache::generate::{Limits, generate};
 use part3_kv_cache::model::Model;
 use proptest::prelude::*;
-use shared::checkpoint::Checkpoint;
+use shared::checkpoint::{Checkpoint, FloatType};
 use shared::cli::SamplingArgs;
 use shared::config::ModelConfig;
 use shared::hub::{self, ModelFiles};
@@ -93,6 +93,32 @@ fn the_built_in_model_and_smollm2_give_the_tokens_of_part_2() {
             let mut cache = Cache::new(kind, &config);
             let tokens = greedy(&model, &mut cache, &prompt, 16, 10);
             assert_eq!(tokens, naive.as_ref().unwrap().tokens, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn the_built_in_model_gives_the_tokens_of_mlx_lm_in_both_types() {
+    let expected: serde_json::Value = fixtures::json("tiny/expected.json").unwrap();
+    for (dtype, name) in [(None, "bf16"), (Some(FloatType::F32), "f32")] {
+        let checkpoint = Checkpoint { dtype, ..tiny() };
+        let model = Model::load(&checkpoint).unwrap();
+        let variants = expected["variants"].as_array().unwrap();
+        let variant = variants.iter().find(|v| v["variant"] == name).unwrap();
+        for prompt in variant["prompts"].as_array().unwrap() {
+            let ids =
+                |key: &str| -> Vec<u32> { serde_json::from_value(prompt[key].clone()).unwrap() };
+            let mut cache = Cache::new(CacheKind::Prealloc, &checkpoint.config);
+            let greedy = greedy(&model, &mut cache, &ids("ids"), ids("greedy").len(), WHOLE);
+            assert_eq!(greedy, ids("greedy"), "{name}");
+            let per_position = checkpoint
+                .config
+                .kv_bytes_per_token(checkpoint.activation_bytes());
+            assert_eq!(
+                cache.bytes(),
+                per_position * cache.capacity() as u64,
+                "{name}"
+            );
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{fetch, fixtures, setup, versus};
+use xtask::{decode, fetch, fixtures, setup, versus};
 
 /// The chores of the workspace.
 #[derive(Parser)]
@@ -19,6 +19,7 @@ enum Chore {
     Fetch(fetch::Args),
     Fixtures(fixtures::Args),
     Versus(versus::Args),
+    Decode(decode::Args),
     #[command(hide = true)]
     Bindings(setup::bindings::Args),
 }
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Chore::Fetch(args) => fetch::run(args),
         Chore::Fixtures(args) => fixtures::run(args),
         Chore::Versus(args) => versus::run(args),
+        Chore::Decode(args) => decode::run(args),
         Chore::Bindings(args) => setup::bindings::run(args),
     };
     let Err(error) = done else {

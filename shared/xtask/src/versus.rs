@@ -50,7 +50,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let root = root();
     let setting = Setting {
-        ours: build(&root)?,
+        ours: build(&root, PART)?,
         theirs: python(&root)?,
         blas: blas(&root),
         threads: args
@@ -75,7 +75,7 @@ pub fn run(args: Args) -> Result<()> {
     fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
 }
 
-fn default_models(root: &Path) -> Vec<PathBuf> {
+pub(crate) fn default_models(root: &Path) -> Vec<PathBuf> {
     let smollm2 = root.join(".mlx/models/smollm2-f32");
     let mut models = vec![root.join("assets/models/tiny")];
     if smollm2.join("config.json").is_file() {
@@ -88,15 +88,15 @@ fn default_models(root: &Path) -> Vec<PathBuf> {
     models
 }
 
-/// The release build of part 2; Cargo itself says where the program lies.
-fn build(root: &Path) -> Result<PathBuf> {
+/// The release build of a part; Cargo itself says where the program lies.
+pub(crate) fn build(root: &Path, part: &str) -> Result<PathBuf> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(cargo)
         .args([
             "build",
             "--release",
             "--bin",
-            PART,
+            part,
             "--message-format",
             "json-render-diagnostics",
         ])
@@ -106,14 +106,14 @@ fn build(root: &Path) -> Result<PathBuf> {
         .context("starting cargo")?;
     ensure!(
         output.status.success(),
-        "{PART} does not build; cargo's message is above"
+        "{part} does not build; cargo's message is above"
     );
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == PART)
+        .filter(|message| message["target"]["name"] == part)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .with_context(|| format!("cargo built no program called {PART}"))
+        .with_context(|| format!("cargo built no program called {part}"))
 }
 
 /// What both programs get.
@@ -323,8 +323,8 @@ struct Row {
 
 /// Median, smallest and largest.
 #[derive(Serialize)]
-struct Spread {
-    median: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
     min: f64,
     max: f64,
 }
@@ -394,7 +394,7 @@ impl Comparison {
 }
 
 impl Spread {
-    fn of(runs: &[Run], value: fn(&Run) -> f64) -> Self {
+    pub(crate) fn of<R>(runs: &[R], value: impl Fn(&R) -> f64) -> Self {
         let mut values: Vec<f64> = runs.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
         let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
@@ -406,7 +406,7 @@ impl Spread {
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let digits = if self.median < 10.0 {
             2
         } else {
