@@ -4,12 +4,12 @@
 //! change: attention is causal. Four ways to keep them, one interface: the model hands over what is
 //! new and gets back what is visible.
 
-use std::ops::Range;
-
 use anyhow::{Context, Result, ensure};
-use mlx_rs::ops::indexing::{TryIndexMutOp, TryIndexOp};
-use mlx_rs::{Array, ops};
+use mlx_rs::Array;
 use shared::config::ModelConfig;
+
+use crate::keys_values::KeysValues;
+use crate::rotating::Rotating;
 
 /// Positions by which [`Prealloc`] and [`Rotating`] grow, mlx-lm's number: a copy of everything once
 /// in 256 tokens, and at most 255 positions of memory that nobody uses.
@@ -130,67 +130,6 @@ impl Cache {
         );
         let mut pairs = self.layers.iter_mut().zip(state);
         pairs.try_for_each(|(layer, kv)| layer.restore(kv, offset))
-    }
-}
-
-/// Keys and values of one layer, `[B, Hkv, N, D]` each.
-#[derive(Debug)]
-pub struct KeysValues {
-    /// Rotated by their positions.
-    pub keys: Array,
-    /// Not rotated.
-    pub values: Array,
-}
-
-impl KeysValues {
-    /// N
-    fn len(&self) -> i32 {
-        self.keys.dim(2)
-    }
-
-    fn bytes(&self) -> u64 {
-        (self.keys.nbytes() + self.values.nbytes()) as u64
-    }
-
-    /// Positions in `range`, as views.
-    fn slice(&self, range: Range<i32>) -> Result<Self> {
-        Ok(Self {
-            keys: self.keys.try_index((.., .., range.clone(), ..))?,
-            values: self.values.try_index((.., .., range, ..))?,
-        })
-    }
-
-    /// A copy of all parts, one after the other.
-    fn join(parts: &[&Self]) -> Result<Self> {
-        let keys: Vec<&Array> = parts.iter().map(|part| &part.keys).collect();
-        let values: Vec<&Array> = parts.iter().map(|part| &part.values).collect();
-        Ok(Self {
-            keys: ops::concatenate(&keys, 2)?,
-            values: ops::concatenate(&values, 2)?,
-        })
-    }
-
-    /// Zeros for `n` positions of the same kind.
-    fn room(&self, n: i32) -> Result<Self> {
-        let zeros = |like: &Array| {
-            let shape = [like.dim(0), like.dim(1), n, like.dim(3)];
-            ops::zeros_dtype(&shape, like.dtype())
-        };
-        Ok(Self {
-            keys: zeros(&self.keys)?,
-            values: zeros(&self.values)?,
-        })
-    }
-
-    /// Puts `new` at position `at` and the following. MLX writes in place if nothing else holds the
-    /// array or a view of it, which is why this takes the array and gives it back; else it copies.
-    fn write(mut self, at: i32, new: &Self) -> Result<Self> {
-        let range = at..at + new.len();
-        self.keys
-            .try_index_mut((.., .., range.clone(), ..), &new.keys)?;
-        self.values
-            .try_index_mut((.., .., range, ..), &new.values)?;
-        Ok(self)
     }
 }
 
@@ -375,104 +314,5 @@ impl Prealloc {
         let seen = kept.slice(0..end)?;
         (self.kept, self.offset) = (Some(kept), end);
         Ok(seen)
-    }
-}
-
-/// A ring: the latest positions take the place of the oldest, except for the first `keep`.
-///
-/// The order in the ring does not matter: keys carry their positions, and softmax sums over them.
-/// Same rules as mlx-lm's `RotatingKVCache`. Within one call of several tokens a query looks back by
-/// `size` positions, so the later ones do not see the sinks; a single token sees all that is kept.
-#[derive(Debug)]
-pub struct Rotating {
-    kept: Option<KeysValues>,
-    offset: i32,
-    size: i32,
-    keep: i32,
-    /// Where in the ring the next position goes.
-    next: i32,
-}
-
-impl Rotating {
-    fn new(size: i32, keep: i32) -> Self {
-        Self {
-            kept: None,
-            offset: 0,
-            size,
-            keep,
-            next: 0,
-        }
-    }
-
-    fn update(&mut self, new: KeysValues) -> Result<KeysValues> {
-        let added = new.len();
-        let kept = if added == 1 {
-            self.write_over(new)?
-        } else {
-            self.append(new)?
-        };
-        self.offset += added;
-        let seen = kept.slice(0..kept.len().min(self.offset))?;
-        self.kept = Some(kept);
-        Ok(seen)
-    }
-
-    /// Several tokens: put into order, so that the mask by distance is right, then longer by all of
-    /// them, because the first one looks back by `size − 1` positions.
-    fn append(&mut self, new: KeysValues) -> Result<KeysValues> {
-        let all = match self.kept.take() {
-            Some(kept) => {
-                let ordered = self.oldest_first(&kept)?;
-                let surplus = ordered.len() - self.size + 1;
-                KeysValues::join(&[&self.without(&ordered, surplus)?, &new])?
-            }
-            None => new,
-        };
-        self.next = all.len();
-        Ok(all)
-    }
-
-    /// One token: takes the place of the oldest one.
-    fn write_over(&mut self, new: KeysValues) -> Result<KeysValues> {
-        let mut kept = match self.kept.take() {
-            Some(kept) if kept.len() > self.size => {
-                self.next = self.size;
-                self.without(&kept, kept.len() - self.size)?
-            }
-            Some(kept) if kept.len() <= self.offset && kept.len() < self.size => {
-                let more = STEP.min(self.size - kept.len());
-                KeysValues::join(&[&kept, &new.room(more)?])?
-            }
-            Some(kept) => kept,
-            None => new.room(STEP.min(self.size))?,
-        };
-        if self.next == self.size {
-            self.next = self.keep;
-        }
-        kept = kept.write(self.next, &new)?;
-        self.next += 1;
-        Ok(kept)
-    }
-
-    /// Without the `surplus` oldest positions after the kept ones.
-    fn without(&self, kv: &KeysValues, surplus: i32) -> Result<KeysValues> {
-        if surplus <= 0 {
-            return kv.slice(0..kv.len());
-        }
-        let sinks = kv.slice(0..self.keep)?;
-        KeysValues::join(&[&sinks, &kv.slice(surplus + self.keep..kv.len())?])
-    }
-
-    /// The positions in the order in which they came.
-    fn oldest_first(&self, kv: &KeysValues) -> Result<KeysValues> {
-        if self.next == kv.len() || self.next >= self.offset {
-            return kv.slice(0..self.next);
-        }
-        let sinks = kv.slice(0..self.keep)?;
-        let (old, new) = (
-            kv.slice(self.next..kv.len())?,
-            kv.slice(self.keep..self.next)?,
-        );
-        KeysValues::join(&[&sinks, &old, &new])
     }
 }

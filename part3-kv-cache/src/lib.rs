@@ -7,6 +7,8 @@
 //! In reading order:
 //!
 //! - [`cache`]: four ways to keep keys and values
+//! - [`rotating`]: the fourth, a window
+//! - [`keys_values`]: the pair of arrays that all of them hold
 //! - [`model`]: the decoder of part 2, whose attention asks the cache
 //! - [`generate`]: the prompt once, then one token a step, one step ahead of the host
 //! - [`experiment`]: what the video shows, as numbers
@@ -17,7 +19,9 @@
 pub mod cache;
 pub mod experiment;
 pub mod generate;
+pub mod keys_values;
 pub mod model;
 pub mod needle;
 pub mod plot;
+pub mod rotating;
 pub mod saved;

@@ -11,8 +11,9 @@ use shared::report::{Report, fixed, status};
 use shared::sampling::log_softmax;
 use shared::session::Session;
 
-use crate::cache::{Cache, CacheKind, KeysValues};
+use crate::cache::{Cache, CacheKind};
 use crate::generate::prefill;
+use crate::keys_values::KeysValues;
 use crate::model::Model;
 
 /// Made-up facts: nothing that a model could know from elsewhere.

@@ -6,8 +6,9 @@ use anyhow::{Result, ensure};
 use shared::prompt_cache::{self, Identity, PromptCache, digest, fingerprint};
 use shared::session::Session;
 
-use crate::cache::{Cache, CacheKind, KeysValues};
+use crate::cache::{Cache, CacheKind};
 use crate::generate::fill;
+use crate::keys_values::KeysValues;
 use crate::model::Model;
 
 /// Runs all of the prompt but its last token, and writes what the cache then holds to `path`. The
