@@ -176,6 +176,16 @@ struct Measured {
     notes: Vec<String>,
 }
 
+impl Measured {
+    /// Without the last gap, in which no further step is started: it says how far ahead the device
+    /// was, not what a token costs.
+    fn steady_ms(&self) -> &[f64] {
+        self.decode_ms
+            .split_last()
+            .map_or(&[], |(_, steady)| steady)
+    }
+}
+
 impl Bench<'_> {
     /// One answer that is read; if rounds were asked for, it was the warm-up for them.
     fn one(&self, kind: Kind) -> Result<Variant> {
@@ -345,7 +355,7 @@ impl Bench<'_> {
         report.blank()?;
         let series: Vec<(&str, &[f64])> = variants
             .iter()
-            .filter_map(|v| Some((v.kind.name(), v.measured.first()?.decode_ms.as_slice())))
+            .filter_map(|v| Some((v.kind.name(), v.measured.first()?.steady_ms())))
             .collect();
         report.sparklines("ms/token", 2, &series)?;
         report.blank()?;
@@ -509,12 +519,12 @@ fn same_tokens(rounds: &[Rounds]) -> String {
     format!("Beside {}: {}.", first.variant, others.join(", "))
 }
 
-/// What a line through the times says: with a cache it should be flat. The first and the last gap are
-/// left out: there the host is not a step ahead.
+/// What a line through the times says: with a cache it should be flat. The first gap is left out, too:
+/// there the host is not yet a step ahead.
 fn lines(variants: &[Variant]) -> Vec<String> {
     let sentence = |variant: &Variant| {
-        let times = &variant.measured.first()?.decode_ms;
-        let line = Line::fit(times.get(1..times.len().saturating_sub(1))?)?;
+        let times = variant.measured.first()?.steady_ms();
+        let line = Line::fit(times.get(1..)?)?;
         let sign = if line.slope < 0.0 { '−' } else { '+' };
         Some(format!(
             "{}: {} ms {sign} {} µs for each token before it, residual {} ms",
