@@ -24,13 +24,11 @@ pub fn save(
     cache: &mut Cache,
     step: usize,
 ) -> Result<()> {
-    let Some((_, before)) = session
-        .prompt
-        .split_last()
-        .filter(|(_, ids)| !ids.is_empty())
-    else {
-        anyhow::bail!("--save-cache: a prompt of one token leaves nothing to save");
-    };
+    let before = &session.prompt[..session.prompt.len().saturating_sub(1)];
+    ensure!(
+        !before.is_empty(),
+        "--save-cache: a prompt of one token leaves nothing to save"
+    );
     fill(model, cache, before, step)?;
     let layers = cache.state()?.into_iter();
     let saved = PromptCache {

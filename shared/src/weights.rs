@@ -123,13 +123,15 @@ impl Checkpoint {
     }
 }
 
+/// The float types that a checkpoint may have.
+fn is_weight_type(dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16)
+}
+
 /// Codes of quantized matrices stay as they are.
 fn convert_floats(tensors: &mut HashMap<String, Array>, dtype: Dtype) -> Result<()> {
     for tensor in tensors.values_mut() {
-        if matches!(
-            tensor.dtype(),
-            Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16
-        ) {
+        if is_weight_type(tensor.dtype()) {
             *tensor = tensor.as_dtype(dtype)?;
         }
     }
@@ -211,10 +213,7 @@ impl Weights {
              the same model"
         );
         ensure!(
-            matches!(
-                array.dtype(),
-                Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16
-            ),
+            is_weight_type(array.dtype()),
             "tensor {name} is stored as {:?} without scales, expected a float type",
             array.dtype()
         );

@@ -14,6 +14,8 @@ use std::thread::JoinHandle;
 
 use sha2::{Digest, Sha256};
 
+use crate::prompt_cache::hex;
+
 /// From this many bytes on a file is "large": LFS, behind the CDN.
 const LARGE: u64 = 100_000;
 
@@ -209,10 +211,6 @@ impl Revision {
             files,
         })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {

@@ -6,27 +6,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::thread;
+use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::exec;
 use crate::fixtures::{blas, python, root};
-use crate::versus::{Spread, build, default_models};
+use crate::versus::{Common, Spread, build, last_line, same_blas};
 
 const PART: &str = "part3-kv-cache";
 
 /// Compare the decode speed of part 3 with that of mlx-lm
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directory of a model, repeatable [default: the embedded one, and SmolLM2 in f32 if made]
-    #[arg(long, value_name = "DIR")]
-    model: Vec<PathBuf>,
-    /// Measurements of each program
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
+    #[command(flatten)]
+    common: Common,
     /// New tokens
     #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(3..=100_000))]
     max_tokens: u32,
@@ -39,12 +35,6 @@ pub struct Args {
     /// Which cache part 3 takes
     #[arg(long, default_value = "prealloc")]
     cache: String,
-    /// Threads of the BLAS [default: as many as there are cores]
-    #[arg(long)]
-    threads: Option<usize>,
-    /// Also write the measurements to this file
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
 }
 
 /// Builds part 3, runs both programs in turn and prints one line for each model and prompt.
@@ -63,23 +53,15 @@ pub fn run(args: Args) -> Result<()> {
         file: folder.join("prompt.txt"),
         args: &args,
     };
-    let models = match args.model.is_empty() {
-        true => default_models(&root),
-        false => args.model.clone(),
-    };
     let mut results = Vec::new();
-    for model in &models {
+    for model in &args.common.models(&root) {
         for &tokens in &args.prompt_tokens {
             let result = bench.compare(model, tokens)?;
             anstream::println!("{}", result.line());
             results.push(result);
         }
     }
-    let Some(file) = &args.json else {
-        return Ok(());
-    };
-    let text = serde_json::to_string_pretty(&results)? + "\n";
-    fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+    args.common.save(&results)
 }
 
 struct Bench<'a> {
@@ -103,15 +85,15 @@ struct Run {
 impl Bench<'_> {
     fn compare(&self, model: &Path, tokens: u32) -> Result<Comparison> {
         let mut script = self.theirs("prompt", model);
-        let text = self.output(script.arg(tokens.to_string()))?;
+        let text = exec::stdout(script.arg(tokens.to_string()))?;
         fs::write(&self.file, text).with_context(|| format!("writing {}", self.file.display()))?;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-        for round in 0..self.args.rounds {
+        for round in 0..self.args.common.rounds {
             anstream::eprintln!(
                 "{}, {tokens} tokens: round {} of {}",
                 model.display(),
                 round + 1,
-                self.args.rounds
+                self.args.common.rounds
             );
             // The order changes from round to round, so that neither always finds warm caches.
             if round % 2 == 0 {
@@ -143,10 +125,8 @@ impl Bench<'_> {
         if let Some(dtype) = &self.args.dtype {
             command.args(["--dtype", dtype]);
         }
-        let stdout = self.output(&mut command)?;
-        let line = stdout.trim_end().lines().next_back().unwrap_or_default();
-        let report: Value = serde_json::from_str(line)
-            .with_context(|| format!("{PART}: the last line of stdout is not JSON: {line:.60}"))?;
+        let stdout = exec::stdout(&mut command)?;
+        let report = last_line(&stdout, PART)?;
         Run::new(&report["runs"][0])
     }
 
@@ -156,7 +136,7 @@ impl Bench<'_> {
             .arg(&self.file)
             .arg(self.args.max_tokens.to_string());
         command.arg(self.args.dtype.as_deref().unwrap_or_default());
-        Run::new(&serde_json::from_str(&self.output(&mut command)?)?)
+        Run::new(&serde_json::from_str(&exec::stdout(&mut command)?)?)
     }
 
     fn theirs(&self, what: &str, model: &Path) -> Command {
@@ -167,29 +147,9 @@ impl Bench<'_> {
 
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
-        let cores = || thread::available_parallelism().map_or(1, usize::from);
-        let threads = self.args.threads.unwrap_or_else(cores);
-        command.env("OMP_NUM_THREADS", threads.to_string());
-        if let Some(blas) = &self.blas {
-            command.env("LD_PRELOAD", blas);
-        }
-        command.stdin(Stdio::null());
+        let threads = self.args.common.threads();
+        same_blas(&mut command, threads, self.blas.as_deref());
         command
-    }
-
-    fn output(&self, command: &mut Command) -> Result<String> {
-        let name = command.get_program().to_string_lossy().into_owned();
-        let output = command
-            .output()
-            .with_context(|| format!("starting {name}"))?;
-        let complaints = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success(),
-            "{name} ended with {}: {}",
-            output.status,
-            complaints.lines().next_back().unwrap_or_default()
-        );
-        Ok(String::from_utf8(output.stdout)?)
     }
 }
 

@@ -23,24 +23,54 @@ const RULE: &str = "==========\n";
 /// Compare part 2 with mlx_lm.generate: prefill speed and time of the whole process
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directory of a model, repeatable [default: the embedded one, and SmolLM2 in f32 if made]
-    #[arg(long, value_name = "DIR")]
-    model: Vec<PathBuf>,
-    /// Measurements of each program, after one that does not count
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    rounds: u32,
+    #[command(flatten)]
+    common: Common,
     /// New tokens
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=100_000))]
     max_tokens: u32,
     /// What both are asked
     #[arg(long, default_value = "Explain black holes")]
     prompt: String,
+}
+
+/// What every comparison with mlx-lm can be told.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Common {
+    /// Directory of a model, repeatable [default: the embedded one, and SmolLM2 in f32 if made]
+    #[arg(long, value_name = "DIR")]
+    model: Vec<PathBuf>,
+    /// Measurements of each program, after a warm-up that does not count
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) rounds: u32,
     /// Threads of the BLAS [default: as many as there are cores]
     #[arg(long)]
     threads: Option<usize>,
     /// Also write the measurements to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+}
+
+impl Common {
+    pub(crate) fn models(&self, root: &Path) -> Vec<PathBuf> {
+        match self.model.is_empty() {
+            true => default_models(root),
+            false => self.model.clone(),
+        }
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        let cores = || thread::available_parallelism().map_or(1, usize::from);
+        self.threads.unwrap_or_else(cores)
+    }
+
+    /// Writes the results to the file that was asked for, if any.
+    pub(crate) fn save(&self, results: &impl Serialize) -> Result<()> {
+        let Some(file) = &self.json else {
+            return Ok(());
+        };
+        let text = serde_json::to_string_pretty(results)? + "\n";
+        fs::write(file, text).with_context(|| format!("writing {}", file.display()))
+    }
 }
 
 /// Builds part 2, runs both programs in turn and prints one table for each model.
@@ -53,29 +83,20 @@ pub fn run(args: Args) -> Result<()> {
         ours: build(&root, PART)?,
         theirs: python(&root)?,
         blas: blas(&root),
-        threads: args
-            .threads
-            .unwrap_or_else(|| thread::available_parallelism().map_or(1, usize::from)),
+        threads: args.common.threads(),
         prompt: args.prompt.clone(),
         max_tokens: args.max_tokens,
     };
-    let models = if args.model.is_empty() {
-        default_models(&root)
-    } else {
-        args.model.clone()
-    };
     let mut results = Vec::new();
-    for model in models {
-        let result = setting.compare(&model, args.rounds)?;
+    for model in args.common.models(&root) {
+        let result = setting.compare(&model, args.common.rounds)?;
         anstream::println!("{}", result.table(&setting));
         results.push(result);
     }
-    let Some(file) = args.json else { return Ok(()) };
-    let text = serde_json::to_string_pretty(&results)? + "\n";
-    fs::write(&file, text).with_context(|| format!("writing {}", file.display()))
+    args.common.save(&results)
 }
 
-pub(crate) fn default_models(root: &Path) -> Vec<PathBuf> {
+fn default_models(root: &Path) -> Vec<PathBuf> {
     let smollm2 = root.join(".mlx/models/smollm2-f32");
     let mut models = vec![root.join("assets/models/tiny")];
     if smollm2.join("config.json").is_file() {
@@ -114,6 +135,21 @@ pub(crate) fn build(root: &Path, part: &str) -> Result<PathBuf> {
         .filter(|message| message["target"]["name"] == part)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
         .with_context(|| format!("cargo built no program called {part}"))
+}
+
+/// Both programs compute with the same library on the same number of threads.
+pub(crate) fn same_blas(command: &mut Command, threads: usize, blas: Option<&Path>) {
+    command.env("OMP_NUM_THREADS", threads.to_string());
+    if let Some(blas) = blas {
+        command.env("LD_PRELOAD", blas);
+    }
+}
+
+/// The report that a part prints last, under --json.
+pub(crate) fn last_line(stdout: &str, part: &str) -> Result<Value> {
+    let line = stdout.trim_end().lines().next_back().unwrap_or_default();
+    serde_json::from_str(line)
+        .with_context(|| format!("{part}: the last line of stdout is not JSON: {line:.60}"))
 }
 
 /// What both programs get.
@@ -168,14 +204,7 @@ impl Setting {
         let mut command = Command::new(&self.ours);
         command.args(["--temperature", "0", "--json"]);
         let seen = self.observe(command, model, 0)?;
-        let line = seen
-            .stdout
-            .trim_end()
-            .lines()
-            .next_back()
-            .unwrap_or_default();
-        let json: Value = serde_json::from_str(line)
-            .with_context(|| format!("{PART}: the last line of stdout is not JSON: {line:.60}"))?;
+        let json = last_line(&seen.stdout, PART)?;
         let run = &json["runs"][0];
         let number = |key: &str| {
             run[key]
@@ -224,10 +253,7 @@ impl Setting {
             .arg(model)
             .args(["--prompt", &self.prompt]);
         command.args(["--max-tokens", &max_tokens]);
-        command.env("OMP_NUM_THREADS", self.threads.to_string());
-        if let Some(blas) = &self.blas {
-            command.env("LD_PRELOAD", blas);
-        }
+        same_blas(&mut command, self.threads, self.blas.as_deref());
         let name = command.get_program().to_string_lossy().into_owned();
         command
             .stdin(Stdio::null())
