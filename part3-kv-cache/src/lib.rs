@@ -12,6 +12,7 @@
 //! - [`model`]: the decoder of part 2, whose attention asks the cache
 //! - [`generate`]: the prompt once, then one token a step, one step ahead of the host
 //! - [`experiment`]: what the video shows, as numbers
+//! - [`report`]: those numbers as tables and curves, predicted beside measured
 //! - [`needle`]: which sentence a small window forgets
 //! - [`plot`]: the curve as a chart
 //! - [`saved`]: the cache in a file
@@ -23,5 +24,6 @@ pub mod keys_values;
 pub mod model;
 pub mod needle;
 pub mod plot;
+pub mod report;
 pub mod rotating;
 pub mod saved;
