@@ -2,6 +2,7 @@
 //!
 //! None of them needs MLX to be built: `setup` is what brings it.
 
+pub mod compare;
 pub mod decode;
 pub mod fetch;
 pub mod fixtures;

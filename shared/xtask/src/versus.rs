@@ -11,7 +11,7 @@ use std::time::Instant;
 use std::{env, fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fixtures::{blas, python, root};
@@ -347,12 +347,17 @@ struct Row {
     ratio: f64,
 }
 
-/// Median, smallest and largest.
-#[derive(Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    min: f64,
-    max: f64,
+/// One number of several rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The middle one; the mean of the two middle ones if their number is even.
+    pub median: f64,
+    /// Half the distance between the quartiles, each interpolated between its neighbours.
+    pub half_iqr: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
 }
 
 impl Comparison {
@@ -420,15 +425,20 @@ impl Comparison {
 }
 
 impl Spread {
-    pub(crate) fn of<R>(runs: &[R], value: impl Fn(&R) -> f64) -> Self {
+    /// Sums up one number of at least one run.
+    pub fn of<R>(runs: &[R], value: impl Fn(&R) -> f64) -> Self {
         let mut values: Vec<f64> = runs.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
-        let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
-        let median = f64::midpoint(values[low], values[high]);
+        let at = |share: f64| {
+            let rank = share * (values.len() - 1) as f64;
+            let (below, above) = (values[rank.floor() as usize], values[rank.ceil() as usize]);
+            below + (above - below) * rank.fract()
+        };
         Self {
-            median,
-            min: values[0],
-            max: values[values.len() - 1],
+            median: at(0.5),
+            half_iqr: (at(0.75) - at(0.25)) / 2.0,
+            min: at(0.0),
+            max: at(1.0),
         }
     }
 
@@ -438,7 +448,9 @@ impl Spread {
         } else {
             usize::from(self.median < 1000.0)
         };
-        let Self { median, min, max } = self;
+        let Self {
+            median, min, max, ..
+        } = self;
         format!("{median:.digits$} ({min:.digits$}..{max:.digits$})")
     }
 }
