@@ -3,6 +3,7 @@
 //! Both are started afresh for each measurement, alternately, on the same model, prompt, BLAS and
 //! number of threads. Prefill speed is what each says of itself; times are those of the process.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -109,18 +110,24 @@ fn default_models(root: &Path) -> Vec<PathBuf> {
     models
 }
 
-/// The release build of a part; Cargo itself says where the program lies.
+/// The Cargo that runs us, else the one of the search path.
+pub fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// The release build of a part.
 pub(crate) fn build(root: &Path, part: &str) -> Result<PathBuf> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--bin",
-            part,
-            "--message-format",
-            "json-render-diagnostics",
-        ])
+    build_as(root, part, "release")
+}
+
+/// The program of a part, built with a profile of Cargo; Cargo itself says where it lies.
+///
+/// # Errors
+/// If it does not build; Cargo's own message is on stderr by then.
+pub fn build_as(root: &Path, part: &str, profile: &str) -> Result<PathBuf> {
+    let output = Command::new(cargo())
+        .args(["build", "--profile", profile, "--bin", part])
+        .args(["--message-format", "json-render-diagnostics"])
         .current_dir(root)
         .stderr(Stdio::inherit())
         .output()
@@ -146,7 +153,10 @@ pub(crate) fn same_blas(command: &mut Command, threads: usize, blas: Option<&Pat
 }
 
 /// The report that a part prints last, under --json.
-pub(crate) fn last_line(stdout: &str, part: &str) -> Result<Value> {
+///
+/// # Errors
+/// If the last line of `stdout` is no JSON.
+pub fn last_line(stdout: &str, part: &str) -> Result<Value> {
     let line = stdout.trim_end().lines().next_back().unwrap_or_default();
     serde_json::from_str(line)
         .with_context(|| format!("{part}: the last line of stdout is not JSON: {line:.60}"))
