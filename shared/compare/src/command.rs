@@ -15,6 +15,7 @@ use crate::ask::Ask;
 use crate::measure::{self, Bench};
 use crate::parts::{self, Contestant};
 use crate::process::Interrupt;
+use crate::text::print;
 use crate::{chart, ladder, live};
 
 /// Run the parts of the series side by side on the same prompt: measured one at a time, or live
@@ -25,9 +26,6 @@ use crate::{chart, ladder, live};
     max_term_width = 80
 )]
 pub struct Args {
-    #[command(flatten)]
-    ask: Ask,
-
     /// All at once, streaming, for the eye: nothing is measured
     #[arg(long, conflicts_with_all = ["rounds", "out"])]
     live: bool,
@@ -47,6 +45,9 @@ pub struct Args {
     /// Folder for the numbers (JSON) and the chart (SVG) [default: results; none with --parts]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+
+    #[command(flatten)]
+    ask: Ask,
 }
 
 /// Builds the parts, then runs them as the flags say.
@@ -66,7 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
         return live::run(&args.ask, &contestants, max_tokens, &interrupt);
     }
     let results = measured(args, root, &contestants, &interrupt)?;
-    anstream::print!("\n{}", ladder::draw(&results));
+    print(&format!("\n{}", ladder::draw(&results)))?;
     match folder(args, root) {
         Some(folder) => save(&results, &folder),
         None => Ok(()),

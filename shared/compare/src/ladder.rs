@@ -206,7 +206,7 @@ fn spread(spread: Spread) -> String {
 }
 
 /// A number in at most seven columns: decimals go before digits do. A dash where there is none.
-fn fixed(number: Option<f64>, decimals: usize) -> String {
+pub(crate) fn fixed(number: Option<f64>, decimals: usize) -> String {
     let Some(number) = number else {
         return "–".to_owned();
     };

@@ -15,6 +15,8 @@ pub mod process;
 pub mod report;
 
 mod command;
+#[cfg(test)]
+mod testing;
 mod text;
 
 pub use command::{Args, run};

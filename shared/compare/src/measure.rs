@@ -65,7 +65,7 @@ impl Bench<'_> {
         Report::of(contestant, &output?)
     }
 
-    fn results(
+    pub(crate) fn results(
         &self,
         reports: &[Vec<Report>],
         day: &str,

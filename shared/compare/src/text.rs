@@ -1,6 +1,21 @@
 //! Text of programs and models, made fit for a terminal.
 
+use std::io::Write as _;
+
+use anyhow::{Context, Result};
 use unicode_truncate::UnicodeTruncateStr as _;
+
+/// Prints to stdout, with colour only where that is shown.
+///
+/// # Errors
+/// If it cannot be written: a reader may have gone, and `print!` would panic.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .context("printing")
+}
 
 /// Text that cannot move the cursor, change the terminal or turn the direction of writing: such
 /// characters become U+FFFD, tabs become blanks. Line breaks stay.
