@@ -23,7 +23,7 @@ const HEAD: [(&str, &str, usize); 8] = [
     ("TPOT", "ms", 8),
     ("decode", "tok/s", 14),
     ("through-", "put tok/s", 10),
-    ("× part", "2", 7),
+    ("×", "part 2", 7),
     ("peak", "MiB", 7),
     ("weights", "MiB", 8),
     ("KV", "MiB", 7),
@@ -119,7 +119,7 @@ fn numbers(step: &Step, reference: bool) -> String {
         fixed(step.ratio_to_part2, 2),
         fixed(mib(step.peak_bytes), 1),
         fixed(mib(step.weight_bytes), 1),
-        fixed(mib(step.kv_bytes), 1),
+        fixed(mib(step.kv_bytes), 2),
     ];
     let cells = cells.iter().zip(HEAD);
     let cells: String = cells
@@ -143,7 +143,7 @@ fn mark(step: &Step, reference: bool) -> String {
 fn bars(out: &mut String, results: &Results) {
     let median = |step: &Step| step.decode_tps.median;
     let largest = results.steps.iter().map(median).fold(0.0, f64::max);
-    let room = WIDTH - NAME - 7 - 15;
+    let room = WIDTH - NAME - 23;
     for (index, step) in results.steps.iter().enumerate() {
         let title = if index == 0 { "decode" } else { "" };
         let bar = pad(&bar(median(step) / largest, room), room);
@@ -187,8 +187,9 @@ fn notes(out: &mut String, results: &Results) {
         if let Some(at) = step.first_difference {
             let variant = clip(&one_line(&step.variant), 20);
             let text = format!(
-                "{} {variant}: as {name} up to token {at} of {new}",
-                step.number
+                "{} {variant}: differs from {name} at token {} of {new}",
+                step.number,
+                at + 1
             );
             line_of(out, &format!(" {OTHER}≠{OTHER:#} {text}"));
         }
@@ -202,7 +203,8 @@ fn spread(spread: Spread) -> String {
     let Spread {
         median, half_iqr, ..
     } = spread;
-    format!("{} ± {}", fixed(Some(median), 1), fixed(Some(half_iqr), 1))
+    let decimals = usize::from(median < 1000.0);
+    format!("{median:.decimals$} ± {half_iqr:.decimals$}")
 }
 
 /// A number in at most seven columns: decimals go before digits do. A dash where there is none.

@@ -149,7 +149,7 @@ fn on_a_pipe_the_race_is_lines_with_the_part_in_front() {
         "{stdout}"
     );
     assert!(
-        !stdout.contains('\u{1b}') && !stdout.contains(" model "),
+        !stdout.contains('\u{1b}') && !stdout.contains(" model  "),
         "{stdout}"
     );
 }
