@@ -71,10 +71,20 @@ impl Report {
     }
 }
 
-/// What a program that failed says of it, without its own `error:` in front.
+/// What a program that failed says of it: its own error line, else how it ended and its last words.
 fn complaint(output: &Output) -> String {
-    let line = exec::complaint(output);
-    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = anstream::adapter::strip_str(&stderr).to_string();
+    let line = exec::complaint(&Output {
+        status: output.status,
+        stdout: Vec::new(), // the text of a model is no reason
+        stderr: stderr.clone().into_bytes(),
+    });
+    match line.strip_prefix("error: ") {
+        Some(told) => told.to_owned(),
+        None if stderr.trim().is_empty() => line,
+        None => format!("it ended with {}: {line}", output.status),
+    }
 }
 
 impl Run {

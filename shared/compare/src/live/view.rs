@@ -17,6 +17,7 @@ const COLUMNS: u16 = 38;
 const ROWS: u16 = 5;
 /// Rows from which a lane also shows what each token cost.
 const ROOMY: u16 = 14;
+const GAPS: u16 = 3;
 
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
@@ -105,7 +106,7 @@ fn draw_lane(frame: &mut Frame<'_>, lane: &Lane, area: Rect, scale: u64, now: In
     let rows = [
         Constraint::Length(if roomy { adds.len() as u16 + 1 } else { 0 }),
         Constraint::Fill(1),
-        Constraint::Length(if roomy { 3 } else { 0 }),
+        Constraint::Length(if roomy { GAPS } else { 0 }),
         Constraint::Length(1),
         Constraint::Length(1),
     ];
@@ -146,12 +147,21 @@ fn draw_gaps(frame: &mut Frame<'_>, lane: &Lane, area: Rect, scale: u64) {
     let [_, label] = Layout::vertical([Constraint::Fill(1), Constraint::Length(1)]).areas(label);
     frame.render_widget(Line::styled(" ms per token", DIM), label);
     let [area, _] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(1)]).areas(area);
-    let hidden = lane.gaps().len().saturating_sub(area.width.into());
     let gaps = Sparkline::default()
-        .data(&lane.gaps()[hidden..])
+        .data(cells(lane.gaps(), area.width.into(), scale))
         .max(scale)
         .style(colour(lane));
     frame.render_widget(gaps, area);
+}
+
+/// A cell per value, or the means of equal stretches where there are more values than cells; the
+/// lowest is still to be seen.
+fn cells(values: &[u64], count: usize, scale: u64) -> Vec<u64> {
+    let stretch = values.len().div_ceil(count.max(1)).max(1);
+    let mean = |values: &[u64]| values.iter().sum::<u64>() / values.len() as u64;
+    let lowest = scale.div_ceil(u64::from(GAPS) * 8);
+    let means = values.chunks(stretch).map(mean);
+    means.map(|mean| mean.max(lowest)).collect()
 }
 
 /// The end of the text: what does not fit has scrolled away.

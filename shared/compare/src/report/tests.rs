@@ -25,6 +25,12 @@ fn a_part_that_fails_is_told_by_its_own_error_line() {
         failed(1, "", stderr),
         "part 3 --cache off: finding the model x: no config.json in it"
     );
+    let coloured = "\u{1b}[1merror:\u{1b}[0m no room\n";
+    assert_eq!(failed(1, "", coloured), "part 3 --cache off: no room");
+    let silent = failed(3, "A black hole\n", "");
+    assert_eq!(silent, "part 3 --cache off: it ended with exit status: 3");
+    let killed = failed(3, "A black hole\n", "loading tiny\n");
+    assert_eq!(killed, format!("{silent}: loading tiny"));
     assert!(failed(0, "no JSON", "").starts_with("part 3 --cache off: the last line of stdout"));
     assert!(failed(0, "{}", "").contains("its JSON line lacks something: missing field"));
 }
