@@ -126,7 +126,8 @@ pub(crate) fn build(root: &Path, part: &str) -> Result<PathBuf> {
 /// If it does not build; Cargo's own message is on stderr by then.
 pub fn build_as(root: &Path, part: &str, profile: &str) -> Result<PathBuf> {
     let output = Command::new(cargo())
-        .args(["build", "--profile", profile, "--package", part, "--bin", part])
+        .args(["build", "--profile", profile])
+        .args(["--package", part, "--bin", part])
         .args(["--message-format", "json-render-diagnostics"])
         .current_dir(root)
         .stderr(Stdio::inherit())
