@@ -20,7 +20,7 @@ const FOOT: u32 = 12;
 const NAMES: i32 = 20;
 const SPEED: Bars = Bars {
     left: 110,
-    longest: 300,
+    longest: 265,
 };
 const MEMORY: Bars = Bars {
     left: 520,

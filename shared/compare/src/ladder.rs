@@ -75,7 +75,7 @@ fn card(out: &mut String, results: &Results) {
         ),
         (
             "measured",
-            format!("n = {n} processes each, in turns; medians, ± half the IQR"),
+            format!("n = {n}, a fresh process each, in turns; medians, ± half the IQR"),
         ),
     ];
     for (label, value) in rows {
@@ -204,6 +204,9 @@ fn spread(spread: Spread) -> String {
         median, half_iqr, ..
     } = spread;
     let decimals = usize::from(median < 1000.0);
+    if spread.min == spread.max {
+        return format!("{median:.decimals$}"); // one measurement has no spread
+    }
     format!("{median:.decimals$} ± {half_iqr:.decimals$}")
 }
 
