@@ -1,6 +1,7 @@
 //! The lanes and the programs that run in them.
 
 use std::sync::mpsc::{Receiver, channel};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -29,8 +30,13 @@ impl Race {
             events,
             finished: 0,
         };
+        // Each BLAS would take all cores and wait for the others in a busy loop: they share them. Where
+        // a GPU computes, the variable changes nothing.
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = (cores / contestants.len().max(1)).max(1).to_string();
         for (lane, contestant) in contestants.iter().enumerate() {
             let mut command = ask.command(contestant, max_tokens);
+            command.env("OMP_NUM_THREADS", &threads);
             let process = Process::start(&mut command, lane, &sender)?;
             race.processes.push(process);
             let lane = Lane::new(contestant.clone(), max_tokens, Instant::now());
