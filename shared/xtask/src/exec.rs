@@ -14,7 +14,10 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
 }
 
 /// What the program printed on stdout; its own words, in one line, when it fails.
-pub(crate) fn stdout(command: &mut Command) -> Result<String> {
+///
+/// # Errors
+/// If it cannot be started, or fails.
+pub fn stdout(command: &mut Command) -> Result<String> {
     let output = output(command)?;
     if !output.status.success() {
         bail!("{}", complaint(&output));
@@ -24,7 +27,7 @@ pub(crate) fn stdout(command: &mut Command) -> Result<String> {
 
 /// The one line of a failed program's output that says most: the first with "error" in it, as
 /// compilers and Cargo put the cause first; else the last one.
-pub(crate) fn complaint(output: &Output) -> String {
+pub fn complaint(output: &Output) -> String {
     let text = [&output.stderr[..], b"\n", &output.stdout[..]].concat();
     let text = String::from_utf8_lossy(&text);
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());

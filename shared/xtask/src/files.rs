@@ -36,7 +36,10 @@ pub(crate) fn sweep(path: &Path) {
 }
 
 /// Writes `bytes` so that no reader ever sees a part of them, not even after a power cut.
-pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+///
+/// # Errors
+/// If the file cannot be written; the old one, if any, is as it was.
+pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.{}", process::id()));
     File::create(&part)

@@ -2,14 +2,15 @@
 //!
 //! None of them needs MLX to be built: `setup` is what brings it.
 
+pub mod compare;
 pub mod decode;
+pub mod exec;
 pub mod fetch;
+pub mod files;
 pub mod fixtures;
 pub mod setup;
 pub mod versus;
+pub mod workspace;
 
-mod exec;
-mod files;
 mod pip;
 mod progress;
-mod workspace;

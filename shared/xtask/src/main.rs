@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{decode, fetch, fixtures, setup, versus};
+use xtask::{compare, decode, fetch, fixtures, setup, versus};
 
 /// The chores of the workspace.
 #[derive(Parser)]
@@ -20,6 +20,7 @@ enum Chore {
     Fixtures(fixtures::Args),
     Versus(versus::Args),
     Decode(decode::Args),
+    Compare(compare::Args),
     #[command(hide = true)]
     Bindings(setup::bindings::Args),
 }
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Chore::Fixtures(args) => fixtures::run(args),
         Chore::Versus(args) => versus::run(args),
         Chore::Decode(args) => decode::run(args),
+        Chore::Compare(args) => compare::run(args),
         Chore::Bindings(args) => setup::bindings::run(args),
     };
     let Err(error) = done else {

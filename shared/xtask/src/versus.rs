@@ -3,6 +3,7 @@
 //! Both are started afresh for each measurement, alternately, on the same model, prompt, BLAS and
 //! number of threads. Prefill speed is what each says of itself; times are those of the process.
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::time::Instant;
 use std::{env, fs, thread};
 
 use anyhow::{Context, Result, bail, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::fixtures::{blas, python, root};
@@ -109,18 +110,25 @@ fn default_models(root: &Path) -> Vec<PathBuf> {
     models
 }
 
-/// The release build of a part; Cargo itself says where the program lies.
+/// The Cargo that runs us, else the one of the search path.
+pub fn cargo() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// The release build of a part.
 pub(crate) fn build(root: &Path, part: &str) -> Result<PathBuf> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args([
-            "build",
-            "--release",
-            "--bin",
-            part,
-            "--message-format",
-            "json-render-diagnostics",
-        ])
+    build_as(root, part, "release")
+}
+
+/// The program of a part, built with a profile of Cargo; Cargo itself says where it lies.
+///
+/// # Errors
+/// If it does not build; Cargo's own message is on stderr by then.
+pub fn build_as(root: &Path, part: &str, profile: &str) -> Result<PathBuf> {
+    let output = Command::new(cargo())
+        .args(["build", "--profile", profile])
+        .args(["--package", part, "--bin", part])
+        .args(["--message-format", "json-render-diagnostics"])
         .current_dir(root)
         .stderr(Stdio::inherit())
         .output()
@@ -146,7 +154,10 @@ pub(crate) fn same_blas(command: &mut Command, threads: usize, blas: Option<&Pat
 }
 
 /// The report that a part prints last, under --json.
-pub(crate) fn last_line(stdout: &str, part: &str) -> Result<Value> {
+///
+/// # Errors
+/// If the last line of `stdout` is no JSON.
+pub fn last_line(stdout: &str, part: &str) -> Result<Value> {
     let line = stdout.trim_end().lines().next_back().unwrap_or_default();
     serde_json::from_str(line)
         .with_context(|| format!("{part}: the last line of stdout is not JSON: {line:.60}"))
@@ -347,12 +358,17 @@ struct Row {
     ratio: f64,
 }
 
-/// Median, smallest and largest.
-#[derive(Serialize)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    min: f64,
-    max: f64,
+/// One number of several rounds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Spread {
+    /// The middle one; the mean of the two middle ones if their number is even.
+    pub median: f64,
+    /// Half the distance between the quartiles, each interpolated between its neighbours.
+    pub half_iqr: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
 }
 
 impl Comparison {
@@ -420,15 +436,20 @@ impl Comparison {
 }
 
 impl Spread {
-    pub(crate) fn of<R>(runs: &[R], value: impl Fn(&R) -> f64) -> Self {
+    /// Sums up one number of at least one run.
+    pub fn of<R>(runs: &[R], value: impl Fn(&R) -> f64) -> Self {
         let mut values: Vec<f64> = runs.iter().map(value).collect();
         values.sort_by(f64::total_cmp);
-        let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
-        let median = f64::midpoint(values[low], values[high]);
+        let at = |share: f64| {
+            let rank = share * (values.len() - 1) as f64;
+            let (below, above) = (values[rank.floor() as usize], values[rank.ceil() as usize]);
+            below + (above - below) * rank.fract()
+        };
         Self {
-            median,
-            min: values[0],
-            max: values[values.len() - 1],
+            median: at(0.5),
+            half_iqr: (at(0.75) - at(0.25)) / 2.0,
+            min: at(0.0),
+            max: at(1.0),
         }
     }
 
@@ -438,7 +459,9 @@ impl Spread {
         } else {
             usize::from(self.median < 1000.0)
         };
-        let Self { median, min, max } = self;
+        let Self {
+            median, min, max, ..
+        } = self;
         format!("{median:.digits$} ({min:.digits$}..{max:.digits$})")
     }
 }

@@ -9,13 +9,16 @@ use anyhow::{Context, Result, ensure};
 use crate::files;
 
 /// The checkout this program was built from.
-pub(crate) struct Workspace {
+pub struct Workspace {
     root: PathBuf,
 }
 
 impl Workspace {
     /// Cargo says where the package lies when it runs us; started by hand, the place we were built.
-    pub(crate) fn find() -> Result<Self> {
+    ///
+    /// # Errors
+    /// If there is no workspace.
+    pub fn find() -> Result<Self> {
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
         let root = package.ancestors().nth(2).unwrap_or(&package);
@@ -33,7 +36,8 @@ impl Workspace {
         }
     }
 
-    pub(crate) fn root(&self) -> &Path {
+    /// Its folder.
+    pub fn root(&self) -> &Path {
         &self.root
     }
 

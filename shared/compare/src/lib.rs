@@ -1,0 +1,22 @@
+//! `cargo compare`: the parts of the series side by side, each one a process of its own.
+//!
+//! - measured (the default): one process at a time, in alternating order, a table at the end. In
+//!   reading order: [`parts`] finds and builds them, [`ask`] says what they are asked, [`measure`]
+//!   runs the rounds, [`ladder`] and [`chart`] show what came out.
+//! - [`live`]: all at once, for the eye; nothing is measured.
+
+pub mod ask;
+pub mod chart;
+pub mod ladder;
+pub mod live;
+pub mod measure;
+pub mod parts;
+pub mod process;
+pub mod report;
+
+mod command;
+#[cfg(test)]
+mod testing;
+mod text;
+
+pub use command::{Args, run};

@@ -1,0 +1,73 @@
+//! What stays on the terminal when the race is over.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use anstyle::Style;
+
+use super::lane::Lane;
+use super::view::speed;
+use crate::report::Run;
+use crate::text::clip;
+
+const BOLD: Style = Style::new().bold();
+const DIM: Style = Style::new().dimmed();
+const NOTE: &str = "They shared the machine: `cargo compare` measures one at a time.";
+
+/// Each lane in two lines of at most 80 columns, and whether the tokens are the same.
+pub(crate) fn draw(lanes: &[Lane], now: Instant) -> String {
+    let [tokens, first, all, decode] = ["tokens", "first text", "all of it", "decode"];
+    let head = format!("{tokens:>12}{first:>14}{all:>14}{decode:>18}");
+    let mut out = format!("{BOLD}{head}{BOLD:#}\n{}\n", "─".repeat(80));
+    for lane in lanes {
+        let title = clip(&lane.title(), 78);
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, " {BOLD}{title}{BOLD:#}\n{}", numbers(lane, now));
+    }
+    let _ = writeln!(out, "\n {}\n {DIM}{NOTE}{DIM:#}", same_tokens(lanes));
+    out
+}
+
+fn numbers(lane: &Lane, now: Instant) -> String {
+    let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+    let first = lane.first_text().map_or_else(|| "–".to_owned(), seconds);
+    let all = match (lane.place(), lane.is_stopped()) {
+        (Some(_), _) => seconds(lane.elapsed(now)),
+        (None, true) => "stopped".to_owned(),
+        (None, false) => "–".to_owned(),
+    };
+    format!(
+        "{:>12}{first:>14}{all:>14}{:>18}",
+        lane.tokens(),
+        speed(lane)
+    )
+}
+
+/// Whether all that finished gave the tokens of the first of them.
+fn same_tokens(lanes: &[Lane]) -> String {
+    let runs = lanes
+        .iter()
+        .filter_map(|lane| Some((lane, lane.report()?.run())));
+    let runs: Vec<(&Lane, &Run)> = runs.collect();
+    let Some(((base, reference), others)) = runs.split_first() else {
+        return "None of them finished.".to_owned();
+    };
+    let base = base.contestant().name();
+    let other = |(lane, run): &(&Lane, &Run)| {
+        let at = reference.first_difference(run)?;
+        Some(format!(
+            "{} differs from {base} at token {}",
+            lane.contestant().name(),
+            at + 1
+        ))
+    };
+    let different: Vec<String> = others.iter().filter_map(other).collect();
+    match (others.len(), different.is_empty()) {
+        (0, _) => format!("Only {base} finished: no tokens to compare."),
+        (_, true) => format!("All that finished gave the tokens of {base}, every one."),
+        (_, false) => format!("{}.", different.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

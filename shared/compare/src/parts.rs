@@ -1,0 +1,187 @@
+//! Which parts there are. The workspace says so, and each part says in its Cargo.toml what it adds
+//! and how it is run: nothing here has to change when a part is added.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use serde::Deserialize;
+use serde_json::Value;
+use xtask::{exec, versus};
+
+/// A part that decodes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Part {
+    /// The package, and the name of its program: `part3-kv-cache`.
+    pub package: String,
+    /// Its number in the series.
+    pub number: u32,
+    /// The package's description without `Part 3: ` in front.
+    pub adds: String,
+    /// Flags of the variant that stands for the part.
+    pub rung: Vec<String>,
+    /// Flags of each other variant.
+    pub others: Vec<Vec<String>>,
+}
+
+/// `[package.metadata.compare]` of a part's Cargo.toml; without it the part runs without flags.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Compare {
+    rung: Vec<String>,
+    others: Vec<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Package {
+    name: String,
+    #[serde(default)]
+    description: Option<String>,
+    targets: Vec<Target>,
+    #[serde(default)]
+    metadata: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+/// One program of the comparison: a part with the flags of one of its variants.
+#[derive(Debug, Clone)]
+pub struct Contestant {
+    /// Its part.
+    pub part: Part,
+    /// The program.
+    pub program: PathBuf,
+    /// The variant's flags.
+    pub flags: Vec<String>,
+    /// Whether the variant stands for its part.
+    pub rung: bool,
+}
+
+impl Contestant {
+    /// `part 3`, or with the flags that tell it from the other variants of its part.
+    pub fn name(&self) -> String {
+        match self.rung {
+            true => format!("part {}", self.part.number),
+            false => format!("part {} {}", self.part.number, self.flags.join(" ")),
+        }
+    }
+}
+
+/// The parts of the workspace that decode, in order. Part 1 explains and does not decode.
+///
+/// # Errors
+/// If Cargo cannot read the workspace, or a part's `[package.metadata.compare]` is wrong.
+pub fn find(root: &Path) -> Result<Vec<Part>> {
+    let mut cargo = Command::new(versus::cargo());
+    cargo
+        .args(["metadata", "--no-deps", "--format-version", "1"])
+        .current_dir(root);
+    let text = exec::stdout(&mut cargo).context("asking Cargo for the parts")?;
+    parse(&text)
+}
+
+fn parse(metadata: &str) -> Result<Vec<Part>> {
+    let metadata: Metadata =
+        serde_json::from_str(metadata).context("reading what Cargo says of the workspace")?;
+    let packages = metadata.packages.into_iter();
+    let parts: Result<Vec<Part>> = packages.filter_map(|p| Part::of(p).transpose()).collect();
+    let mut parts = parts?;
+    parts.sort_by_key(|part| part.number);
+    Ok(parts)
+}
+
+impl Part {
+    fn of(package: Package) -> Result<Option<Self>> {
+        let Some(number) = number(&package.name).filter(|number| *number >= 2) else {
+            return Ok(None);
+        };
+        let program =
+            |target: &Target| target.name == package.name && target.kind.iter().any(|k| k == "bin");
+        if !package.targets.iter().any(program) {
+            return Ok(None);
+        }
+        let compare = match &package.metadata["compare"] {
+            Value::Null => Compare::default(),
+            value => Compare::deserialize(value).with_context(|| {
+                format!(
+                    "{}: [package.metadata.compare] in its Cargo.toml",
+                    package.name
+                )
+            })?,
+        };
+        let description = package.description.unwrap_or_default();
+        let adds = description.strip_prefix(&format!("Part {number}: "));
+        Ok(Some(Self {
+            number,
+            adds: adds.unwrap_or(&description).to_owned(),
+            rung: compare.rung,
+            others: compare.others,
+            package: package.name,
+        }))
+    }
+
+    /// The rung, and with `all` the other variants after it.
+    fn contestants(&self, program: &Path, all: bool) -> Vec<Contestant> {
+        let contestant = |flags: &Vec<String>, rung| Contestant {
+            part: self.clone(),
+            program: program.to_owned(),
+            flags: flags.clone(),
+            rung,
+        };
+        let others = self.others.iter().filter(|_| all);
+        let others = others.map(|flags| contestant(flags, false));
+        [contestant(&self.rung, true)]
+            .into_iter()
+            .chain(others)
+            .collect()
+    }
+}
+
+/// `part3-kv-cache` → 3.
+fn number(package: &str) -> Option<u32> {
+    let (number, _) = package.strip_prefix("part")?.split_once('-')?;
+    number.parse().ok()
+}
+
+/// Those of `parts` that were asked for by number; all if none were.
+///
+/// # Errors
+/// If a number has no part, or if there is no part at all.
+pub fn select(parts: Vec<Part>, wanted: &[u32]) -> Result<Vec<Part>> {
+    let there: Vec<String> = parts.iter().map(|part| part.number.to_string()).collect();
+    ensure!(!parts.is_empty(), "this workspace has no part that decodes");
+    for number in wanted {
+        ensure!(
+            parts.iter().any(|part| part.number == *number),
+            "there is no part {number} to compare: --parts takes {}",
+            there.join(", ")
+        );
+    }
+    let chosen = |part: &Part| wanted.is_empty() || wanted.contains(&part.number);
+    Ok(parts.into_iter().filter(chosen).collect())
+}
+
+/// Builds each part and lists what will run, in order.
+///
+/// # Errors
+/// If a part does not build; Cargo's own message is on the terminal by then.
+pub fn build(root: &Path, parts: &[Part], profile: &str, all: bool) -> Result<Vec<Contestant>> {
+    let mut contestants = Vec::new();
+    for part in parts {
+        let program = versus::build_as(root, &part.package, profile)?;
+        contestants.extend(part.contestants(&program, all));
+    }
+    Ok(contestants)
+}
+
+#[cfg(test)]
+mod tests;
