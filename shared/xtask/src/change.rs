@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::diff::Pair;
-use crate::series::{Part, Taught, compared};
+use crate::series::{Part, Series, Taught, compared};
 
 /// Lines of code that a part may change in files of the part before: what a viewer can follow.
 pub(crate) const BUDGET: usize = 250;
@@ -35,6 +35,28 @@ pub(crate) struct Count {
     pub(crate) removed: usize,
     /// Those of both that are neither blank nor only a comment: more explanation is never too much.
     pub(crate) code: usize,
+}
+
+/// A part beside the one before.
+#[derive(Debug)]
+pub(crate) struct Step<'a> {
+    pub(crate) before: &'a Part,
+    pub(crate) part: &'a Part,
+    pub(crate) changes: Changes,
+}
+
+/// All steps of the series; the first part is none.
+pub(crate) fn steps(series: &Series) -> Result<Vec<Step<'_>>> {
+    let pairs = series.parts.windows(2);
+    pairs
+        .map(|pair| {
+            Ok(Step {
+                before: &pair[0],
+                part: &pair[1],
+                changes: Changes::between(&pair[0], &pair[1])?,
+            })
+        })
+        .collect()
 }
 
 /// What a part changes and adds, in reading order.

@@ -8,8 +8,9 @@ use std::fmt::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, bail};
+use textwrap::{Options, WordSplitter};
 
-use crate::change::{BUDGET, Changes};
+use crate::change::{BUDGET, Step, steps};
 use crate::readme;
 use crate::series::Series;
 use crate::workspace::Workspace;
@@ -22,6 +23,9 @@ mod sizes;
 /// Check that equal files are equal, changes within their budget, READMEs fresh, parts portable
 #[derive(Debug, clap::Args)]
 pub struct Args {}
+
+/// Columns of a terminal that is filmed.
+const COLUMNS: usize = 80;
 
 /// Something to mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +55,17 @@ impl Finding {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (place, problem, fix) = (&self.place, &self.problem, &self.fix);
-        write!(f, "  {place}: {problem}\n    → {fix}")
+        let wrapped = |text: &str, first, rest| {
+            let options = Options::new(COLUMNS).break_words(false);
+            let options = options.word_splitter(WordSplitter::NoHyphenation);
+            textwrap::fill(text, options.initial_indent(first).subsequent_indent(rest))
+        };
+        writeln!(
+            f,
+            "{}",
+            wrapped(&format!("{place}: {problem}"), "  ", "    ")
+        )?;
+        f.write_str(&wrapped(fix, "    → ", "      "))
     }
 }
 
@@ -64,8 +78,9 @@ type Rule = (&'static str, Vec<Finding>);
 /// If there is anything to mend, or a part cannot be read.
 pub fn run(_: Args) -> Result<()> {
     let series = Series::load(Workspace::find()?.root())?;
-    let rules = rules(&series)?;
-    anstream::print!("{}{}", told(&rules), table(&series)?);
+    let steps = steps(&series)?;
+    let rules = rules(&series, &steps)?;
+    anstream::print!("{}{}", told(&rules), table(&steps));
     match rules.iter().map(|(_, findings)| findings.len()).sum() {
         0 => Ok(()),
         1 => bail!("one thing to mend: the arrow says how"),
@@ -73,7 +88,7 @@ pub fn run(_: Args) -> Result<()> {
     }
 }
 
-fn rules(series: &Series) -> Result<Vec<Rule>> {
+fn rules(series: &Series, steps: &[Step]) -> Result<Vec<Rule>> {
     Ok(vec![
         (
             "every module is on the map of its part",
@@ -85,14 +100,17 @@ fn rules(series: &Series) -> Result<Vec<Rule>> {
         ),
         (
             "each part changes what a viewer can follow",
-            sizes::changes(series)?,
+            sizes::changes(steps),
         ),
         ("files and functions are short", sizes::findings(series)?),
         (
             "parts do not know their platform",
             platform::findings(series)?,
         ),
-        ("READMEs say what the code says", readme::findings(series)?),
+        (
+            "READMEs say what the code says",
+            readme::findings(series, steps)?,
+        ),
     ])
 }
 
@@ -113,22 +131,21 @@ fn told(rules: &[Rule]) -> String {
 }
 
 /// How much each part changes beside the one before.
-fn table(series: &Series) -> Result<String> {
+fn table(steps: &[Step]) -> String {
     let mut text = format!(
         "\n {:<26} {:>9} {:>9} {:>8} {:>10} {:>7}\n",
         "taught files", "new files", "new lines", "changed", "of it code", "at most"
     );
-    for part in &series.parts {
-        let Some(before) = series.before(part) else {
-            continue;
-        };
-        let changes = Changes::between(before, part)?;
-        let (files, lines) = changes.new_files();
-        let count = changes.changed();
+    for step in steps {
+        let (files, lines) = step.changes.new_files();
+        let count = step.changes.changed();
         let _ = writeln!(
             text,
             " {:<26} {:>9} {:>9} {:>8} {:>10} {:>7}",
-            format!("part {} beside part {}", part.number, before.number),
+            format!(
+                "part {} beside part {}",
+                step.part.number, step.before.number
+            ),
             files,
             lines,
             format!("+{} −{}", count.added, count.removed),
@@ -136,5 +153,5 @@ fn table(series: &Series) -> Result<String> {
             BUDGET
         );
     }
-    Ok(text)
+    text
 }

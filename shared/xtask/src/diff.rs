@@ -59,6 +59,11 @@ pub fn run(args: Args) -> Result<()> {
         None => compared(before, after)?,
     };
     let pair = Pair::new(before, after, &files)?;
+    if pair.trees[0] == pair.trees[1] {
+        let (files, (a, b)) = (files.join(", "), (before.number, after.number));
+        anstream::eprintln!("{files}: the same in parts {a} and {b}");
+        return Ok(());
+    }
     let mut command = pair.diff(git);
     let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     if !colour {

@@ -66,7 +66,8 @@ pub fn run(args: Args) -> Result<()> {
         .sum::<usize>();
     ensure!(
         misfits == 0,
-        "{misfits} of the places did not fit: make these by hand, they are told above"
+        "{misfits} {} did not fit: what is told above is left to do by hand",
+        if misfits == 1 { "place" } else { "places" }
     );
     if !written.is_empty() {
         progress::ready("now `cargo xtask readme` and the tests of these parts");
@@ -103,7 +104,8 @@ fn find(series: &Series, name: &str) -> Result<(String, Option<u32>)> {
     Ok((file, part))
 }
 
-/// The earliest part whose file is not what it was; the first that has the file if none changed.
+/// The earliest part whose file is not what it was; the first that has the file if none changed. A
+/// promised copy is no source: what it has of its own is an accident.
 fn fix<'a>(
     series: &Series,
     holders: &[&'a Part],
@@ -116,8 +118,15 @@ fn fix<'a>(
         .map_err(|_| anyhow::anyhow!("--since {since}: git knows no such commit"))?;
     let mut first = None;
     for &part in holders {
-        if named.is_some_and(|number| number != part.number) {
-            continue;
+        let promised = promise(part, file)?;
+        match (named, promised) {
+            (Some(number), _) if number != part.number => continue,
+            (None, Some(_)) => continue,
+            (Some(_), Some(number)) => bail!(
+                "{} is promised to be that of part {number}: make the fix there",
+                part.named(file)
+            ),
+            (_, None) => {}
         }
         let new = read(part, file)?;
         let old = committed(&series.root, since, &part.named(file))?;
@@ -176,10 +185,8 @@ fn plan<'a>(fix: &Fix<'a>, holders: &[&'a Part], file: &str) -> Result<Vec<Outco
         .filter(|part| part.number > fix.source.number)
     {
         let old = read(part, file)?;
-        let taught = part.taught()?;
-        let promise = taught.iter().find(|taught| taught.file == file);
-        let promise = promise.and_then(|taught| taught.as_in);
-        let copied = promise.and_then(|number| Some((number, texts.get(&number)?.clone())));
+        let copied =
+            promise(part, file)?.and_then(|number| Some((number, texts.get(&number)?.clone())));
         let (how, text, misfits) = match copied {
             Some((number, text)) => (How::Copy(number), text, Vec::new()),
             None => {
@@ -197,6 +204,13 @@ fn plan<'a>(fix: &Fix<'a>, holders: &[&'a Part], file: &str) -> Result<Vec<Outco
         });
     }
     Ok(outcomes)
+}
+
+/// The part whose file this is to be.
+fn promise(part: &Part, file: &str) -> Result<Option<u32>> {
+    let taught = part.taught()?;
+    let taught = taught.iter().find(|taught| taught.file == file);
+    Ok(taught.and_then(|taught| taught.as_in))
 }
 
 /// What nobody has committed could not be told from what this does.

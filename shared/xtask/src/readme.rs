@@ -8,10 +8,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::change::Changes;
+use crate::change::{Step, steps};
 use crate::check::Finding;
 use crate::files;
-use crate::series::{Part, Series};
+use crate::series::Series;
 use crate::workspace::Workspace;
 
 mod changes;
@@ -37,7 +37,7 @@ pub struct Args {
 /// `--check`, if anything is stale.
 pub fn run(args: Args) -> Result<()> {
     let series = Series::load(Workspace::find()?.root())?;
-    let (pages, mut findings) = pages(&series)?;
+    let (pages, mut findings) = pages(&series, &steps(&series)?)?;
     if args.check {
         findings.extend(pages.iter().flat_map(Page::stale));
     }
@@ -60,8 +60,8 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 /// What `cargo xtask check` has to say about READMEs.
-pub(crate) fn findings(series: &Series) -> Result<Vec<Finding>> {
-    let (pages, mut findings) = pages(series)?;
+pub(crate) fn findings(series: &Series, steps: &[Step]) -> Result<Vec<Finding>> {
+    let (pages, mut findings) = pages(series, steps)?;
     findings.extend(pages.iter().flat_map(Page::stale));
     Ok(findings)
 }
@@ -98,7 +98,9 @@ impl Page {
                 &self.name,
                 format!("has no place for the section `{section}`"),
                 format!(
-                    "put `{begin}` and `{end}` on two lines where it shall be, then `{COMMAND}`"
+                    "put these two lines where it shall be, then `{COMMAND}`:
+{begin}
+{end}"
                 ),
             ));
         };
@@ -122,32 +124,21 @@ impl Page {
 }
 
 /// All READMEs, with what keeps them from being written.
-fn pages(series: &Series) -> Result<(Vec<Page>, Vec<Finding>)> {
+fn pages(series: &Series, steps: &[Step]) -> Result<(Vec<Page>, Vec<Finding>)> {
     let mut root = Page::read(series.root.join("README.md"), "README.md".to_owned())?;
     let (index, mut findings) = index::render(series)?;
-    for (section, content) in [
-        ("ladder", ladder::render(series)?),
-        ("parts", parts::render(series)),
-        ("index", index),
-    ] {
-        findings.extend(root.put(section, &content));
-    }
+    findings.extend(root.put("ladder", &ladder::render(series)?));
+    findings.extend(root.put("parts", &parts::render(series)));
+    findings.extend(index.and_then(|index| root.put("index", &index)));
     let mut pages = vec![root];
     for part in &series.parts {
         let mut page = Page::read(part.path("README.md"), part.named("README.md"))?;
-        if let Some(before) = series.before(part) {
-            findings.extend(what_changed(&mut page, before, part)?);
+        // A part that takes nothing over from the one before has nothing to show.
+        let step = steps.iter().find(|step| step.part.number == part.number);
+        if let Some(step) = step.filter(|step| step.changes.share()) {
+            findings.extend(page.put("changes", &changes::render(step)));
         }
         pages.push(page);
     }
     Ok((pages, findings))
-}
-
-/// A part that takes nothing over from the one before has nothing to show.
-fn what_changed(page: &mut Page, before: &Part, part: &Part) -> Result<Option<Finding>> {
-    let all = Changes::between(before, part)?;
-    Ok(all
-        .share()
-        .then(|| page.put("changes", &changes::render(before, part, &all)))
-        .flatten())
 }

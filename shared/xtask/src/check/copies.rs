@@ -33,6 +33,7 @@ fn promised(series: &Series, part: &Part, taught: &Taught, number: u32) -> Resul
             "name the part that the file was copied from",
         )));
     };
+    let earlier = origin(series, earlier, &taught.file)?;
     if bytes(part, &taught.file)? == bytes(earlier, &taught.file)? {
         return Ok(None);
     }
@@ -43,12 +44,26 @@ fn promised(series: &Series, part: &Part, taught: &Taught, number: u32) -> Resul
             earlier.named(&taught.file)
         ),
         format!(
-            "a fix: make it in {}, then `cargo xtask propagate {}`; \
+            "a fix: have it in {}, then `cargo xtask propagate {}`; \
              a lesson: say in src/lib.rs what changed instead of `as in part {number}`",
             earlier.package,
             taught.file.trim_start_matches("src/"),
         ),
     )))
+}
+
+/// The part that a copy comes from, by way of other copies.
+fn origin<'a>(series: &'a Series, part: &'a Part, file: &str) -> Result<&'a Part> {
+    let taught = part
+        .taught()?
+        .into_iter()
+        .find(|taught| taught.file == file);
+    let earlier = taught.and_then(|taught| taught.as_in);
+    let earlier = earlier.and_then(|number| series.parts.iter().find(|p| p.number == number));
+    match earlier.filter(|other| other.number < part.number && other.path(file).is_file()) {
+        Some(earlier) => origin(series, earlier, file),
+        None => Ok(part),
+    }
 }
 
 fn unpromised(series: &Series, part: &Part, taught: &Taught) -> Result<Option<Finding>> {

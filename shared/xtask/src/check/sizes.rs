@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::{Context, Result};
 
 use super::Finding;
-use crate::change::{BUDGET, Changes};
+use crate::change::{BUDGET, Step};
 use crate::series::{Part, Series};
 use crate::source;
 
@@ -17,29 +17,26 @@ const FUNCTION: usize = 60;
 const MAIN: usize = 40;
 
 /// Parts that change more code of the part before than a viewer can follow.
-pub(super) fn changes(series: &Series) -> Result<Vec<Finding>> {
-    let mut found = Vec::new();
-    for part in &series.parts {
-        let Some(before) = series.before(part) else {
-            continue;
-        };
-        let count = Changes::between(before, part)?.changed();
-        if count.code > BUDGET {
-            found.push(Finding::new(
-                &part.package,
-                format!(
-                    "changes {} lines of code in files of part {}, at most {BUDGET} are readable",
-                    count.code, before.number
-                ),
-                format!(
-                    "look with `cargo xtask diff {} {} --stat`; what is not the lesson goes into \
-                     part {} first or into shared, a new idea into a file of its own",
-                    before.number, part.number, before.number
-                ),
-            ));
-        }
-    }
-    Ok(found)
+pub(super) fn changes(steps: &[Step]) -> Vec<Finding> {
+    let over = steps.iter().filter_map(|step| {
+        let code = step.changes.changed().code;
+        (code > BUDGET).then(|| over(step.before.number, step.part, code))
+    });
+    over.collect()
+}
+
+fn over(before: u32, part: &Part, code: usize) -> Finding {
+    Finding::new(
+        &part.package,
+        format!(
+            "changes {code} lines of code in files of part {before}, at most {BUDGET} are readable"
+        ),
+        format!(
+            "look with `cargo xtask diff {before} {} --stat`; what is not the lesson goes into \
+             part {before} first or into shared, a new idea into a file of its own",
+            part.number
+        ),
+    )
 }
 
 pub(super) fn findings(series: &Series) -> Result<Vec<Finding>> {

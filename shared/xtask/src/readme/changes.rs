@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use crate::change::{Change, Changes, Kind};
+use crate::change::{Change, Kind, Step};
 use crate::series::Part;
 
-pub(super) fn render(before: &Part, part: &Part, changes: &Changes) -> String {
+pub(super) fn render(step: &Step) -> String {
+    let (before, part, changes) = (step.before, step.part, &step.changes);
     let mut text = format!(
         "## What changed since part {}\n\n| file | lines | what |\n| --- | --- | --- |\n",
         before.number

@@ -30,8 +30,8 @@ struct Idea {
     item: String,
 }
 
-/// The table, and the ideas whose code is not there.
-pub(super) fn render(series: &Series) -> Result<(String, Vec<Finding>)> {
+/// The table; none, but the ideas whose code is not there, if there are such.
+pub(super) fn render(series: &Series) -> Result<(Option<String>, Vec<Finding>)> {
     let path = series.root.join(LIST);
     let text = fs::read_to_string(&path).with_context(|| format!("reading {LIST}"))?;
     let mut ideas: Ideas = toml::from_str(&text).with_context(|| format!("reading {LIST}"))?;
@@ -54,7 +54,7 @@ pub(super) fn render(series: &Series) -> Result<(String, Vec<Finding>)> {
             )),
         }
     }
-    Ok((table, findings))
+    Ok((findings.is_empty().then_some(table), findings))
 }
 
 /// The line of the item, or why there is none.
