@@ -1,5 +1,6 @@
-//! From an idea to the function that has it. The list is `shared/xtask/ideas.toml`; where each
-//! function is now is looked up in the code, and one that is no longer there is told.
+//! From an idea to the function that has it. The list is `shared/xtask/ideas.toml`; each function
+//! is looked up in the code, and one that is no longer there is told. Without line numbers: they
+//! would make the page stale whenever a line is added anywhere.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -38,16 +39,16 @@ pub(super) fn render(series: &Series) -> Result<(Option<String>, Vec<Finding>)> 
     ideas.idea.sort_by_key(|idea| idea.name.to_lowercase());
     let (mut table, mut findings) = ("| idea | where |\n| --- | --- |\n".to_owned(), Vec::new());
     for idea in &ideas.idea {
-        match line(series, idea)? {
-            Ok(line) => {
+        match missing(series, idea)? {
+            None => {
                 let short = idea.file.replace("/src/", "/");
                 let _ = writeln!(
                     table,
-                    "| {} | [`{short}: {}`]({}#L{line}) |",
+                    "| {} | [`{short}: {}`]({}) |",
                     idea.name, idea.item, idea.file
                 );
             }
-            Err(problem) => findings.push(Finding::new(
+            Some(problem) => findings.push(Finding::new(
                 LIST,
                 format!("\"{}\": {problem}", idea.name),
                 "say where the idea is now, or remove it; then `cargo xtask readme`",
@@ -57,18 +58,18 @@ pub(super) fn render(series: &Series) -> Result<(Option<String>, Vec<Finding>)> 
     Ok((findings.is_empty().then_some(table), findings))
 }
 
-/// The line of the item, or why there is none.
-fn line(series: &Series, idea: &Idea) -> Result<Result<usize, String>> {
+/// Why the item is not found; None if it is there.
+fn missing(series: &Series, idea: &Idea) -> Result<Option<String>> {
     let path = series.root.join(&idea.file);
     if !path.is_file() {
-        return Ok(Err(format!("there is no {}", idea.file)));
+        return Ok(Some(format!("there is no {}", idea.file)));
     }
     let items = source::items(&source::parse(&path)?);
-    if let Some(item) = items.iter().find(|item| item.name == idea.item) {
-        return Ok(Ok(item.line));
+    if items.iter().any(|item| item.name == idea.item) {
+        return Ok(None);
     }
     let problem = format!("{} has no `{}`", idea.file, idea.item);
-    Ok(Err(match nearest(&items, &idea.item) {
+    Ok(Some(match nearest(&items, &idea.item) {
         Some(near) => format!("{problem}; did you mean `{near}`?"),
         None => problem,
     }))
