@@ -20,7 +20,8 @@ pub(crate) fn git(folder: &Path) -> Command {
     command
 }
 
-/// The same without anybody's settings: for what a program reads, or a file keeps.
+/// The same without anybody's settings, for a folder that this program made: what a README keeps
+/// must not depend on who wrote it.
 pub(crate) fn plain_git(folder: &Path) -> Command {
     let mut command = git(folder);
     command

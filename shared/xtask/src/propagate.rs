@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::exec;
 use crate::files;
-use crate::git::{git, plain_git};
+use crate::git::git;
 use crate::progress;
 use crate::series::{Part, Series};
 use crate::workspace::Workspace;
@@ -114,7 +114,7 @@ fn fix<'a>(
     named: Option<u32>,
 ) -> Result<Fix<'a>> {
     let commit = format!("{since}^{{commit}}");
-    exec::stdout(plain_git(&series.root).args(["rev-parse", "--verify", "--quiet", &commit]))
+    exec::stdout(git(&series.root).args(["rev-parse", "--verify", "--quiet", &commit]))
         .map_err(|_| anyhow::anyhow!("--since {since}: git knows no such commit"))?;
     let mut first = None;
     for &part in holders {
@@ -146,7 +146,7 @@ fn fix<'a>(
 
 /// The file as it was; None if it was not there.
 fn committed(root: &Path, commit: &str, file: &str) -> Result<Option<String>> {
-    let mut show = plain_git(root);
+    let mut show = git(root);
     let output = exec::output(show.args(["show", &format!("{commit}:./{file}")]))?;
     if !output.status.success() {
         return Ok(None);
@@ -217,7 +217,7 @@ fn promise(part: &Part, file: &str) -> Result<Option<u32>> {
 fn refuse_uncommitted(series: &Series, outcomes: &[Outcome], file: &str) -> Result<()> {
     for outcome in outcomes.iter().filter(|outcome| outcome.changes()) {
         let name = outcome.part.named(file);
-        let mut status = plain_git(&series.root);
+        let mut status = git(&series.root);
         let changes = exec::stdout(status.args(["status", "--porcelain", "--", &name]))?;
         if !changes.is_empty() {
             bail!(

@@ -4,6 +4,7 @@
 //! nowhere else; the rest of the page is a person's.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
@@ -78,16 +79,20 @@ struct Page {
 }
 
 impl Page {
-    fn read(path: PathBuf, name: String) -> Result<Self> {
-        let old = fs::read_to_string(&path)
-            .with_context(|| format!("reading {name}: every part has a README.md, start one"))?;
-        Ok(Self {
+    /// None if there is no such file.
+    fn read(path: PathBuf, name: String) -> Result<Option<Self>> {
+        let old = match fs::read_to_string(&path) {
+            Ok(old) => old,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("reading {name}")),
+        };
+        Ok(Some(Self {
             path,
             name,
             new: old.clone(),
             old,
             changed: Vec::new(),
-        })
+        }))
     }
 
     /// Puts `content` in its place; says so if there is none.
@@ -125,14 +130,20 @@ impl Page {
 
 /// All READMEs, with what keeps them from being written.
 fn pages(series: &Series, steps: &[Step]) -> Result<(Vec<Page>, Vec<Finding>)> {
-    let mut root = Page::read(series.root.join("README.md"), "README.md".to_owned())?;
-    let (index, mut findings) = index::render(series)?;
-    findings.extend(root.put("ladder", &ladder::render(series)?));
-    findings.extend(root.put("parts", &parts::render(series)));
-    findings.extend(index.and_then(|index| root.put("index", &index)));
-    let mut pages = vec![root];
+    let (mut pages, mut findings) = (Vec::new(), Vec::new());
+    match Page::read(series.root.join("README.md"), "README.md".to_owned())? {
+        Some(mut page) => {
+            findings.extend(landing(&mut page, series, steps)?);
+            pages.push(page);
+        }
+        None => findings.push(none("README.md")),
+    }
     for part in &series.parts {
-        let mut page = Page::read(part.path("README.md"), part.named("README.md"))?;
+        let name = part.named("README.md");
+        let Some(mut page) = Page::read(part.path("README.md"), name.clone())? else {
+            findings.push(none(&name));
+            continue;
+        };
         // A part that takes nothing over from the one before has nothing to show.
         let step = steps.iter().find(|step| step.part.number == part.number);
         if let Some(step) = step.filter(|step| step.changes.share()) {
@@ -141,4 +152,21 @@ fn pages(series: &Series, steps: &[Step]) -> Result<(Vec<Page>, Vec<Finding>)> {
         pages.push(page);
     }
     Ok((pages, findings))
+}
+
+/// The sections of the README at the root.
+fn landing(page: &mut Page, series: &Series, steps: &[Step]) -> Result<Vec<Finding>> {
+    let (index, mut findings) = index::render(series)?;
+    findings.extend(page.put("ladder", &ladder::render(series)?));
+    findings.extend(page.put("parts", &parts::render(series, steps)));
+    findings.extend(index.and_then(|index| page.put("index", &index)));
+    Ok(findings)
+}
+
+fn none(name: &str) -> Finding {
+    Finding::new(
+        name,
+        "is not there",
+        "write it: that of another part shows how",
+    )
 }

@@ -1,5 +1,7 @@
 //! `cargo xtask readme`: what it writes, and that it writes it once.
 
+use serde_json::json;
+
 use crate::tree::Tree;
 
 #[test]
@@ -28,6 +30,13 @@ fn an_idea_whose_function_is_gone_is_told() {
 fn a_readme_without_a_place_is_told_how_to_make_one() {
     let tree = Tree::new();
     tree.edit("README.md", "<!-- end parts -->", "");
+    insta::assert_snapshot!(tree.complaint());
+}
+
+#[test]
+fn a_part_without_a_readme_is_told() {
+    let tree = Tree::new();
+    std::fs::remove_file(tree.root().join("part3-more/README.md")).unwrap();
     insta::assert_snapshot!(tree.complaint());
 }
 
@@ -81,5 +90,71 @@ fn a_part_without_files_of_the_one_before_needs_no_table() {
         check.stdout.contains("part 2 beside part 1"),
         "{}",
         check.stdout
+    );
+}
+
+/// A file of `cargo compare`, with numbers that nobody measured.
+fn results(date: &str, model: &str, decode_tps: f64) -> String {
+    let spread = |median: f64| json!({"median": median, "half_iqr": median / 10.0, "min": median, "max": median});
+    let step = |number: u32, part: &str, rung: bool, factor: f64| {
+        json!({
+            "part": part, "number": number, "variant": "variant", "adds": "the base", "rung": rung,
+            "ttft_ms": spread(1234.5), "tpot_ms": spread(0.5),
+            "decode_tps": spread(decode_tps * factor), "throughput_tps": spread(5.0),
+            "peak_bytes": 1 << 20, "weight_bytes": 14_690_000, "kv_bytes": null,
+            "ratio_to_part2": factor,
+            "first_difference": if number == 4 { json!(7) } else { json!(null) },
+        })
+    };
+    let results = json!({
+        "schema": 1, "date": date, "commit": null,
+        "machine": {"name": "Bench", "device": "cpu", "backend": "cpu", "ram_bytes": 8_u64 << 30,
+            "os": "TestOS 1", "cores": 2},
+        "versions": {"mlx": "0.0", "mlx_rs": "0.1", "mlx_sys": "0.2"},
+        "model": model, "dtype": null, "prompt": "Hello", "prompt_tokens": 3, "new_tokens": 4, "n": 5,
+        "steps": [step(2, "part2-base", true, 1.0), step(3, "part3-more", false, 2.0),
+            step(3, "part3-more", true, 3.0), step(4, "part4-most", true, 4.0)],
+    });
+    results.to_string()
+}
+
+#[test]
+fn the_ladder_is_the_newest_measurement_of_each_machine_and_model() {
+    let tree = Tree::new();
+    tree.write(
+        "results/bench-tiny-2026-01-02.json",
+        &results("2026-01-02", "tiny", 10.0),
+    );
+    tree.write("results/bench-tiny-2026-01-02.svg", "<svg/>");
+    tree.write(
+        "results/bench-tiny-2026-01-01.json",
+        &results("2026-01-01", "tiny", 99.0),
+    );
+    tree.write(
+        "results/bench-other-2025-01-01.json",
+        &results("2025-01-01", "other", 2.0),
+    );
+    assert_eq!(
+        tree.xtask(&["readme", "--check"]).code,
+        Some(1),
+        "it is stale now"
+    );
+    assert_eq!(tree.xtask(&["readme"]).stdout, "README.md: wrote ladder\n");
+    let readme = tree.read("README.md");
+    let ladder = readme.split("<!-- end ladder").next().unwrap();
+    insta::assert_snapshot!(ladder);
+}
+
+#[test]
+fn a_file_in_results_that_is_none_is_told() {
+    let tree = Tree::new();
+    tree.write("results/notes.json", "{}");
+    let told = tree.xtask(&["readme"]);
+    assert_eq!(told.code, Some(1));
+    assert!(
+        told.stderr
+            .contains("results/notes.json is no result of `cargo compare`"),
+        "{}",
+        told.stderr
     );
 }
