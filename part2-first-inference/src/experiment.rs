@@ -1,13 +1,12 @@
 //! What the video shows: one answer as it streams, then its numbers and the cost of naive decode.
 
-use std::ops::ControlFlow;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
-use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, interrupted};
+use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use shared::machine::{Machine, Versions, peak_bytes};
-use shared::metrics::{FinishReason, Run};
+use shared::metrics::Run;
 use shared::report::{JsonReport, Report, TextStream, or_dash, status};
 use shared::session::{Session, open_checkpoint};
 
@@ -79,7 +78,12 @@ fn answer(session: &Session, sampling: &SamplingArgs) -> Result<(Run, Vec<u64>, 
         max_tokens: session.max_tokens,
         stop_ids: session.stop_ids(),
     };
-    let (generation, text) = stream(&model, session, &limits, sampling)?;
+    let mut out = TextStream::stdout();
+    let mut answer = session.answer(Some(&mut out));
+    let generation = generate(&model, &session.prompt, &limits, sampling, |token| {
+        answer.push(token)
+    })?;
+    let text = answer.finish()?;
 
     let Generation {
         tokens,
@@ -96,34 +100,6 @@ fn answer(session: &Session, sampling: &SamplingArgs) -> Result<(Run, Vec<u64>, 
         .kv_bytes(0)
         .positions_recomputed(positions_recomputed.iter().sum());
     Ok((run, positions_recomputed, timeline.token_ms()))
-}
-
-/// Generates, and writes each piece of text to stdout as soon as its characters are whole.
-fn stream(
-    model: &Model,
-    session: &Session,
-    limits: &Limits,
-    sampling: &SamplingArgs,
-) -> Result<(Generation, String)> {
-    let mut detokenizer = session.tokenizer.stream();
-    let mut out = TextStream::stdout();
-    let mut text = String::new();
-    let generation = generate(model, &session.prompt, limits, sampling, |token| {
-        if let Some(piece) = detokenizer.push(token)? {
-            out.push(&piece)?;
-            text.push_str(&piece);
-        }
-        Ok(match interrupted() {
-            true => ControlFlow::Break(FinishReason::Interrupted),
-            false => ControlFlow::Continue(()),
-        })
-    })?;
-    if let Some(piece) = detokenizer.finish()? {
-        out.push(&piece)?;
-        text.push_str(&piece);
-    }
-    out.finish()?;
-    Ok((generation, text))
 }
 
 const HEAD: [&str; 8] = [

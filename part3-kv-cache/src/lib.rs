@@ -15,6 +15,7 @@
 //! Beside it:
 //!
 //! - [`experiment`]: what the video shows, as numbers
+//! - [`report`]: those numbers as tables and curves, predicted beside measured
 //! - [`needle`]: which sentence a small window forgets
 //! - [`plot`]: the curve as a chart
 //! - [`saved`]: the cache in a file
@@ -26,5 +27,6 @@ pub mod keys_values;
 pub mod model;
 pub mod needle;
 pub mod plot;
+pub mod report;
 pub mod rotating;
 pub mod saved;

@@ -4,13 +4,19 @@
 
 use std::ops::ControlFlow;
 
+use mlx_rs::Dtype;
 use part3_kv_cache::cache::{Cache, CacheKind};
 use part3_kv_cache::generate::{Limits, generate};
 use part3_kv_cache::model::Model;
 use serde::Deserialize;
+use shared::checkpoint::Checkpoint;
 use shared::cli::SamplingArgs;
+use shared::config::ModelConfig;
+use shared::hub::ModelFiles;
 use shared::layers::ids_array;
-use shared::testing::fixtures;
+use shared::testing::{convert, fixtures};
+
+const SYNTHETIC: &str = "rotating/expected.json";
 
 #[derive(Deserialize)]
 struct Expected {
@@ -28,44 +34,60 @@ struct Case {
     differs_from_full: bool,
 }
 
-fn cases() -> Vec<Case> {
-    let expected: Expected = fixtures::json("rotating/expected.json").unwrap();
-    expected.cases
+fn cases(file: &str) -> Vec<Case> {
+    let expected: Expected = fixtures::json(file).unwrap();
+    let cases = expected.cases;
+    assert!(cases.iter().any(|case| case.differs_from_full));
+    cases
+}
+
+fn check(case: &Case, model: &Model, config: &ModelConfig) {
+    let (size, keep) = (case.size, case.keep);
+    let mut cache = Cache::new(CacheKind::Rotating { size, keep }, config);
+    let limits = Limits {
+        max_tokens: case.greedy.len(),
+        stop_ids: Vec::new(),
+        prefill_step: case.prefill_step,
+    };
+    let go_on = |_| Ok(ControlFlow::Continue(()));
+    let sampling = SamplingArgs::default();
+    let generation = generate(model, &mut cache, &case.ids, &limits, &sampling, go_on).unwrap();
+    assert_eq!(
+        generation.tokens,
+        case.greedy,
+        "{}, {} tokens, size {size}, keep {keep}, pieces of {}",
+        case.checkpoint,
+        case.ids.len(),
+        case.prefill_step
+    );
+    assert!(cache.capacity() <= size.max(case.prefill_step as i32));
 }
 
 #[test]
 fn the_ring_gives_the_tokens_of_mlx_lm_before_and_after_it_wraps() {
-    let cases = cases();
-    assert!(cases.iter().any(|case| case.differs_from_full));
-    for case in cases {
+    for case in cases(SYNTHETIC) {
         let checkpoint = fixtures::checkpoint(&case.checkpoint).unwrap();
         let model = Model::load(&checkpoint).unwrap();
-        let (size, keep) = (case.size, case.keep);
-        let mut cache = Cache::new(CacheKind::Rotating { size, keep }, &checkpoint.config);
-        let limits = Limits {
-            max_tokens: case.greedy.len(),
-            stop_ids: Vec::new(),
-            prefill_step: case.prefill_step,
-        };
-        let go_on = |_| Ok(ControlFlow::Continue(()));
-        let sampling = SamplingArgs::default();
-        let generation =
-            generate(&model, &mut cache, &case.ids, &limits, &sampling, go_on).unwrap();
-        assert_eq!(
-            generation.tokens,
-            case.greedy,
-            "{}, {} tokens, size {size}, keep {keep}, pieces of {}",
-            case.checkpoint,
-            case.ids.len(),
-            case.prefill_step
-        );
-        assert!(cache.capacity() <= size.max(case.prefill_step as i32));
+        check(&case, &model, &checkpoint.config);
+    }
+}
+
+#[test]
+fn so_does_the_ring_of_a_real_model() {
+    let Some(path) = fixtures::smollm2() else {
+        return;
+    };
+    let checkpoint = Checkpoint::open("smollm2", ModelFiles::Gguf(path)).unwrap();
+    let (config, weights) = convert::dense(&checkpoint, Dtype::Float32).unwrap();
+    let model = Model::new(&config, weights).unwrap();
+    for case in cases("rotating/smollm2.json") {
+        check(&case, &model, &config);
     }
 }
 
 #[test]
 fn a_ring_that_was_saved_and_restored_goes_on_as_before() {
-    let checkpoint = fixtures::checkpoint(&cases()[0].checkpoint).unwrap();
+    let checkpoint = fixtures::checkpoint(&cases(SYNTHETIC)[0].checkpoint).unwrap();
     let model = Model::load(&checkpoint).unwrap();
     let vocabulary = checkpoint.config.vocab_size as u32;
     for kind in [

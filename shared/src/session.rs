@@ -1,16 +1,17 @@
 //! From a model's name and a prompt to checked ids: the part of a run that no video is about.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::checkpoint::{Checkpoint, check_fit};
-use crate::cli::{ModelArgs, PromptArgs};
+use crate::cli::{ModelArgs, PromptArgs, interrupted};
 use crate::hub;
 use crate::machine::{Machine, Versions};
-use crate::metrics::Run;
-use crate::report::{count, decimal};
-use crate::tokenizer::Tokenizer;
+use crate::metrics::{FinishReason, Run};
+use crate::report::{Stdout, TextStream, count, decimal};
+use crate::tokenizer::{Detokenizer, Tokenizer};
 
 /// Everything that is known before the weights are loaded.
 #[derive(Debug)]
@@ -99,12 +100,66 @@ impl Session {
         rows
     }
 
+    /// The text of one answer; with `out` it can be read while it grows.
+    pub fn answer<'a>(&'a self, out: Option<&'a mut TextStream<Stdout>>) -> Answer<'a> {
+        Answer {
+            detokenizer: self.tokenizer.stream(),
+            out,
+            text: String::new(),
+        }
+    }
+
     /// The ids that end an answer; none if it is to go on.
     pub fn stop_ids(&self) -> Vec<u32> {
         match self.stops {
             true => self.tokenizer.stop_ids().iter().copied().collect(),
             false => Vec::new(),
         }
+    }
+}
+
+/// Ids in, text out: to a reader at once, as whole characters, and kept for the report.
+#[derive(Debug)]
+pub struct Answer<'a> {
+    detokenizer: Detokenizer<'a>,
+    out: Option<&'a mut TextStream<Stdout>>,
+    text: String,
+}
+
+impl Answer<'_> {
+    /// Takes the next id, and says whether to go on: not after Ctrl-C.
+    ///
+    /// # Errors
+    /// If the id is not of this vocabulary, or if the text cannot be written.
+    pub fn push(&mut self, id: u32) -> Result<ControlFlow<FinishReason>> {
+        let piece = self.detokenizer.push(id)?;
+        self.show(piece)?;
+        Ok(match interrupted() {
+            true => ControlFlow::Break(FinishReason::Interrupted),
+            false => ControlFlow::Continue(()),
+        })
+    }
+
+    /// All of the text, after the last bytes and, for the reader, the end of the line.
+    ///
+    /// # Errors
+    /// If the text cannot be written.
+    pub fn finish(mut self) -> Result<String> {
+        let rest = self.detokenizer.finish()?;
+        self.show(rest)?;
+        if let Some(out) = &mut self.out {
+            out.finish()?;
+        }
+        Ok(self.text)
+    }
+
+    fn show(&mut self, piece: Option<String>) -> Result<()> {
+        let piece = piece.unwrap_or_default();
+        self.text.push_str(&piece);
+        if let Some(out) = &mut self.out {
+            out.push(&piece)?;
+        }
+        Ok(())
     }
 }
 

@@ -2,8 +2,9 @@
 
     python fixtures.py ROOT_OF_THE_WORKSPACE [group ...] [--smollm2 model.gguf] [--cache folder]
 
-The groups are `synthetic`, `gguf`, `ops`, `rotating`, `tokenizer`, `tiny` and `smollm2`; all of them without a name. The
-last takes more than half an hour, nearly all of it in bf16, 4-bit and naive decoding on the CPU.
+The groups are `synthetic`, `gguf`, `ops`, `rotating`, `tokenizer`, `tiny`, `smollm2` and
+`rotating-smollm2`; all of them without a name. `smollm2` takes more than half an hour, nearly all of
+it in bf16, 4-bit and naive decoding on the CPU.
 """
 
 import argparse
@@ -50,10 +51,19 @@ def make_rotating(args, out):
     rotating.make(out)
 
 
+def make_rotating_smollm2(args, out):
+    rotating.make_smollm2(smollm2_f32(args), out)
+
+
+def smollm2_f32(args):
+    folder = real.smollm2_folder(args.cache, "f32")
+    if not (folder / "tokenizer.json").exists():
+        convert(args.smollm2, folder, "f32")
+    return folder
+
+
 def make_tokenizer(args, out):
-    folders = {"tiny": tiny(args), "smollm2": real.smollm2_folder(args.cache, "f32")}
-    if not (folders["smollm2"] / "tokenizer.json").exists():
-        convert(args.smollm2, folders["smollm2"], "f32")
+    folders = {"tiny": tiny(args), "smollm2": smollm2_f32(args)}
     tokens.make(out / "ops/tokenizer.json", folders)
 
 
@@ -77,6 +87,7 @@ GROUPS = {
     "tokenizer": make_tokenizer,
     "tiny": make_tiny,
     "smollm2": make_smollm2,
+    "rotating-smollm2": make_rotating_smollm2,
 }
 
 

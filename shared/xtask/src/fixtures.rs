@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 
 /// Groups that run a real model. They take a fast BLAS where there is one; the small ones do with
 /// the slow one of the wheel, which rounds the same way on every machine.
-const REAL: [&str; 2] = ["tiny", "smollm2"];
+const REAL: [&str; 3] = ["tiny", "smollm2", "rotating-smollm2"];
 
 /// All groups, in the order in which they are written.
-const GROUPS: [&str; 7] = [
+const GROUPS: [&str; 8] = [
     "synthetic",
     "gguf",
     "ops",
@@ -20,6 +20,7 @@ const GROUPS: [&str; 7] = [
     "tokenizer",
     "tiny",
     "smollm2",
+    "rotating-smollm2",
 ];
 
 /// Write assets/fixtures with mlx-lm as the reference (needs python3 with venv and pip)
