@@ -8,6 +8,9 @@
 //!
 //! - [`model`]: `Attention → Mlp → Block → Model`, one decoder for the whole Llama family
 //! - [`generate`]: the loop that asks for one token after the other
+//!
+//! Beside it:
+//!
 //! - [`experiment`]: what the video shows, as numbers
 
 pub mod experiment;

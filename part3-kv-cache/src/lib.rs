@@ -11,6 +11,9 @@
 //! - [`keys_values`]: the pair of arrays that all of them hold
 //! - [`model`]: the decoder of part 2, whose attention asks the cache
 //! - [`generate`]: the prompt once, then one token a step, one step ahead of the host
+//!
+//! Beside it:
+//!
 //! - [`experiment`]: what the video shows, as numbers
 //! - [`report`]: those numbers as tables and curves, predicted beside measured
 //! - [`needle`]: which sentence a small window forgets

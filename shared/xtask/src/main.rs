@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{compare, decode, fetch, fixtures, setup, versus};
+use xtask::{
+    check, compare, decode, diff, fetch, fixtures, propagate, readme, setup, versus,
+};
 
 /// The chores of the workspace.
 #[derive(Parser)]
@@ -17,6 +19,10 @@ struct Cli {
 enum Chore {
     Setup(setup::Args),
     Fetch(fetch::Args),
+    Diff(diff::Args),
+    Check(check::Args),
+    Propagate(propagate::Args),
+    Readme(readme::Args),
     Fixtures(fixtures::Args),
     Versus(versus::Args),
     Decode(decode::Args),
@@ -29,6 +35,10 @@ fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Setup(args) => setup::run(args),
         Chore::Fetch(args) => fetch::run(args),
+        Chore::Diff(args) => diff::run(args),
+        Chore::Check(args) => check::run(args),
+        Chore::Propagate(args) => propagate::run(args),
+        Chore::Readme(args) => readme::run(args),
         Chore::Fixtures(args) => fixtures::run(args),
         Chore::Versus(args) => versus::run(args),
         Chore::Decode(args) => decode::run(args),
