@@ -94,6 +94,20 @@ impl<W: Write> Report<W> {
     ///
     /// If it cannot be written.
     pub fn table<S: AsRef<str>>(&mut self, head: &[&str], rows: &[Vec<S>]) -> io::Result<()> {
+        self.text_table(head, rows, &[0])
+    }
+
+    /// A [`table`](Self::table) with other left-aligned columns than the first.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn text_table<S: AsRef<str>>(
+        &mut self,
+        head: &[&str],
+        rows: &[Vec<S>],
+        text_columns: &[usize],
+    ) -> io::Result<()> {
         let mut table = Table::new();
         let rule = LineStyle::none().fill('─').junction('─');
         table.load_style(TableStyle::new().header_separator(rule));
@@ -112,8 +126,10 @@ impl<W: Write> Report<W> {
             rows.iter()
                 .map(|row| row.iter().map(|cell| one_line(cell.as_ref()))),
         );
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
+        for (index, column) in table.column_iter_mut().enumerate() {
+            if !text_columns.contains(&index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
         }
         table.lines().try_for_each(|line| self.line(&line))?;
         self.out.flush()
