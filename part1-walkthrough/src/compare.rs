@@ -41,7 +41,8 @@ pub fn compare(
             .collect()
     };
     let same_before = before(&first.sides[0]) == before(&first.sides[1]);
-    let repeated = same_before.then(|| {
+    let blind = same_before && switch != Some(WhatIf::NoMask);
+    let repeated = blind.then(|| {
         let twice = texts.map(|text| format!("{text} {text}"));
         let sides = [0, 1].map(|i| {
             let times = occurrences(texts[i], &word) + 1;

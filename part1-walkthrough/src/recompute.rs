@@ -9,6 +9,7 @@
 use anyhow::Result;
 use mlx_rs::{Array, Dtype, ops};
 use shared::layers::to_f32;
+use shared::metrics::median;
 
 use crate::decoder::{Clock, Decoder, Part, Pass};
 use crate::trace::{Answer, Cost, Decode, ModelFacts, Recompute};
@@ -104,24 +105,33 @@ fn flops(decoder: &dyn Decoder, part: Part, new: u64, seen: u64) -> u64 {
     }
 }
 
-/// What one pass over `ids` costs, part by part: weights and operations counted, time measured.
+/// Passes that are measured.
+const PASSES: usize = 5;
+
+/// What one pass over `ids` costs, part by part: weights and operations counted, time measured (the
+/// median of some passes).
 ///
 /// # Errors
 /// If an operation fails.
 pub fn budget(decoder: &dyn Decoder, ids: &[u32]) -> Result<Vec<Cost>> {
-    let mut clock = Clock::running();
-    let pass = Pass::timed(decoder, ids, None, &mut clock)?;
-    let logits = pass.next_logits(decoder)?;
-    clock.lap(Part::Head, &[&logits])?;
+    let mut clocks = Vec::new();
+    for _ in 0..PASSES {
+        let mut clock = Clock::running();
+        let pass = Pass::timed(decoder, ids, None, &mut clock)?;
+        let logits = pass.next_logits(decoder)?;
+        clock.lap(Part::Head, &[&logits])?;
+        clocks.push(clock);
+    }
     let tokens = ids.len() as u64;
     let cost = |part: Part| {
         let weights = decoder.weights(part, ids.len());
+        let micros: Vec<f64> = clocks.iter().map(|clock| clock.micros(part)).collect();
         Cost {
             part: part.name().to_owned(),
             parameters: weights.parameters,
             flops: flops(decoder, part, tokens, tokens),
             bytes: weights.bytes,
-            micros: clock.micros(part),
+            micros: median(&micros).unwrap_or_default(),
         }
     };
     Ok(Part::ALL.into_iter().map(cost).collect())

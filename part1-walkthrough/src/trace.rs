@@ -562,7 +562,7 @@ pub struct Comparison {
     /// Whether the same tokens stand before it in both sentences. A causal model then cannot tell the
     /// two apart at that place: what comes later does not count.
     pub same_before: bool,
-    /// If so, the word once more, in a repetition of each sentence (Springer et al. 2024, arXiv
+    /// If so, and unless the mask is off: the word once more, in a repetition of each sentence (Springer et al. 2024, arXiv
     /// 2402.15449): there it has seen the whole sentence.
     pub repeated: Option<Drift>,
     /// What was left out, if anything.

@@ -100,8 +100,8 @@ fn heat_map<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
 /// What each layer does to the last token.
 fn layers<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.say(
-        "What each layer adds to the last token's vector, as lengths, and the head that adds most: what it \
-         looks at beside the first token, on which heads rest that have nothing to do.",
+        "What each layer adds to the last token's vector, as lengths, and the head that adds most with \
+         what it looks at, the first token aside, where many heads rest:",
     )?;
     screen.report.blank()?;
     let rows: Vec<Vec<String>> = trace
@@ -157,11 +157,10 @@ fn checks<W: Write>(screen: &mut Screen<'_, W>, checks: &[Check]) -> Result<()> 
                 check.name.clone(),
                 check.fused.clone(),
                 tiny(check.difference / check.largest.max(f32::MIN_POSITIVE)),
-                tiny(check.tolerance),
-                if check.holds() { "yes" } else { "NO" }.to_owned(),
+                format!("{}{}", tiny(check.tolerance), if check.holds() { "" } else { " !" }),
             ]
         })
         .collect();
-    let head = ["in single steps", "one operation", "differs", "may", "same"];
+    let head = ["in single steps", "one operation", "differs", "allowed"];
     screen.picture(|report| report.text_table(&head, &rows, &[0, 1]))
 }

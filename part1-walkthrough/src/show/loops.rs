@@ -33,7 +33,8 @@ pub(super) fn show_decode<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -
         "stop" => "The model ended the answer itself, with its end-of-turn token.",
         _ => "The limit of --max-tokens ended the answer.",
     };
-    screen.say(&format!("{ended} The text: {}", trace.decode.text))?;
+    let before = if trace.templated { "" } else { &trace.text };
+    screen.say(&format!("{ended} The text: {before}{}", trace.decode.text))?;
     screen.report.blank()?;
     Ok(())
 }

@@ -106,13 +106,18 @@ fn removed(prediction: &Prediction) -> String {
             Filter::TopK => "top-k",
         };
         format!(
-            "{name} removes {} tokens and leaves {} with {} of the probability. ",
-            count(outcome.removed as u64),
-            count(outcome.kept as u64),
+            "{name} removes {} and leaves {} with {} of the probability. ",
+            tokens(outcome.removed),
+            tokens(outcome.kept),
             fixed(f64::from(outcome.mass), 3)
         )
     };
     prediction.filters.iter().map(sentence).collect()
+}
+
+fn tokens(n: usize) -> String {
+    let s = if n == 1 { "" } else { "s" };
+    format!("{} token{s}", count(n as u64))
 }
 
 fn temperatures<W: Write>(screen: &mut Screen<'_, W>, prediction: &Prediction) -> Result<()> {
@@ -178,6 +183,6 @@ fn cost_row(cost: &Cost) -> Vec<String> {
         count(cost.parameters),
         fixed(cost.flops as f64 / 1e6, 2),
         binary(cost.bytes),
-        count(cost.micros as u64),
+        fixed(cost.micros, 0),
     ]
 }

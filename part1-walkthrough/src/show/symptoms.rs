@@ -53,7 +53,7 @@ fn described(switch: WhatIf) -> (String, &'static str) {
         ),
         WhatIf::NoPositions => (
             "no positions".to_owned(),
-            "Nothing tells the model in which order the tokens stand: a sentence is a bag of words.",
+            "q and k are not turned. A token still sees only those before it, but not how far away they are.",
         ),
         WhatIf::NoScaling => (
             "no division by √D".to_owned(),
