@@ -20,8 +20,23 @@
 //! - [`trace`], [`floats`]: what was found, as plain data
 //! - [`walk`]: a model and a text → a trace
 
+//! - [`compare`]: one word in two sentences
+//! - [`what_if`]: a piece is left out
+//! - [`show`]: the trace on a terminal
+//! - [`experiment`]: the flags
+
 pub mod attend;
+pub mod compare;
+pub mod decode;
 pub mod decoder;
+pub mod embed;
+pub mod experiment;
 pub mod floats;
+pub mod llama;
+pub mod predict;
+pub mod recompute;
+pub mod show;
+pub mod tokenize;
 pub mod trace;
 pub mod walk;
+pub mod what_if;

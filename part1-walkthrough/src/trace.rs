@@ -7,6 +7,7 @@
 //! names in a checkpoint.
 
 use serde::{Deserialize, Serialize};
+pub use shared::sampling::Filter;
 
 use crate::floats::Floats;
 
@@ -370,18 +371,6 @@ pub struct Bar {
     pub reason: Option<String>,
 }
 
-/// The filters, in the order in which the sampler applies them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Filter {
-    /// The likeliest tokens that make up p.
-    TopP,
-    /// At least this share of the likeliest token's probability.
-    MinP,
-    /// The k likeliest.
-    TopK,
-}
-
 /// What one filter did to the vocabulary.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct FilterOutcome {
@@ -552,20 +541,35 @@ pub struct Comparison {
     pub model: ModelFacts,
     /// The shared word, without blanks around it.
     pub word: String,
-    /// The sentences.
+    /// The word where it first stands in each sentence.
+    pub first: Drift,
+    /// Whether the same tokens stand before it in both sentences. A causal model then cannot tell the
+    /// two apart at that place: what comes later does not count.
+    pub same_before: bool,
+    /// If so, the word once more, in a repetition of each sentence (Springer et al. 2024, arXiv
+    /// 2402.15449): there it has seen the whole sentence.
+    pub repeated: Option<Drift>,
+    /// What was left out, if anything.
+    pub what_if: Option<WhatIf>,
+}
+
+/// One place in each of two texts, followed through the layers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    /// The texts.
     pub sides: [Side; 2],
-    /// After the embedding and after each layer: cosine between the word's two vectors.
+    /// After the embedding and after each layer: cosine between the two vectors.
     pub cosines: Vec<f32>,
     /// Length of the difference of the two vectors, likewise.
     pub distances: Vec<f32>,
-    /// The heads whose contributions differ most between the sentences, most first.
+    /// The heads whose contributions differ most between the texts, most first.
     pub heads: Vec<HeadShift>,
 }
 
-/// One of two sentences.
+/// One of two texts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Side {
-    /// The sentence.
+    /// The text.
     pub text: String,
     /// Its tokens.
     pub tokens: Vec<Token>,
@@ -580,8 +584,8 @@ pub struct HeadShift {
     pub layer: usize,
     /// Its number.
     pub head: usize,
-    /// Length of the difference of what it added in the two sentences.
+    /// Length of the difference of what it added in the two texts.
     pub shift: f32,
-    /// The word's attention in each sentence, `[L]` of that sentence.
+    /// The word's attention in each text, `[L]` of that text.
     pub attention: [Vec<f32>; 2],
 }

@@ -5,6 +5,7 @@
 //! error; `println!` would panic when the reader of a pipe has gone.
 
 mod numbers;
+mod picture;
 mod stream;
 
 use std::borrow::Cow;
@@ -19,6 +20,7 @@ use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 pub use numbers::{binary, count, decimal, fixed, gb, gib, kib, ms, or_dash, tok_s};
+pub use picture::{BeforeAfter, Dot, isolated};
 pub use stream::{
     Stdout, TextStream, clear_status, error, harmless, one_line, status, stdout_closed, warn,
 };
@@ -265,17 +267,13 @@ impl<W: Write> Report<W> {
         self.line("")
     }
 
-    /// The JSON line; nothing may be written to stdout after it.
+    /// The JSON line, a [`JsonReport`] or one with more keys; nothing may be written to stdout after
+    /// it.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
-    pub fn json_line<M, V, R>(&mut self, report: &JsonReport<'_, M, V, R>) -> io::Result<()>
-    where
-        M: Serialize,
-        V: Serialize,
-        R: Serialize,
-    {
+    pub fn json_line<T: Serialize>(&mut self, report: &T) -> io::Result<()> {
         let line = serde_json::to_string(report)?;
         writeln!(self.out, "{line}")?;
         self.out.flush()
