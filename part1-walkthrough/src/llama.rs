@@ -316,7 +316,8 @@ fn parts(checkpoint: &Checkpoint, unpacked: bool) -> Vec<(Part, PartWeights)> {
     parts
 }
 
-fn facts(checkpoint: &Checkpoint, unpacked: bool) -> ModelFacts {
+/// What a checkpoint says of itself, in the words for this family.
+pub(crate) fn facts(checkpoint: &Checkpoint, unpacked: bool) -> ModelFacts {
     let config = &checkpoint.config;
     let activation_bytes = checkpoint.activation_bytes();
     let weights = parts(checkpoint, unpacked);

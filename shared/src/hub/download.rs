@@ -80,10 +80,10 @@ fn check_revision(revision: &str) -> Result<()> {
     bail!("--revision {revision:?} is no branch, tag or commit of a hub model")
 }
 
-fn complete(
-    cache: &RepoCache,
-    request: Request<'_>,
-    fetch: fn(&Remote<'_>) -> Result<()>,
+fn complete<'a>(
+    cache: &'a RepoCache,
+    request: Request<'a>,
+    fetch: fn(&Remote<'a>) -> Result<()>,
 ) -> Result<PathBuf> {
     let Request { repo, revision, .. } = request;
     let wait = || {
