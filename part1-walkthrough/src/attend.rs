@@ -134,14 +134,12 @@ pub fn block(
 ///
 /// # Errors
 /// If H is not a multiple of Hkv.
-pub fn scores(
-    q: &Array,
-    k: &Array,
-    window: Option<i32>,
-    switch: Option<WhatIf>,
-) -> Result<Scores> {
+pub fn scores(q: &Array, k: &Array, window: Option<i32>, switch: Option<WhatIf>) -> Result<Scores> {
     let [l, d] = [q.dim(2), q.dim(3)];
-    let raw = ops::matmul(&grouped(q, k.dim(1))?, &k.expand_dims(2)?.swap_axes(-1, -2)?)?;
+    let raw = ops::matmul(
+        &grouped(q, k.dim(1))?,
+        &k.expand_dims(2)?.swap_axes(-1, -2)?,
+    )?;
     let raw = raw.reshape(&[1, q.dim(1), l, l])?; // [1, H, L, L]
     let scaled = match switch {
         Some(WhatIf::NoScaling) => raw.clone(),
@@ -335,7 +333,10 @@ pub fn query_and_key(pass: &Pass, focus: &Focus) -> Result<(Array, Array)> {
         Ok(head.take_axis(Array::from_slice(&[position], &[1]), 2)?)
     };
     let last = pass.len() as i32 - 1;
-    Ok((one(&plain.q, focus.head, last)?, one(&plain.k, focus.kv_head, 0)?))
+    Ok((
+        one(&plain.q, focus.head, last)?,
+        one(&plain.k, focus.kv_head, 0)?,
+    ))
 }
 
 fn shapes(block: &BlockPass) -> Vec<Shape> {
@@ -350,7 +351,11 @@ fn shapes(block: &BlockPass) -> Vec<Shape> {
         shape("q", "[B, H, L, D]", &block.q),
         shape("k", "[B, Hkv, S, D]", &block.k),
         shape("v", "[B, Hkv, S, D]", &block.plain.v),
-        shape("softmax(q kᵀ / √D + mask)", "[B, H, L, S]", &block.scores.weights),
+        shape(
+            "softmax(q kᵀ / √D + mask)",
+            "[B, H, L, S]",
+            &block.scores.weights,
+        ),
         shape("weights · v", "[B, H, L, D]", &block.mixed),
         shape("heads side by side", "[B, L, H·D]", &block.joined),
         shape("output projection", "[B, L, E]", &block.attention),
@@ -397,7 +402,11 @@ pub fn compare(name: &str, fused: &str, pairs: &[(Array, Array)]) -> Result<Chec
         ensure!(ours.len() == theirs.len(), "{name}: other number of values");
         for (a, b) in ours.iter().zip(&theirs) {
             // A NaN must not pass as "no difference".
-            let difference = if (a - b).is_nan() { f32::INFINITY } else { (a - b).abs() };
+            let difference = if (a - b).is_nan() {
+                f32::INFINITY
+            } else {
+                (a - b).abs()
+            };
             check.difference = check.difference.max(difference);
             check.largest = check.largest.max(b.abs());
         }

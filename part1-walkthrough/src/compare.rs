@@ -35,7 +35,10 @@ pub fn compare(
     let sides = [0, 1].map(|i| side(&subject.tokenizer, texts[i], &word, 1));
     let first = drift(subject, both(sides)?, switch)?;
     let before = |side: &Side| -> Vec<u32> {
-        side.tokens[..=side.position].iter().map(|token| token.id).collect()
+        side.tokens[..=side.position]
+            .iter()
+            .map(|token| token.id)
+            .collect()
     };
     let same_before = before(&first.sides[0]) == before(&first.sides[1]);
     let repeated = same_before.then(|| {
@@ -198,9 +201,13 @@ mod tests {
 
     #[test]
     fn without_a_common_word_the_error_says_so() {
-        let error = shared_word(["A cat.", "The dog."], None).unwrap_err().to_string();
+        let error = shared_word(["A cat.", "The dog."], None)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no word in common"), "{error}");
-        let error = shared_word(["A cat.", "A dog."], Some("cat")).unwrap_err().to_string();
+        let error = shared_word(["A cat.", "A dog."], Some("cat"))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("not in both"), "{error}");
     }
 }

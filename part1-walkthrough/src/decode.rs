@@ -76,7 +76,11 @@ pub fn generate(
 ///
 /// # Errors
 /// As [`generate`].
-pub fn decode(subject: &Subject, prompt: &[u32], request: &Request) -> Result<(Decode, Option<Pass>)> {
+pub fn decode(
+    subject: &Subject,
+    prompt: &[u32],
+    request: &Request,
+) -> Result<(Decode, Option<Pass>)> {
     let stop_ids = subject.stop_ids(request);
     let mut rounds = Vec::new();
     let mut last = None;

@@ -55,9 +55,13 @@ fn neighbours(
     tokenizer: &Tokenizer,
     ids: &[u32],
 ) -> Result<BTreeMap<u32, Vec<Neighbour>>> {
-    let different: Vec<u32> = BTreeMap::from_iter(ids.iter().map(|id| (*id, ()))).into_keys().collect();
+    let different: Vec<u32> = BTreeMap::from_iter(ids.iter().map(|id| (*id, ())))
+        .into_keys()
+        .collect();
     let table = unit_rows(&decoder.table()?)?; // [V, E]
-    let rows = table.take_axis(ids_array(&different), 0)?.squeeze_axes(&[0])?; // [n, E]
+    let rows = table
+        .take_axis(ids_array(&different), 0)?
+        .squeeze_axes(&[0])?; // [n, E]
     let cosines = to_f32(&ops::matmul(rows, table.t())?)?; // n·V
     let vocabulary = decoder.facts().vocabulary;
     let of = |(row, id): (usize, &u32)| {
@@ -90,7 +94,10 @@ fn added_positions(pass: &Pass) -> Result<Vec<AddedPosition>> {
     };
     let (before, after) = (&pass.embedded.tokens, &pass.stream);
     let cosines = to_f32(&cosine(before, after)?)?;
-    let lengths = norms(positions)?.into_iter().zip(norms(after)?).zip(cosines);
+    let lengths = norms(positions)?
+        .into_iter()
+        .zip(norms(after)?)
+        .zip(cosines);
     let added = |((norm, sum_norm), cosine)| AddedPosition {
         norm,
         sum_norm,
@@ -132,10 +139,16 @@ fn map(
             piece: name(tokenizer, *id)?,
             x: plane[row][0],
             y: plane[row][1],
-            at: (0..ids.len()).filter(|position| ids[*position] == *id).collect(),
+            at: (0..ids.len())
+                .filter(|position| ids[*position] == *id)
+                .collect(),
         })
     };
-    let points = different.iter().enumerate().map(point).collect::<Result<_>>()?;
+    let points = different
+        .iter()
+        .enumerate()
+        .map(point)
+        .collect::<Result<_>>()?;
     Ok(Map { explained, points })
 }
 
@@ -154,8 +167,13 @@ fn principal_plane(x: &Array) -> Result<(Vec<[f32; 2]>, [f32; 2])> {
     for axis in 0..n.min(2) {
         let column = n - 1 - axis;
         let variance = values[column].max(0.0);
-        let along: Vec<f32> = (0..n).map(|row| vectors[row * n + column] * variance.sqrt()).collect();
-        let farthest = along.iter().copied().max_by(|a, b| a.abs().total_cmp(&b.abs()));
+        let along: Vec<f32> = (0..n)
+            .map(|row| vectors[row * n + column] * variance.sqrt())
+            .collect();
+        let farthest = along
+            .iter()
+            .copied()
+            .max_by(|a, b| a.abs().total_cmp(&b.abs()));
         let sign = farthest.unwrap_or(1.0).signum();
         for (point, value) in plane.iter_mut().zip(along) {
             point[axis] = value * sign;
@@ -182,10 +200,17 @@ pub fn rotate(x: &Array, offset: usize, frequencies: &[f32], interleaved: bool) 
     let (l, half) = (x.dim(2), frequencies.len() as i32);
     let positions = offset..offset + l as usize;
     let angles: Vec<f32> = positions
-        .flat_map(|p| frequencies.iter().map(move |frequency| p as f32 * frequency))
+        .flat_map(|p| {
+            frequencies
+                .iter()
+                .map(move |frequency| p as f32 * frequency)
+        })
         .collect();
     let angles = Array::from_slice(&angles, &[l, half, 1]);
-    let (cos, sin) = (angles.cos()?.as_dtype(x.dtype())?, angles.sin()?.as_dtype(x.dtype())?);
+    let (cos, sin) = (
+        angles.cos()?.as_dtype(x.dtype())?,
+        angles.sin()?.as_dtype(x.dtype())?,
+    );
 
     let pairs = match interleaved {
         true => x.reshape(&[1, x.dim(1), l, half, 2])?,
@@ -209,9 +234,20 @@ pub fn rotate(x: &Array, offset: usize, frequencies: &[f32], interleaved: bool) 
 ///
 /// # Errors
 /// If MLX refuses an operation.
-pub fn same_distance(decoder: &dyn Decoder, length: usize, q: &Array, k: &Array) -> Result<Vec<Shifted>> {
+pub fn same_distance(
+    decoder: &dyn Decoder,
+    length: usize,
+    q: &Array,
+    k: &Array,
+) -> Result<Vec<Shifted>> {
     let last = length.saturating_sub(1);
-    let places = [(last, 0), (last + 10, 10), (last + 500, 500), (last + 1, 0), (last + 20, 0)];
+    let places = [
+        (last, 0),
+        (last + 10, 10),
+        (last + 500, 500),
+        (last + 1, 0),
+        (last + 20, 0),
+    ];
     let product = |(query, key)| {
         let (q, k) = (decoder.rotate(q, query)?, decoder.rotate(k, key)?);
         let product = to_f32(&q.multiply(k)?.as_dtype(Dtype::Float32)?.sum(false)?)?;
@@ -232,14 +268,21 @@ mod tests {
     fn points_on_a_line_need_one_axis() {
         let values = [0.0_f32, 0.0, 0.0, 1.0, 2.0, 2.0, 3.0, 6.0, 6.0];
         let (plane, explained) = principal_plane(&Array::from_slice(&values, &[3, 3])).unwrap();
-        assert!((explained[0] - 1.0).abs() < 1e-5 && explained[1] < 1e-5, "{explained:?}");
+        assert!(
+            (explained[0] - 1.0).abs() < 1e-5 && explained[1] < 1e-5,
+            "{explained:?}"
+        );
         let x: Vec<f32> = plane.iter().map(|point| point[0]).collect();
-        assert!((x[1] - x[0] - 3.0).abs() < 1e-5 && (x[2] - x[1] - 6.0).abs() < 1e-5, "{x:?}");
+        assert!(
+            (x[1] - x[0] - 3.0).abs() < 1e-5 && (x[2] - x[1] - 6.0).abs() < 1e-5,
+            "{x:?}"
+        );
     }
 
     #[test]
     fn one_point_is_in_the_middle() {
-        let (plane, explained) = principal_plane(&Array::from_slice(&[1.0_f32, 2.0, 3.0], &[1, 3])).unwrap();
+        let (plane, explained) =
+            principal_plane(&Array::from_slice(&[1.0_f32, 2.0, 3.0], &[1, 3])).unwrap();
         assert_eq!((plane[0], explained), ([0.0, 0.0], [0.0, 0.0]));
     }
 }

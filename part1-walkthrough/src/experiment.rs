@@ -14,10 +14,16 @@ use crate::show::{Pace, Step, comparison, journey, what_if};
 use crate::trace::{Comparison, Trace, WhatIf};
 use crate::walk::{Request, Subject, walk};
 
+/// The sentence that is shown where none is given: its word of three pieces, its growing answer and its
+/// candidates leave no picture empty.
+const SENTENCE: &str = "Penguins are birds that";
+
 /// Part 1: the complete journey of a prompt, with real numbers at every stop.
 #[derive(Debug, Parser)]
 #[command(version)]
 #[command(mut_arg("max_tokens", |arg| arg.default_value("8")))]
+#[command(mut_arg("prompt", |arg| arg.default_value(SENTENCE)))]
+#[command(after_help = "The built-in sentence is continued as with --raw.")]
 pub struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -33,11 +39,23 @@ pub struct Args {
     step: Option<Step>,
 
     /// Begin with this step
-    #[arg(long, value_enum, value_name = "STEP", help_heading = "Walk", hide_possible_values = true)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "STEP",
+        help_heading = "Walk",
+        hide_possible_values = true
+    )]
     from: Option<Step>,
 
     /// End with this step
-    #[arg(long, value_enum, value_name = "STEP", help_heading = "Walk", hide_possible_values = true)]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "STEP",
+        help_heading = "Walk",
+        hide_possible_values = true
+    )]
     to: Option<Step>,
 
     /// Wait this many seconds after each picture, for filming
@@ -48,7 +66,7 @@ pub struct Args {
     #[arg(long, value_name = "LAYER", help_heading = "Walk")]
     layer: Option<usize>,
 
-    /// The head of it to look at closely, from 0 [default: 0]
+    /// The head of it to look at closely, from 0 [default: the one that adds most]
     #[arg(long, value_name = "HEAD", help_heading = "Walk")]
     head: Option<usize>,
 
@@ -138,13 +156,19 @@ impl Args {
         let from = self.step.or(self.from).unwrap_or(Step::FIRST);
         let to = self.step.or(self.to).unwrap_or(Step::LAST);
         ensure!(from <= to, "--from {from} comes after --to {to}: swap them");
-        Ok(Step::all().filter(|step| (from..=to).contains(step)).collect())
+        Ok(Step::all()
+            .filter(|step| (from..=to).contains(step))
+            .collect())
+    }
+
+    fn built_in_sentence(&self) -> bool {
+        self.prompt.prompt_file.is_none() && self.prompt.prompt == SENTENCE
     }
 
     fn request(&self) -> Result<Request> {
         Ok(Request {
             text: self.prompt.text()?.into_owned(),
-            raw: self.prompt.raw,
+            raw: self.prompt.raw || self.built_in_sentence(),
             max_tokens: self.prompt.max_tokens,
             stops: !self.prompt.ignore_eos,
             sampling: self.sampling,
@@ -173,6 +197,9 @@ impl Args {
 }
 
 fn pace(text: &str) -> Result<f32, String> {
-    let value = text.parse().ok().filter(|value: &f32| (0.0..=60.0).contains(value));
+    let value = text
+        .parse()
+        .ok()
+        .filter(|value: &f32| (0.0..=60.0).contains(value));
     value.ok_or_else(|| "must be a number of seconds from 0 to 60".to_owned())
 }

@@ -264,7 +264,8 @@ fn pieces<W: Write>(report: &mut Report<W>, round: &FaceOff) -> Result<()> {
         row.extend(round.cuts.iter().map(|cut| cut.pieces.join(" ")));
         rows.push(row);
     }
-    report.text_table(&head, &rows)?;
+    let all: Vec<usize> = (0..head.len()).collect();
+    report.text_table(&head, &rows, &all)?;
     Ok(())
 }
 

@@ -99,7 +99,11 @@ impl Llama {
 
 impl Block {
     fn load(config: &ModelConfig, weights: &mut Weights, layer: usize) -> Result<Self> {
-        let (e, f, d) = (config.hidden_size, config.intermediate_size, config.head_dim);
+        let (e, f, d) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.head_dim,
+        );
         let (q, kv) = (
             config.num_attention_heads * d,
             config.num_key_value_heads * d,
@@ -161,7 +165,11 @@ impl Decoder for Llama {
     }
 
     fn attention_norm(&self, layer: usize, x: &Array) -> Result<Array> {
-        rms_norm(x, &self.layers[layer].input_layernorm, self.config.rms_norm_eps)
+        rms_norm(
+            x,
+            &self.layers[layer].input_layernorm,
+            self.config.rms_norm_eps,
+        )
     }
 
     fn project(&self, layer: usize, normed: &Array) -> Result<Projected> {
@@ -174,7 +182,10 @@ impl Decoder for Llama {
         };
         Ok(Projected {
             q: norm(split(block.q_proj.forward(normed)?, heads)?, &block.q_norm)?,
-            k: norm(split(block.k_proj.forward(normed)?, kv_heads)?, &block.k_norm)?,
+            k: norm(
+                split(block.k_proj.forward(normed)?, kv_heads)?,
+                &block.k_norm,
+            )?,
             v: split(block.v_proj.forward(normed)?, kv_heads)?,
         })
     }
@@ -256,7 +267,11 @@ impl Decoder for Llama {
         for (block, weights) in pass.blocks.iter().zip(&self.layers) {
             for (x, ours, weight) in [
                 (&block.input, &block.normed, &weights.input_layernorm),
-                (&block.middle, &block.mlp_normed, &weights.post_attention_layernorm),
+                (
+                    &block.middle,
+                    &block.mlp_normed,
+                    &weights.post_attention_layernorm,
+                ),
             ] {
                 norms.push((ours.clone(), fast::rms_norm(x, Some(weight), eps)?));
             }

@@ -37,7 +37,7 @@ const TEMPERATURES: [f32; 4] = [0.2, 0.7, 1.0, 1.5];
 /// Settings that are drawn where the flags leave nothing to be seen.
 const EXAMPLE: SamplingArgs = SamplingArgs {
     temperature: 0.7,
-    top_k: 6,
+    top_k: 2,
     top_p: 0.95,
     min_p: 0.05,
     repetition_penalty: 1.0,
@@ -57,7 +57,10 @@ pub fn prediction(
     let logits = pass.next_logits(decoder)?; // [1, V]
     let args = drawn(flags);
     let values = to_f32(&logits)?;
-    let order: Vec<u32> = likeliest(&values, NAMED).into_iter().map(|(id, _)| id).collect();
+    let order: Vec<u32> = likeliest(&values, NAMED)
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
     let candidate = |id: u32| Candidates::of(&logits)?.candidate(tokenizer, id);
     let chosen = Sampler::new(flags, &pass.ids)?.sample(&logits)?;
     let penalised = penalised(&logits, &pass.ids, &args)?;
@@ -170,9 +173,9 @@ fn reason(filter: Filter, args: &SamplingArgs, facts: (f32, f32, f32, usize)) ->
     let (own, above, best, rank) = facts;
     let number = |value: f32| fixed(f64::from(value), 3);
     match filter {
-        Filter::TopP => format!("top-p: {} ≥ {} above it", number(above), args.top_p),
+        Filter::TopP => format!("top-p: {} ahead ≥ {}", number(above), args.top_p),
         Filter::MinP => format!("min-p: {} < {}", number(own), number(args.min_p * best)),
-        Filter::TopK => format!("top-k: rank {rank} of {}", args.top_k),
+        Filter::TopK => format!("top-k: rank {rank} > {}", args.top_k),
     }
 }
 
@@ -182,7 +185,10 @@ fn outcomes(left: &[(Option<Filter>, Vec<f32>)], before: &[f32]) -> Vec<FilterOu
         let [(_, earlier), (Some(filter), later)] = pair else {
             return None;
         };
-        let left = later.iter().zip(before).filter(|(value, _)| value.is_finite());
+        let left = later
+            .iter()
+            .zip(before)
+            .filter(|(value, _)| value.is_finite());
         Some(FilterOutcome {
             filter: *filter,
             removed: kept(earlier) - kept(later),
@@ -291,14 +297,19 @@ impl Candidates {
 pub fn likeliest(values: &[f32], n: usize) -> Vec<(u32, f32)> {
     let mut order: Vec<u32> = (0..values.len() as u32).collect();
     let better = |a: &u32, b: &u32| {
-        values[*b as usize].total_cmp(&values[*a as usize]).then(a.cmp(b))
+        values[*b as usize]
+            .total_cmp(&values[*a as usize])
+            .then(a.cmp(b))
     };
     if n < order.len() {
         order.select_nth_unstable_by(n, better);
         order.truncate(n);
     }
     order.sort_unstable_by(better);
-    order.into_iter().map(|id| (id, values[id as usize])).collect()
+    order
+        .into_iter()
+        .map(|id| (id, values[id as usize]))
+        .collect()
 }
 
 /// Softmax with a temperature beside MLX's own.
@@ -349,7 +360,10 @@ mod tests {
             ..SamplingArgs::default()
         };
         let drawn = drawn(&flags);
-        assert_eq!((drawn.top_k, drawn.top_p, drawn.temperature), (3, 1.0, EXAMPLE.temperature));
+        assert_eq!(
+            (drawn.top_k, drawn.top_p, drawn.temperature),
+            (3, 1.0, EXAMPLE.temperature)
+        );
         let warm = SamplingArgs {
             temperature: 0.3,
             ..flags

@@ -27,7 +27,11 @@ pub fn recompute(
     last: Option<&Pass>,
 ) -> Result<Recompute> {
     let facts = decoder.facts();
-    let computed: Vec<u64> = decode.rounds.iter().map(|round| round.input as u64).collect();
+    let computed: Vec<u64> = decode
+        .rounds
+        .iter()
+        .map(|round| round.input as u64)
+        .collect();
     let prompt = first.len() as u64;
     let repeated = computed.iter().enumerate();
     let repeated = repeated.map(|(round, positions)| if round == 0 { 0 } else { positions - 1 });
@@ -73,14 +77,19 @@ fn largest_change(first: &Pass, last: &Pass) -> Result<f32> {
     };
     let mut largest = 0.0_f32;
     for (a, b) in first.blocks.iter().zip(&last.blocks) {
-        largest = largest.max(change(&a.k, &b.k)?).max(change(&a.plain.v, &b.plain.v)?);
+        largest = largest
+            .max(change(&a.k, &b.k)?)
+            .max(change(&a.plain.v, &b.plain.v)?);
     }
     Ok(largest)
 }
 
 /// Additions and multiplications of all matrix products for `new` positions that see `seen` of them.
 fn pass_flops(decoder: &dyn Decoder, new: u64, seen: u64) -> u64 {
-    Part::ALL.iter().map(|part| flops(decoder, *part, new, seen)).sum()
+    Part::ALL
+        .iter()
+        .map(|part| flops(decoder, *part, new, seen))
+        .sum()
 }
 
 /// `2 · weights` per position, and for attention `4·H·D` per pair of positions and layer: the square is
@@ -88,9 +97,7 @@ fn pass_flops(decoder: &dyn Decoder, new: u64, seen: u64) -> u64 {
 fn flops(decoder: &dyn Decoder, part: Part, new: u64, seen: u64) -> u64 {
     let facts = decoder.facts();
     match part {
-        Part::Attention => {
-            (4 * facts.layers * facts.heads * facts.head_dim) as u64 * new * seen
-        }
+        Part::Attention => (4 * facts.layers * facts.heads * facts.head_dim) as u64 * new * seen,
         Part::Embedding | Part::Norms | Part::Rotation => 0,
         Part::Head => 2 * decoder.weights(part, 1).multiplied, // the last position alone
         part => 2 * decoder.weights(part, new as usize).multiplied * new,

@@ -187,7 +187,10 @@ fn model_card(model: &ModelFacts) -> Vec<(&'static str, String)> {
         count(model.vocabulary as u64)
     );
     vec![
-        ("model", format!("{name} ({architecture}, {layers} layers), {size}")),
+        (
+            "model",
+            format!("{name} ({architecture}, {layers} layers), {size}"),
+        ),
         ("letters", letters),
         (
             "kind",
@@ -196,7 +199,11 @@ fn model_card(model: &ModelFacts) -> Vec<(&'static str, String)> {
                 model.position_encoding,
                 model.norm,
                 model.activation,
-                if model.tied { "tied to the embedding" } else { "of its own" }
+                if model.tied {
+                    "tied to the embedding"
+                } else {
+                    "of its own"
+                }
             ),
         ),
     ]
@@ -205,6 +212,26 @@ fn model_card(model: &ModelFacts) -> Vec<(&'static str, String)> {
 /// A token in a table cell.
 fn piece(text: &str) -> String {
     shared::report::isolated(text).into_owned()
+}
+
+/// A small number in powers of ten.
+fn tiny(value: f32) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        value => format!("{value:.0e}"),
+    }
+}
+
+/// A token in a crowded cell.
+fn short(text: &str) -> String {
+    const MOST: usize = 11;
+    let cut: String = text.chars().take(MOST - 1).collect();
+    let whole = text.chars().count() <= MOST;
+    piece(&if whole {
+        text.to_owned()
+    } else {
+        format!("{cut}…")
+    })
 }
 
 /// `q [B, H, L, D] = [1, 4, 12, 64]`

@@ -42,7 +42,9 @@ pub fn tokens(tokenizer: &Tokenizer, ids: &[u32]) -> Result<Vec<Token>> {
             id: *id,
             piece: name(tokenizer, *id)?,
             special: piece.as_ref().is_some_and(|piece| piece.special),
-            bytes: piece.as_ref().map_or_else(Vec::new, |piece| piece.bytes.clone()),
+            bytes: piece
+                .as_ref()
+                .map_or_else(Vec::new, |piece| piece.bytes.clone()),
             spelling: piece.map_or_else(String::new, |piece| piece.spelling),
         })
     };
@@ -122,7 +124,10 @@ mod tests {
     fn what_cannot_be_seen_is_made_visible() {
         assert_eq!(printable(b" black"), "␣black");
         assert_eq!(printable(b"\n\t\x1b[2J\x7f"), "↵⇥\\x1B[2J\\x7F");
-        assert_eq!(printable("a\u{202E}b\u{200D}\u{A0}".as_bytes()), "a\\u{202E}b\\u{200D}\\u{A0}");
+        assert_eq!(
+            printable("a\u{202E}b\u{200D}\u{A0}".as_bytes()),
+            "a\\u{202E}b\\u{200D}\\u{A0}"
+        );
         assert_eq!(printable("é字🦀".as_bytes()), "é字🦀");
     }
 

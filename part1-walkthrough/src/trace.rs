@@ -246,6 +246,22 @@ pub struct Layer {
     pub stream_norms: Vec<f32>,
 }
 
+impl Layer {
+    /// The head that adds most to the stream of one token; the first of equal ones.
+    pub fn loudest(&self, position: usize) -> usize {
+        let tokens = self.stream_norms.len();
+        let heads = self.head_norms.0.len() / tokens;
+        let added = |head: usize| self.head_norms.row(head, tokens)[position];
+        (1..heads).fold(0, |best, head| {
+            if added(head) > added(best) {
+                head
+            } else {
+                best
+            }
+        })
+    }
+}
+
 /// One head of one layer, every step of `softmax(q kᵀ / √D + mask) v`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Focus {
@@ -367,7 +383,7 @@ pub struct Bar {
     pub cumulative: f32,
     /// The filter that removed it.
     pub removed_by: Option<Filter>,
-    /// Why, in words with numbers: `top-p: likelier tokens already have 0.95`.
+    /// Why, in words with numbers: `top-p: 0.961 ahead ≥ 0.95`.
     pub reason: Option<String>,
 }
 

@@ -36,7 +36,7 @@ pub struct Request {
     pub sampling: SamplingArgs,
     /// The layer to show in slow motion; `None`: the one in the middle.
     pub layer: Option<usize>,
-    /// The head to show in slow motion; `None`: the first.
+    /// The head to show in slow motion; `None`: the one that adds most to the last token.
     pub head: Option<usize>,
     /// What to leave out, to see what it was good for.
     pub what_if: Option<WhatIf>,
@@ -86,19 +86,17 @@ impl Subject {
         wanted.min(self.decoder.facts().context.saturating_sub(prompt))
     }
 
-    /// The layer and the head to show in slow motion.
+    /// The layer to show in slow motion.
     ///
     /// # Errors
-    /// If the model has no such layer or head.
-    fn focus(&self, request: &Request) -> Result<(usize, usize)> {
-        let facts = self.decoder.facts();
-        let layer = request.layer.unwrap_or(facts.layers / 2);
-        let head = request.head.unwrap_or(0);
-        check_place(self, layer, head)?;
+    /// If the model has no such layer, or no head that the flags name.
+    fn focus_layer(&self, request: &Request) -> Result<usize> {
+        let layer = request.layer.unwrap_or(self.decoder.facts().layers / 2);
+        check_place(self, layer, request.head.unwrap_or(0))?;
         if let Some(WhatIf::ZeroHead { layer, head }) = request.what_if {
             check_place(self, layer, head).context("switching off a head")?;
         }
-        Ok((layer, head))
+        Ok(layer)
     }
 }
 
@@ -122,7 +120,7 @@ fn check_place(subject: &Subject, layer: usize, head: usize) -> Result<()> {
 /// operation fails, or if Ctrl-C was pressed.
 pub fn walk(subject: &Subject, request: &Request) -> Result<Trace> {
     let (decoder, tokenizer) = (&*subject.decoder, &subject.tokenizer);
-    let (layer, head) = subject.focus(request)?;
+    let layer = subject.focus_layer(request)?;
     let ids = tokenize::encode(tokenizer, &request.text, request.raw)?;
     let context = decoder.facts().context;
     ensure!(
@@ -134,10 +132,13 @@ pub fn walk(subject: &Subject, request: &Request) -> Result<Trace> {
 
     status("one pass over the prompt");
     let pass = Pass::run(decoder, &ids, None)?;
+    let layers = attend::layers(decoder, &pass)?;
+    let head = request
+        .head
+        .unwrap_or_else(|| layers[layer].loudest(ids.len() - 1));
     let focus = attend::focus(decoder, &pass, layer, head)?;
     let (q, k) = attend::query_and_key(&pass, &focus)?;
     let positions = decoder.positions(ids.len(), &q, &k)?;
-    let layers = attend::layers(decoder, &pass)?;
     check_interrupted()?;
     status("looking through each layer's eyes");
     let lens = predict::lens(decoder, tokenizer, &pass)?;

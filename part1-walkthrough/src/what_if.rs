@@ -28,9 +28,12 @@ impl FromStr for WhatIf {
             "no-mask" => Ok(Self::NoMask),
             "no-positions" | "no-rope" => Ok(Self::NoPositions),
             "no-scaling" => Ok(Self::NoScaling),
-            text => text.strip_prefix("zero-head=").and_then(place).ok_or_else(|| {
-                "must be no-mask, no-positions, no-scaling or zero-head=LAYER.HEAD".to_owned()
-            }),
+            text => text
+                .strip_prefix("zero-head=")
+                .and_then(place)
+                .ok_or_else(|| {
+                    "must be no-mask, no-positions, no-scaling or zero-head=LAYER.HEAD".to_owned()
+                }),
         }
     }
 }
@@ -57,14 +60,20 @@ pub fn outcome(
     });
     let answer = |switch| {
         let stop_ids = subject.stop_ids(request);
-        let limits = (subject.room(before.len(), request.max_tokens), &stop_ids[..]);
+        let limits = (
+            subject.room(before.len(), request.max_tokens),
+            &stop_ids[..],
+        );
         let greedy = SamplingArgs::default();
         let ids = generate(decoder, &before.ids, limits, &greedy, switch, |_| Ok(()))?;
         tokenizer.decode(&ids, true)
     };
     Ok(WhatIfOutcome {
         switch,
-        before_then: likely.iter().map(|token| is.probability(0, token.id)).collect(),
+        before_then: likely
+            .iter()
+            .map(|token| is.probability(0, token.id))
+            .collect(),
         before: likely,
         after: is.top(tokenizer, 0, TOP)?,
         cosines: cosines.collect::<Result<_>>()?,
@@ -87,5 +96,7 @@ fn entropies(pass: &Pass) -> Result<Vec<f32>> {
         rows.iter().sum::<f32>() / rows.len() as f32
     };
     let layers = pass.blocks.iter();
-    layers.map(|block| Ok(mean(to_f32(&block.scores.weights)?))).collect()
+    layers
+        .map(|block| Ok(mean(to_f32(&block.scores.weights)?)))
+        .collect()
 }

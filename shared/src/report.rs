@@ -13,8 +13,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{
-    Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table,
-    TableStyle, Width,
+    Attribute, Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle,
 };
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -95,36 +94,20 @@ impl<W: Write> Report<W> {
     ///
     /// If it cannot be written.
     pub fn table<S: AsRef<str>>(&mut self, head: &[&str], rows: &[Vec<S>]) -> io::Result<()> {
-        let mut table = self.new_table(head, rows);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        self.lines(&table)
+        self.text_table(head, rows, &[0])
     }
 
-    /// A table of texts: left-aligned, and all columns but the first equally wide.
+    /// A [`table`](Self::table) with other left-aligned columns than the first.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
-    pub fn text_table<S: AsRef<str>>(&mut self, head: &[&str], rows: &[Vec<S>]) -> io::Result<()> {
-        let mut table = self.new_table(head, rows);
-        let first = head.iter().take(1).copied();
-        let first = first.chain(rows.iter().filter_map(|row| row.first().map(AsRef::as_ref)));
-        let first = first.map(UnicodeWidthStr::width).max().unwrap_or(0) + 2; // padding
-        let each = (WIDTH - first) / head.len().saturating_sub(1).max(1);
-        for column in table.column_iter_mut().skip(1) {
-            column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(each as u16)));
-        }
-        self.lines(&table)
-    }
-
-    fn lines(&mut self, table: &Table) -> io::Result<()> {
-        table.lines().try_for_each(|line| self.line(&line))?;
-        self.out.flush()
-    }
-
-    fn new_table<S: AsRef<str>>(&self, head: &[&str], rows: &[Vec<S>]) -> Table {
+    pub fn text_table<S: AsRef<str>>(
+        &mut self,
+        head: &[&str],
+        rows: &[Vec<S>],
+        text_columns: &[usize],
+    ) -> io::Result<()> {
         let mut table = Table::new();
         let rule = LineStyle::none().fill('─').junction('─');
         table.load_style(TableStyle::new().header_separator(rule));
@@ -143,7 +126,13 @@ impl<W: Write> Report<W> {
             rows.iter()
                 .map(|row| row.iter().map(|cell| one_line(cell.as_ref()))),
         );
-        table
+        for (index, column) in table.column_iter_mut().enumerate() {
+            if !text_columns.contains(&index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        table.lines().try_for_each(|line| self.line(&line))?;
+        self.out.flush()
     }
 
     /// One bar per value, from zero, the longest for the largest.

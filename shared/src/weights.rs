@@ -118,7 +118,13 @@ impl Checkpoint {
         let scales = part("scales")?.as_dtype(Dtype::Float32)?;
         let biases = part("biases")?.as_dtype(Dtype::Float32)?;
         let (size, bits) = (group.group_size as i32, group.bits as i32);
-        Ok(ops::dequantize(part("weight")?, scales, &biases, size, bits)?)
+        Ok(ops::dequantize(
+            part("weight")?,
+            scales,
+            &biases,
+            size,
+            bits,
+        )?)
     }
 
     /// MLX unpacks Q4_0, Q4_1 and Q8_0 into triples in groups of 32 with f16 scales, and keeps F32,

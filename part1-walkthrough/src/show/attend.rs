@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use shared::report::fixed;
 
-use super::{Screen, piece, sizes};
+use super::{Screen, piece, sizes, tiny};
 use crate::trace::{Check, Focus, Layer, Trace};
 
 pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
@@ -21,7 +21,8 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
         .iter()
         .map(|shape| vec![shape.name.clone(), shape.letters.clone(), sizes(shape)])
         .collect();
-    screen.picture(|report| report.table(&["array", "letters", "sizes"], &shapes))?;
+    let head = ["array", "letters", "sizes"];
+    screen.picture(|report| report.text_table(&head, &shapes, &[0, 1, 2]))?;
     last_row(screen, trace)?;
     heat_map(screen, trace)?;
     layers(screen, trace)?;
@@ -31,7 +32,12 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
 /// The formula in numbers, for the last token.
 fn last_row<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     let (focus, l) = (&trace.focus, trace.tokens.len());
-    let Focus { layer, head, kv_head, .. } = focus;
+    let Focus {
+        layer,
+        head,
+        kv_head,
+        ..
+    } = focus;
     screen.say(&format!(
         "softmax(q kᵀ / √D + mask) v, layer {layer}, head {head} (it reads key/value head {kv_head}). The \
          last token asks with its q, every token answers with its k; each score is divided by \
@@ -54,7 +60,14 @@ fn last_row<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
             ]
         })
         .collect();
-    let head = ["looks at", "q·k", "/ √D", "+ mask", "softmax", "length of v"];
+    let head = [
+        "looks at",
+        "q·k",
+        "/ √D",
+        "+ mask",
+        "softmax",
+        "length of v",
+    ];
     screen.picture(|report| report.table(&head, &rows))
 }
 
@@ -72,7 +85,11 @@ fn heat_map<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
         trace.focus.layer, trace.focus.head
     ))?;
     screen.report.blank()?;
-    let labels: Vec<&str> = trace.tokens.iter().map(|token| token.piece.as_str()).collect();
+    let labels: Vec<&str> = trace
+        .tokens
+        .iter()
+        .map(|token| token.piece.as_str())
+        .collect();
     let shares = trace.focus.masked.0.iter().zip(&trace.focus.weights.0);
     let cells: Vec<f32> = shares
         .map(|(masked, share)| if masked.is_finite() { *share } else { f32::NAN })
@@ -87,19 +104,31 @@ fn layers<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
          looks at beside the first token, on which heads rest that have nothing to do.",
     )?;
     screen.report.blank()?;
-    let rows: Vec<Vec<String>> = trace.layers.iter().enumerate().map(|row| layer_row(trace, row)).collect();
-    let head = ["layer", "stream", "attention adds", "MLP adds", "loudest head", "looks at"];
-    screen.picture(|report| report.table(&head, &rows))
+    let rows: Vec<Vec<String>> = trace
+        .layers
+        .iter()
+        .enumerate()
+        .map(|row| layer_row(trace, row))
+        .collect();
+    let head = [
+        "layer",
+        "stream",
+        "attention adds",
+        "MLP adds",
+        "loudest head",
+        "looks at",
+    ];
+    screen.picture(|report| report.text_table(&head, &rows, &[0, 5]))
 }
 
 fn layer_row(trace: &Trace, (index, layer): (usize, &Layer)) -> Vec<String> {
     let l = trace.tokens.len();
     let last = l - 1;
-    let added = |head: &usize| layer.head_norms.row(*head, l)[last];
-    let heads = 0..trace.model.heads;
-    let loudest = heads.max_by(|a, b| added(a).total_cmp(&added(b))).unwrap_or(0);
+    let loudest = layer.loudest(last);
     let row = layer.weights.row(loudest * l + last, l);
-    let others = (1.min(last)..l).max_by(|a, b| row[*a].total_cmp(&row[*b])).unwrap_or(0);
+    let others = (1.min(last)..l)
+        .max_by(|a, b| row[*a].total_cmp(&row[*b]))
+        .unwrap_or(0);
     let number = |value: f32| fixed(f64::from(value), 2);
     vec![
         index.to_string(),
@@ -107,7 +136,11 @@ fn layer_row(trace: &Trace, (index, layer): (usize, &Layer)) -> Vec<String> {
         number(layer.attention_norms[last]),
         number(layer.mlp_norms[last]),
         loudest.to_string(),
-        format!("{} {:.0} %", piece(&trace.tokens[others].piece), row[others] * 100.0),
+        format!(
+            "{} {:.0} %",
+            piece(&trace.tokens[others].piece),
+            row[others] * 100.0
+        ),
     ]
 }
 
@@ -123,12 +156,12 @@ fn checks<W: Write>(screen: &mut Screen<'_, W>, checks: &[Check]) -> Result<()> 
             vec![
                 check.name.clone(),
                 check.fused.clone(),
-                format!("{:.0e}", check.difference / check.largest.max(f32::MIN_POSITIVE)),
-                format!("{:.0e}", check.tolerance),
-                if check.holds() { "the same" } else { "DIFFERENT" }.to_owned(),
+                tiny(check.difference / check.largest.max(f32::MIN_POSITIVE)),
+                tiny(check.tolerance),
+                if check.holds() { "yes" } else { "NO" }.to_owned(),
             ]
         })
         .collect();
-    let head = ["in single steps", "one operation", "difference", "allowed", ""];
-    screen.picture(|report| report.table(&head, &rows))
+    let head = ["in single steps", "one operation", "differs", "may", "same"];
+    screen.picture(|report| report.text_table(&head, &rows, &[0, 1]))
 }

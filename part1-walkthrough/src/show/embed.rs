@@ -6,8 +6,8 @@ use std::io::Write;
 use anyhow::Result;
 use shared::report::{Dot, fixed};
 
-use super::{Screen, piece};
-use crate::trace::{Map, Neighbour, Positions, Trace};
+use super::{Screen, piece, short};
+use crate::trace::{Embedded, Map, Neighbour, Positions, Token, Trace};
 
 /// Neighbours that have room in a row.
 const NEIGHBOURS: usize = 3;
@@ -23,7 +23,8 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
     ))?;
     screen.report.blank()?;
     let rows = rows(trace);
-    screen.picture(|report| report.table(&["piece", "length", "first numbers", "nearest (cosine)"], &rows))?;
+    let head = ["piece", "length", "first numbers", "nearest (cosine)"];
+    screen.picture(|report| report.text_table(&head, &rows, &[0, 2, 3]))?;
     let map = &trace.embedding.map;
     screen.say(&format!(
         "The same on a plane, the prompt's pieces in bold: of the {e} directions the two along which \
@@ -40,8 +41,12 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
 fn rows(trace: &Trace) -> Vec<Vec<String>> {
     let mut seen = BTreeSet::new();
     let tokens = trace.tokens.iter().zip(&trace.embedding.tokens);
-    let row = |(token, vector): (&crate::trace::Token, &crate::trace::Embedded)| {
-        let first = vector.first.iter().take(3).map(|value| format!("{value:+.2}"));
+    let row = |(token, vector): (&Token, &Embedded)| {
+        let first = vector
+            .first
+            .iter()
+            .take(2)
+            .map(|value| format!("{value:+.2}"));
         let near = vector.neighbours.iter().take(NEIGHBOURS).map(neighbour);
         vec![
             piece(&token.piece),
@@ -50,11 +55,14 @@ fn rows(trace: &Trace) -> Vec<Vec<String>> {
             near.collect::<Vec<_>>().join("  "),
         ]
     };
-    tokens.filter(|(token, _)| seen.insert(token.id)).map(row).collect()
+    tokens
+        .filter(|(token, _)| seen.insert(token.id))
+        .map(row)
+        .collect()
 }
 
 fn neighbour(near: &Neighbour) -> String {
-    format!("{} {:.2}", piece(&near.piece), near.cosine)
+    format!("{} {:.2}", short(&near.piece), near.cosine)
 }
 
 fn dots(map: &Map) -> Vec<Dot<'_>> {
@@ -86,9 +94,17 @@ fn positions<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> 
             ))?;
             screen.report.blank()?;
             let rows = turns(trace, frequencies);
-            screen.picture(|report| report.rows(rows.iter().map(|(label, row)| (label.as_str(), row.clone()))))?;
+            screen.picture(|report| {
+                report.rows(
+                    rows.iter()
+                        .map(|(label, row)| (label.as_str(), row.clone())),
+                )
+            })?;
             let products = same_distance.iter().map(|shifted| {
-                format!("q at {}, k at {}: {:.2}", shifted.query, shifted.key, shifted.product)
+                format!(
+                    "q at {}, k at {}: {:.2}",
+                    shifted.query, shifted.key, shifted.product
+                )
             });
             screen.say(&format!(
                 "So q·k depends on the distance alone. {}.",
@@ -128,7 +144,11 @@ fn learned<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace, table: usize) ->
          of {table} positions and adds it: final vector = token embedding + positional embedding.",
     ))?;
     screen.report.blank()?;
-    let added = trace.tokens.iter().zip(&trace.embedding.added_positions).enumerate();
+    let added = trace
+        .tokens
+        .iter()
+        .zip(&trace.embedding.added_positions)
+        .enumerate();
     let rows: Vec<Vec<String>> = added
         .map(|(position, (token, added))| {
             let number = |value: f32| fixed(f64::from(value), 2);
@@ -141,7 +161,13 @@ fn learned<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace, table: usize) ->
             ]
         })
         .collect();
-    let head = ["piece", "position", "its length", "sum's length", "cosine before / after"];
+    let head = [
+        "piece",
+        "position",
+        "its length",
+        "sum's length",
+        "cosine before / after",
+    ];
     screen.picture(|report| report.table(&head, &rows))
 }
 
@@ -152,7 +178,15 @@ mod tests {
 
     #[test]
     fn arrows_turn_against_the_clock() {
-        let turned = [0.0, PI / 4.0, PI / 2.0, PI, 1.5 * PI, 2.0 * PI, 2.0 * PI + 0.1];
+        let turned = [
+            0.0,
+            PI / 4.0,
+            PI / 2.0,
+            PI,
+            1.5 * PI,
+            2.0 * PI,
+            2.0 * PI + 0.1,
+        ];
         assert_eq!(turned.map(arrow), ['→', '↗', '↑', '←', '↓', '→', '→']);
     }
 }

@@ -5,11 +5,11 @@ use std::io::Write;
 use anyhow::Result;
 use shared::report::{binary, count, fixed};
 
-use super::{Screen, piece};
+use super::{Screen, piece, short, tiny};
 use crate::trace::{Recompute, Round, Trace};
 
-/// The last pieces of a round's input that have room.
-const TAIL: usize = 4;
+/// Characters of a round's input that have room.
+const TAIL: usize = 20;
 
 pub(super) fn show_decode<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.say(
@@ -19,8 +19,16 @@ pub(super) fn show_decode<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -
     screen.report.blank()?;
     let rounds = &trace.decode.rounds;
     let rows: Vec<Vec<String>> = (0..rounds.len()).map(|round| row(trace, round)).collect();
-    let head = ["round", "tokens in", "the last of them", "comes out", "p", "runners-up", "ms"];
-    screen.picture(|report| report.table(&head, &rows))?;
+    let head = [
+        "round",
+        "in",
+        "the last of them",
+        "out",
+        "p",
+        "runners-up",
+        "ms",
+    ];
+    screen.picture(|report| report.text_table(&head, &rows, &[0, 2, 3, 5]))?;
     let ended = match trace.decode.ended_by.as_str() {
         "stop" => "The model ended the answer itself, with its end-of-turn token.",
         _ => "The limit of --max-tokens ended the answer.",
@@ -32,17 +40,23 @@ pub(super) fn show_decode<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -
 
 fn row(trace: &Trace, index: usize) -> Vec<String> {
     let rounds = &trace.decode.rounds;
-    let Round { input, chosen, top, micros } = &rounds[index];
+    let Round {
+        input,
+        chosen,
+        top,
+        micros,
+    } = &rounds[index];
     let prompt = trace.tokens.iter().map(|token| token.piece.as_str());
-    let answered = rounds[..index].iter().map(|round| round.chosen.piece.as_str());
+    let answered = rounds[..index]
+        .iter()
+        .map(|round| round.chosen.piece.as_str());
     let sequence: Vec<&str> = prompt.chain(answered).collect();
-    let tail = sequence[sequence.len().saturating_sub(TAIL)..].concat();
     let others = top.iter().filter(|token| token.id != chosen.id).take(2);
-    let others: Vec<String> = others.map(|token| piece(&token.piece)).collect();
+    let others: Vec<String> = others.map(|token| short(&token.piece)).collect();
     vec![
         (index + 1).to_string(),
         input.to_string(),
-        piece(&tail),
+        piece(&tail(&sequence)),
         piece(&chosen.piece),
         fixed(f64::from(chosen.probability), 2),
         others.join(" "),
@@ -50,17 +64,34 @@ fn row(trace: &Trace, index: usize) -> Vec<String> {
     ]
 }
 
+/// The last pieces, as many as there is room for.
+fn tail(sequence: &[&str]) -> String {
+    let mut tail = String::new();
+    for piece in sequence.iter().rev() {
+        if tail.chars().count() + piece.chars().count() > TAIL {
+            return format!("…{tail}");
+        }
+        tail.insert_str(0, piece);
+    }
+    tail
+}
+
 pub(super) fn show_recompute<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     let found = &trace.recompute;
     screen.say(&format!(
         "No token sees the ones after it, so what was computed for it cannot change. Keys and values of \
-         the prompt in the first and the last round differ by at most {:.0e}. The loop computes them \
-         again all the same:",
-        found.largest_change
+         the prompt in the first and the last round: largest difference {}. The loop \
+         computes them again all the same:",
+        tiny(found.largest_change)
     ))?;
     screen.report.blank()?;
     let rows = rounds(found);
-    let head = ["round", "positions computed", "computed before", "with a cache"];
+    let head = [
+        "round",
+        "positions computed",
+        "computed before",
+        "with a cache",
+    ];
     screen.picture(|report| report.table(&head, &rows))?;
     screen.say(&format!(
         "{} of {} positions for nothing, in each of {} layers: {} million operations where {} would do.",
@@ -131,6 +162,11 @@ fn answers<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
             ]
         })
         .collect();
-    let head = ["answer", "repeated", "of them the answer's", "a cache would take"];
+    let head = [
+        "answer",
+        "repeated",
+        "of them the answer's",
+        "a cache would take",
+    ];
     screen.picture(|report| report.table(&head, &rows))
 }

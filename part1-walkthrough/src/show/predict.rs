@@ -35,11 +35,12 @@ fn lens<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
                 n => format!("layer {}", n - 1),
             };
             let said = row.last.iter().take(3).map(candidate).collect::<Vec<_>>();
-            vec![after, said.join("   "), fixed(f64::from(row.answer), 3)]
+            vec![after, fixed(f64::from(row.answer), 3), said.join("   ")]
         })
         .collect();
     let answer = format!("p of {}", trace.prediction.greedy.piece);
-    screen.picture(|report| report.table(&["after", "would say (p)", &answer], &rows))
+    let head = ["after", &answer, "would say (p)"];
+    screen.picture(|report| report.text_table(&head, &rows, &[0, 2]))
 }
 
 fn candidate(token: &Candidate) -> String {
@@ -79,7 +80,10 @@ fn bars<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
 fn described(settings: &Settings) -> String {
     let mut words = Vec::new();
     if settings.repetition_penalty != 1.0 {
-        words.push(format!("repetition penalty {}", settings.repetition_penalty));
+        words.push(format!(
+            "repetition penalty {}",
+            settings.repetition_penalty
+        ));
     }
     if settings.top_p < 1.0 {
         words.push(format!("top-p {}", settings.top_p));
@@ -122,7 +126,10 @@ fn temperatures<W: Write>(screen: &mut Screen<'_, W>, prediction: &Prediction) -
         .iter()
         .map(|column| format!("T = {:.1}", column.temperature))
         .collect();
-    let head: Vec<&str> = ["piece"].into_iter().chain(heads.iter().map(String::as_str)).collect();
+    let head: Vec<&str> = ["piece"]
+        .into_iter()
+        .chain(heads.iter().map(String::as_str))
+        .collect();
     let bars = prediction.bars.iter().take(COMPARED).enumerate();
     let rows: Vec<Vec<String>> = bars
         .map(|(row, bar)| {
@@ -136,7 +143,8 @@ fn temperatures<W: Write>(screen: &mut Screen<'_, W>, prediction: &Prediction) -
 
 fn budget<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.say(&format!(
-        "What this one pass over {} tokens took, all layers together:",
+        "What one pass over these {} tokens takes, all layers together. An operation is one addition or one \
+         multiplication in a matrix product; the time was measured with a wait after each part:",
         trace.tokens.len()
     ))?;
     screen.report.blank()?;
@@ -149,8 +157,19 @@ fn budget<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
         micros: trace.budget.iter().map(|cost| cost.micros).sum(),
     };
     let rows: Vec<Vec<String>> = trace.budget.iter().chain([&sum]).map(cost_row).collect();
-    let head = ["part", "parameters", "million FLOP", "weights read", "measured µs"];
-    screen.picture(|report| report.table(&head, &rows))
+    let head = [
+        "part",
+        "parameters",
+        "million operations",
+        "weights read",
+        "measured µs",
+    ];
+    screen.picture(|report| report.table(&head, &rows))?;
+    if trace.model.tied {
+        screen.say("The head has no weights of its own: it is the embedding's table once more.")?;
+        screen.report.blank()?;
+    }
+    Ok(())
 }
 
 fn cost_row(cost: &Cost) -> Vec<String> {

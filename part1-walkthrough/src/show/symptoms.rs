@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use shared::report::{BeforeAfter, Report, fixed};
 
-use super::{Pace, Screen, card, model_card, piece};
+use super::{Pace, Screen, card, model_card, short};
 use crate::trace::{Comparison, Drift, HeadShift, Side, Token, Trace, WhatIf, WhatIfOutcome};
 
 /// What breaks without a piece.
@@ -75,9 +75,10 @@ fn bars(outcome: &WhatIfOutcome) -> Vec<BeforeAfter<'_>> {
         after: f64::from(*then),
         note: "",
     });
-    let new = outcome.after.iter().filter(|token| {
-        outcome.before.iter().all(|before| before.id != token.id)
-    });
+    let new = outcome
+        .after
+        .iter()
+        .filter(|token| outcome.before.iter().all(|before| before.id != token.id));
     let new = new.map(|token| BeforeAfter {
         label: &token.piece,
         before: 0.0,
@@ -114,11 +115,7 @@ fn after_layer(blocks: usize) -> String {
 ///
 /// # Errors
 /// If stdout fails, or Ctrl-C was pressed.
-pub fn comparison<W: Write>(
-    report: &mut Report<W>,
-    pace: Pace,
-    found: &Comparison,
-) -> Result<()> {
+pub fn comparison<W: Write>(report: &mut Report<W>, pace: Pace, found: &Comparison) -> Result<()> {
     let mut rows = model_card(&found.model);
     if let Some(switch) = found.what_if {
         rows.push(("what if", described(switch).0));
@@ -151,7 +148,12 @@ fn only_what_came_before(found: &Comparison) -> String {
 }
 
 fn drift<W: Write>(screen: &mut Screen<'_, W>, found: &Comparison, drift: &Drift) -> Result<()> {
-    let marked: Vec<(&str, String)> = drift.sides.iter().zip(["A", "B"]).map(|(side, name)| (name, mark(side))).collect();
+    let marked: Vec<(&str, String)> = drift
+        .sides
+        .iter()
+        .zip(["A", "B"])
+        .map(|(side, name)| (name, mark(side)))
+        .collect();
     screen.picture(|report| report.card(&marked))?;
     screen.say(&format!(
         "Cosine between the two vectors of {:?} (its last piece), and the length of their difference:",
@@ -165,14 +167,31 @@ fn drift<W: Write>(screen: &mut Screen<'_, W>, found: &Comparison, drift: &Drift
         .enumerate()
         .map(|(after, (cosine, distance))| {
             let number = |value: f32| fixed(f64::from(value), 3);
-            vec![after_layer(after), number(*cosine), number(*distance), gauge(*cosine)]
+            vec![
+                after_layer(after),
+                number(*cosine),
+                number(*distance),
+                gauge(*cosine),
+            ]
         })
         .collect();
-    screen.picture(|report| report.table(&["after", "cosine", "difference", ""], &rows))?;
+    screen.picture(|report| {
+        report.text_table(&["after", "cosine", "difference", ""], &rows, &[0, 3])
+    })?;
     screen.say("The heads that moved it most, and where it looks most in each sentence:")?;
     screen.report.blank()?;
-    let rows: Vec<Vec<String>> = drift.heads.iter().map(|head| head_row(drift, head)).collect();
-    screen.picture(|report| report.table(&["layer.head", "moved by", "in A it looks at", "in B it looks at"], &rows))
+    let rows: Vec<Vec<String>> = drift
+        .heads
+        .iter()
+        .map(|head| head_row(drift, head))
+        .collect();
+    let head = [
+        "layer.head",
+        "moved by",
+        "in A it looks at",
+        "in B it looks at",
+    ];
+    screen.picture(|report| report.text_table(&head, &rows, &[0, 2, 3]))
 }
 
 /// A bar from 0 to 1 of fixed width.
@@ -198,9 +217,18 @@ fn head_row(drift: &Drift, head: &HeadShift) -> Vec<String> {
         let mut order: Vec<usize> = (0..row.len()).collect();
         order.sort_by(|a, b| row[*b].total_cmp(&row[*a]));
         let named = |at: &usize| {
-            format!("{} {:.0} %", piece(&drift.sides[i].tokens[*at].piece), row[*at] * 100.0)
+            format!(
+                "{} {:.0} %",
+                short(&drift.sides[i].tokens[*at].piece),
+                row[*at] * 100.0
+            )
         };
-        order.iter().take(2).map(named).collect::<Vec<_>>().join(", ")
+        order
+            .iter()
+            .take(2)
+            .map(named)
+            .collect::<Vec<_>>()
+            .join(", ")
     };
     vec![
         format!("{}.{}", head.layer, head.head),

@@ -17,7 +17,8 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
     )?;
     screen.report.blank()?;
     let rows: Vec<Vec<String>> = trace.tokens.iter().enumerate().map(row).collect();
-    screen.picture(|report| report.table(&["#", "piece", "id", "bytes", "in the vocabulary"], &rows))?;
+    let head = ["#", "piece", "id", "bytes", "in the vocabulary"];
+    screen.picture(|report| report.text_table(&head, &rows, &[0, 1, 3, 4]))?;
     screen.say(&summary(&trace.tokens, trace.model.vocabulary))?;
     screen.report.blank()?;
     Ok(())
@@ -29,12 +30,20 @@ fn row((position, token): (usize, &Token)) -> Vec<String> {
         piece(&token.piece),
         token.id.to_string(),
         hex(&token.bytes),
-        if token.special { "a mark, no text".to_owned() } else { piece(&token.spelling) },
+        if token.special {
+            "a mark, no text".to_owned()
+        } else {
+            piece(&token.spelling)
+        },
     ]
 }
 
 fn hex(bytes: &[u8]) -> String {
-    let shown: Vec<String> = bytes.iter().take(BYTES).map(|byte| format!("{byte:02x}")).collect();
+    let shown: Vec<String> = bytes
+        .iter()
+        .take(BYTES)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let more = if bytes.len() > BYTES { " …" } else { "" };
     format!("{}{more}", shown.join(" "))
 }

@@ -12,7 +12,7 @@ use super::{BAR_STYLE, DIM, LABEL_STYLE, Report, WIDTH, bar, clip, fixed, one_li
 const NAME: usize = 12;
 const LEFT: usize = NAME + 5;
 /// Cells of a bar in a pair.
-const PAIR_CELLS: usize = 13;
+const PAIR_CELLS: usize = 12;
 /// Rows and columns of a plane.
 const PLANE: (usize, usize) = (17, WIDTH - 2);
 
@@ -76,7 +76,7 @@ impl<W: Write> Report<W> {
             .step_by(step)
             .map(|column| format!("{column:<room$}", room = width * step))
             .collect();
-        let indent = if width == 4 { LEFT + 2 } else { LEFT };
+        let indent = if width == 4 { LEFT + 1 } else { LEFT };
         let head = self.styled(DIM, head.trim_end());
         self.line(&format!("{:indent$}{head}", ""))?;
         for (row, label) in labels.iter().enumerate() {
@@ -91,12 +91,13 @@ impl<W: Write> Report<W> {
     /// One cell of a heat map.
     fn cell(&self, share: f32, width: usize) -> String {
         if !share.is_finite() {
-            return self.styled(DIM, &format!("{:>width$}", "·"));
+            let hidden = if width == 4 { " ·  " } else { "·" };
+            return self.styled(DIM, &format!("{hidden:<width$}"));
         }
         let level = level(share);
         let text = match (width, self.colour) {
             (4, true) => format!("{:>3} ", percent(share)),
-            (4, false) => format!("{}{:>3}", SHADES[level], percent(share)),
+            (4, false) => format!("{}{:<3}", SHADES[level], percent(share)),
             (_, true) => " ".repeat(width),
             (_, false) => SHADES[level].to_string().repeat(width),
         };
@@ -125,7 +126,11 @@ impl<W: Write> Report<W> {
             let half = |value: f64, style| {
                 let drawn = bar(value / largest, PAIR_CELLS);
                 let blanks = PAIR_CELLS - drawn.width();
-                let number = if value > 0.0 { fixed(value, 3) } else { "–".to_owned() };
+                let number = if value > 0.0 {
+                    fixed(value, 3)
+                } else {
+                    "–".to_owned()
+                };
                 format!("{}{:blanks$} {number:>5}", self.styled(style, &drawn), "")
             };
             let gone = row.after <= 0.0;
@@ -177,10 +182,16 @@ impl<W: Write> Report<W> {
     /// # Errors
     ///
     /// If it cannot be written.
-    pub fn rows<'t>(&mut self, rows: impl IntoIterator<Item = (&'t str, String)>) -> io::Result<()> {
+    pub fn rows<'t>(
+        &mut self,
+        rows: impl IntoIterator<Item = (&'t str, String)>,
+    ) -> io::Result<()> {
         for (label, text) in rows {
             let name = self.styled(LABEL_STYLE, &label_cell(label, NAME));
-            self.line(&format!(" {name}  {}", clip(&one_line(&text), WIDTH - NAME - 3)))?;
+            self.line(&format!(
+                " {name}  {}",
+                clip(&one_line(&text), WIDTH - NAME - 3)
+            ))?;
         }
         self.out.flush()
     }
@@ -224,7 +235,11 @@ fn range(dots: &[Dot<'_>], value: impl Fn(&Dot<'_>) -> f64) -> (f64, f64) {
     let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
         (low.min(value), high.max(value))
     });
-    if low < high { (low, high) } else { (low, low + 1.0) }
+    if low < high {
+        (low, high)
+    } else {
+        (low, low + 1.0)
+    }
 }
 
 /// From dark to bright: background and text, in the palette of 256 colours that every terminal has.
