@@ -139,7 +139,7 @@ impl Args {
     fn face_off(&self) -> Result<()> {
         let open = |name: &String| Contender::open(name);
         let contenders: Vec<Contender> = self.tokenizer.iter().map(open).collect::<Result<_>>()?;
-        let rounds = match self.prompt.is_default() {
+        let rounds = match self.built_in_sentence() {
             true => faceoff::face_off(&contenders, &faceoff::EXAMPLES)?,
             false => faceoff::face_off(&contenders, &[self.prompt.text()?])?,
         };

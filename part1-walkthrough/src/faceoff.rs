@@ -4,6 +4,7 @@
 //! read. A vocabulary that was trained on English has long pieces for English and single bytes for what
 //! it rarely saw, so the same question costs a Hindi reader several times as much.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::ops::Range;
 
@@ -35,7 +36,8 @@ pub struct FaceOff {
     pub characters: usize,
     /// One per tokenizer.
     pub cuts: Vec<Cut>,
-    /// The text, divided wherever all of them divide it.
+    /// The text, divided before a blank wherever all of them divide it; one span, if the tokens of a
+    /// tokenizer are not the text.
     pub spans: Vec<Span>,
 }
 
@@ -54,7 +56,7 @@ pub struct Cut {
     pub bytes_per_token: f64,
 }
 
-/// A stretch of the text within which no two of the tokenizers agree on a boundary.
+/// A stretch of the text that no token of any of them crosses: a word, mostly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Span {
     /// Its bytes.
@@ -122,7 +124,7 @@ fn one(contenders: &[Contender], text: &str) -> Result<FaceOff> {
         text: text.to_owned(),
         bytes: text.len(),
         characters: text.chars().count(),
-        spans: spans(&ends, text.len()),
+        spans: spans(&ends, text).unwrap_or_else(|| vec![whole(text, &cuts)]),
         cuts,
     })
 }
@@ -135,7 +137,7 @@ fn cut(contender: &Contender, text: &str) -> Result<(Cut, Vec<Vec<u8>>)> {
     for id in &ids {
         let piece = tokenizer.piece(*id)?;
         let stands_for = piece.map(|piece| piece.bytes).unwrap_or_default();
-        pieces.push(ordered(printable(&stands_for)));
+        pieces.push(printable(&stands_for));
         bytes.push(stands_for);
     }
     let cut = Cut {
@@ -146,20 +148,6 @@ fn cut(contender: &Contender, text: &str) -> Result<(Cut, Vec<Vec<u8>>)> {
         pieces,
     };
     Ok((cut, bytes))
-}
-
-/// A piece in a script that runs from right to left, with a mark behind it that ends the run: without
-/// it a terminal that knows such scripts would put neighbouring pieces, and columns, in reverse order.
-fn ordered(piece: String) -> String {
-    const LEFT_TO_RIGHT_MARK: char = '\u{200E}';
-    let right_to_left = |c: char| {
-        matches!(c, '\u{590}'..='\u{8FF}' | '\u{FB1D}'..='\u{FDFF}' | '\u{FE70}'..='\u{FEFE}'
-            | '\u{10800}'..='\u{10FFF}' | '\u{1E800}'..='\u{1EFFF}')
-    };
-    match piece.contains(right_to_left) {
-        true => piece + &LEFT_TO_RIGHT_MARK.to_string(),
-        false => piece,
-    }
 }
 
 /// Where in the text each token ends; none if the tokens are not the text, because the tokenizer
@@ -178,36 +166,38 @@ fn token_ends(tokens: &[Vec<u8>], text: &str) -> Option<Vec<usize>> {
     Some(ends.collect())
 }
 
-/// Divides the text at each byte where a token of every tokenizer ends.
-fn spans(ends: &[Option<Vec<usize>>], length: usize) -> Vec<Span> {
-    let known: Option<Vec<&Vec<usize>>> = ends.iter().map(Option::as_ref).collect();
-    let Some(known) = known else {
-        return Vec::new();
+/// Divides the text where a token of every tokenizer ends and a blank follows; `None` if the ends of
+/// one are not known.
+fn spans(ends: &[Option<Vec<usize>>], text: &str) -> Option<Vec<Span>> {
+    let ends: Vec<&Vec<usize>> = ends.iter().map(Option::as_ref).collect::<Option<_>>()?;
+    let before_blank = |at: usize| {
+        let rest = text.get(at..); // none within a character
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace))
     };
-    let Some((first, others)) = known.split_first() else {
-        return Vec::new();
+    let mut cuts: Vec<usize> = ends.first()?.to_vec();
+    cuts.retain(|at| *at > 0 && before_blank(*at) && ends.iter().all(|ends| ends.contains(at)));
+    cuts.dedup();
+    let starts = std::iter::once(0).chain(cuts.iter().copied());
+    // A token belongs to the span that it ends in; one that ends at byte 0 to the first.
+    let first = |ends: &Vec<usize>, start: usize| match start {
+        0 => 0,
+        start => ends.partition_point(|end| *end <= start),
     };
-    let mut shared: Vec<usize> = first.iter().copied().filter(|end| *end > 0).collect();
-    shared.retain(|end| others.iter().all(|ends| ends.contains(end)));
-    shared.dedup();
-    let mut from = 0;
-    let mut span = |to: usize| {
-        // Tokens that end behind `from`, up to `to`; what ends at byte 0 belongs to the first span.
-        let place = |ends: &&Vec<usize>, byte: usize| match byte {
-            0 => 0,
-            byte => ends.partition_point(|end| *end <= byte),
-        };
-        let tokens = known.iter().map(|ends| place(ends, from)..place(ends, to));
-        let span = Span {
-            bytes: from..to,
-            tokens: tokens.collect(),
-        };
-        from = to;
-        span
+    let span = |(from, to): (usize, &usize)| Span {
+        bytes: from..*to,
+        tokens: ends
+            .iter()
+            .map(|ends| first(ends, from)..first(ends, *to))
+            .collect(),
     };
-    let all: Vec<Span> = shared.iter().map(|to| span(*to)).collect();
-    debug_assert_eq!(shared.last(), Some(&length));
-    all
+    Some(starts.zip(&cuts).map(span).collect())
+}
+
+fn whole(text: &str, cuts: &[Cut]) -> Span {
+    Span {
+        bytes: 0..text.len(),
+        tokens: cuts.iter().map(|cut| 0..cut.ids.len()).collect(),
+    }
 }
 
 /// Prints every face-off, each as a table of counts and the pieces beside each other.
@@ -236,7 +226,7 @@ pub fn show<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<()> 
         pieces(report, round)?;
         report.blank()?;
     }
-    Ok(())
+    totals(report, rounds)
 }
 
 fn row(cut: &Cut) -> Vec<String> {
@@ -248,24 +238,66 @@ fn row(cut: &Cut) -> Vec<String> {
     ]
 }
 
-/// A row for each span; the whole text is one if the tokens of some tokenizer are not the text.
 fn pieces<W: Write>(report: &mut Report<W>, round: &FaceOff) -> Result<()> {
     let mut head = vec!["bytes"];
     head.extend(round.cuts.iter().map(|cut| cut.tokenizer.as_str()));
-    let cell = |(cut, tokens): (&Cut, &Range<usize>)| cut.pieces[tokens.clone()].join(" ");
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    for span in &round.spans {
+    let cell = |(cut, tokens): (&Cut, &Range<usize>)| {
+        let pieces = cut.pieces[tokens.clone()]
+            .iter()
+            .map(|piece| ordered(piece));
+        pieces.collect::<Vec<_>>().join(" ")
+    };
+    let row = |span: &Span| {
         let mut row = vec![format!("{}–{}", span.bytes.start, span.bytes.end)];
         row.extend(round.cuts.iter().zip(&span.tokens).map(cell));
-        rows.push(row);
-    }
-    if rows.is_empty() {
-        let mut row = vec!["all".to_owned()];
-        row.extend(round.cuts.iter().map(|cut| cut.pieces.join(" ")));
-        rows.push(row);
-    }
+        row
+    };
+    let rows: Vec<Vec<String>> = round.spans.iter().map(row).collect();
     let all: Vec<usize> = (0..head.len()).collect();
     report.text_table(&head, &rows, &all)?;
+    Ok(())
+}
+
+/// A piece in a script that runs from right to left, with a mark behind it that ends the run: without
+/// it a terminal that knows such scripts would put neighbouring pieces, and columns, in reverse order.
+fn ordered(piece: &str) -> Cow<'_, str> {
+    const LEFT_TO_RIGHT_MARK: char = '\u{200E}';
+    let right_to_left = |c: char| {
+        matches!(c, '\u{590}'..='\u{8FF}' | '\u{FB1D}'..='\u{FDFF}' | '\u{FE70}'..='\u{FEFE}'
+            | '\u{10800}'..='\u{10FFF}' | '\u{1E800}'..='\u{1EFFF}')
+    };
+    match piece.contains(right_to_left) {
+        true => format!("{piece}{LEFT_TO_RIGHT_MARK}").into(),
+        false => piece.into(),
+    }
+}
+
+/// The tokens of all texts in one table.
+fn totals<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<()> {
+    let Some(first) = rounds.first().filter(|_| rounds.len() > 1) else {
+        return Ok(());
+    };
+    let names: Vec<String> = (1..=rounds.len())
+        .map(|text| format!("text {text}"))
+        .collect();
+    let mut head = vec!["tokens"];
+    head.extend(names.iter().map(String::as_str));
+    let row = |(index, cut): (usize, &Cut)| {
+        let mut row = vec![cut.tokenizer.clone()];
+        row.extend(
+            rounds
+                .iter()
+                .map(|round| count(round.cuts[index].ids.len() as u64)),
+        );
+        row
+    };
+    let rows: Vec<Vec<String>> = first.cuts.iter().enumerate().map(row).collect();
+    report.table(&head, &rows)?;
+    report.blank()?;
+    report.note(
+        "Each token is one pass through the model when it is written, and one place in the context when \
+         it is read.",
+    )?;
     Ok(())
 }
 
@@ -282,23 +314,24 @@ mod tests {
     }
 
     #[test]
-    fn a_text_is_divided_where_all_agree() {
-        let a = ends(&["Expl", "ain", " black"], "Explain black");
-        let b = ends(&["Explain", " bl", "ack"], "Explain black");
-        let found = spans(&[a, b], 13);
+    fn a_text_is_divided_before_a_blank_where_all_agree() {
+        let text = "Explain black";
+        let a = ends(&["Expl", "ain", " black"], text);
+        let b = ends(&["Explain", " bl", "ack"], text);
+        let found = spans(&[a.clone(), b], text).unwrap();
         let bytes: Vec<Range<usize>> = found.iter().map(|span| span.bytes.clone()).collect();
         assert_eq!(bytes, [0..7, 7..13]);
         assert_eq!(found[0].tokens, [0..2, 0..1]);
         assert_eq!(found[1].tokens, [2..3, 1..3]);
+        let across = ends(&["Expl", "ain b", "lack"], text);
+        assert_eq!(spans(&[a, across], text).unwrap().len(), 1);
     }
 
     #[test]
     fn the_blank_of_sentencepiece_is_not_of_the_text() {
-        assert_eq!(ends(&[" ", "a", " b"], "a b"), Some(vec![0, 1, 3]));
-        let found = spans(
-            &[ends(&[" ", "a", " b"], "a b"), ends(&["a", " b"], "a b")],
-            3,
-        );
+        let with_blank = ends(&[" ", "a", " b"], "a b");
+        assert_eq!(with_blank, Some(vec![0, 1, 3]));
+        let found = spans(&[with_blank, ends(&["a", " b"], "a b")], "a b").unwrap();
         assert_eq!(found[0].tokens, [0..2, 0..1]);
         assert_eq!(found.len(), 2);
     }
@@ -307,7 +340,16 @@ mod tests {
     fn a_tokenizer_that_changes_the_text_has_no_places_in_it() {
         assert_eq!(ends(&["a", "b"], "AB"), None);
         assert_eq!(ends(&["a"], "ab"), None);
-        assert!(spans(&[Some(vec![2]), None], 2).is_empty());
+        assert_eq!(spans(&[Some(vec![2]), None], "ab"), None);
+    }
+
+    #[test]
+    fn no_span_ends_within_a_character() {
+        let text = "é é";
+        let bytes: Vec<Vec<u8>> = text.bytes().map(|byte| vec![byte]).collect();
+        let found = spans(&[token_ends(&bytes, text)], text).unwrap();
+        let bytes: Vec<Range<usize>> = found.iter().map(|span| span.bytes.clone()).collect();
+        assert_eq!(bytes, [0..2, 2..5]);
     }
 
     #[test]

@@ -336,7 +336,8 @@ pub(crate) fn facts(checkpoint: &Checkpoint, unpacked: bool) -> ModelFacts {
     let config = &checkpoint.config;
     let activation_bytes = checkpoint.activation_bytes();
     let weights = parts(checkpoint, unpacked);
-    let largest = checkpoint.tensors.iter().max_by_key(|tensor| tensor.bytes);
+    let used = checkpoint.elements().map(|(tensor, _)| tensor);
+    let largest = used.max_by_key(|tensor| tensor.bytes);
     ModelFacts {
         name: checkpoint.name.clone(),
         architecture: config.model_type.clone(),

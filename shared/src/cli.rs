@@ -56,15 +56,12 @@ pub struct ModelArgs {
     pub dtype: Option<FloatType>,
 }
 
-/// The prompt of whoever gives none.
-const DEFAULT_PROMPT: &str = "Explain black holes";
-
 /// What to say to the model, and how much of an answer to wait for.
 #[derive(Args, Debug, Clone, PartialEq)]
 #[command(next_help_heading = "Prompt")]
 pub struct PromptArgs {
     /// Text to answer, or to continue with --raw
-    #[arg(long, value_name = "TEXT", default_value = DEFAULT_PROMPT)]
+    #[arg(long, value_name = "TEXT", default_value = "Explain black holes")]
     pub prompt: String,
 
     /// Take the prompt from this file
@@ -86,11 +83,6 @@ pub struct PromptArgs {
 }
 
 impl PromptArgs {
-    /// Whether the prompt is that of whoever gives none.
-    pub fn is_default(&self) -> bool {
-        self.prompt_file.is_none() && self.prompt == DEFAULT_PROMPT
-    }
-
     /// The text of the prompt, without the line break that editors put at the end of a file.
     ///
     /// # Errors
