@@ -9,6 +9,7 @@ use shared::metrics::Run;
 use shared::report::{JsonReport, Report, clear_status};
 
 use crate::compare::compare;
+use crate::faceoff::{self, Contender, FaceOff};
 use crate::show::{Pace, Step, comparison, journey, what_if};
 use crate::trace::{Comparison, Trace, WhatIf};
 use crate::walk::{Request, Subject, walk};
@@ -82,6 +83,12 @@ pub struct Args {
     /// The word to follow [default: the longest one that both sentences have]
     #[arg(long, value_name = "WORD", help_heading = "Walk", requires = "compare")]
     word: Option<String>,
+
+    /// Let this tokenizer cut the prompt, or three examples; give it again for another beside it.
+    /// `tiny`, a directory, a tokenizer.json, a .gguf file, or a Hugging Face id
+    #[arg(long, value_name = "TOKENIZER", help_heading = "Walk")]
+    #[arg(conflicts_with_all = ["step", "from", "to", "compare", "what_if"])]
+    tokenizer: Vec<String>,
 }
 
 /// Runs what the flags ask for and prints it.
@@ -89,6 +96,9 @@ pub struct Args {
 /// # Errors
 /// If the model, the prompt or the output fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
+    if !args.tokenizer.is_empty() {
+        return args.face_off();
+    }
     let steps = args.steps()?;
     let subject = Subject::open(&args.model)?;
     let mut report = Report::stdout();
@@ -114,6 +124,7 @@ pub fn run(args: Args) -> Result<()> {
 enum Found<'a> {
     Trace(&'a Trace),
     Comparison(&'a Comparison),
+    FaceOffs(&'a [FaceOff]),
 }
 
 #[derive(Serialize)]
@@ -125,6 +136,18 @@ struct Line<'a> {
 }
 
 impl Args {
+    fn face_off(&self) -> Result<()> {
+        let open = |name: &String| Contender::open(name);
+        let contenders: Vec<Contender> = self.tokenizer.iter().map(open).collect::<Result<_>>()?;
+        let rounds = match self.built_in_sentence() {
+            true => faceoff::face_off(&contenders, &faceoff::EXAMPLES)?,
+            false => faceoff::face_off(&contenders, &[self.prompt.text()?])?,
+        };
+        let mut report = Report::stdout();
+        faceoff::show(&mut report, &rounds)?;
+        self.json(&mut report, Found::FaceOffs(&rounds))
+    }
+
     fn picks_steps(&self) -> bool {
         self.step.or(self.from).or(self.to).is_some()
     }

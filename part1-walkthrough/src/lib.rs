@@ -17,11 +17,13 @@
 //!
 //! - [`decoder`]: what a family of models has to provide, and the pass that all of them share
 //! - [`llama`]: the Llama family, in plain operations
+//! - [`gpt2`]: GPT-2, and what differs
 //! - [`trace`], [`floats`]: what was found, as plain data
 //! - [`walk`]: a model and a text → a trace
 
 //! - [`compare`]: one word in two sentences
 //! - [`what_if`]: a piece is left out
+//! - [`faceoff`]: several tokenizers, one text
 //! - [`show`]: the trace on a terminal
 //! - [`experiment`]: the flags
 
@@ -31,7 +33,9 @@ pub mod decode;
 pub mod decoder;
 pub mod embed;
 pub mod experiment;
+pub mod faceoff;
 pub mod floats;
+pub mod gpt2;
 pub mod llama;
 pub mod predict;
 pub mod recompute;

@@ -331,11 +331,13 @@ fn parts(checkpoint: &Checkpoint, unpacked: bool) -> Vec<(Part, PartWeights)> {
     parts
 }
 
-fn facts(checkpoint: &Checkpoint, unpacked: bool) -> ModelFacts {
+/// What a checkpoint says of itself, in the words for this family.
+pub(crate) fn facts(checkpoint: &Checkpoint, unpacked: bool) -> ModelFacts {
     let config = &checkpoint.config;
     let activation_bytes = checkpoint.activation_bytes();
     let weights = parts(checkpoint, unpacked);
-    let largest = checkpoint.tensors.iter().max_by_key(|tensor| tensor.bytes);
+    let used = checkpoint.elements().map(|(tensor, _)| tensor);
+    let largest = used.max_by_key(|tensor| tensor.bytes);
     ModelFacts {
         name: checkpoint.name.clone(),
         architecture: config.model_type.clone(),

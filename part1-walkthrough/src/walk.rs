@@ -4,10 +4,11 @@ use anyhow::{Context, Result, ensure};
 use shared::checkpoint::{Checkpoint, FloatType};
 use shared::cli::{ModelArgs, SamplingArgs, check_interrupted};
 use shared::report::status;
-use shared::session::open_checkpoint;
+use shared::session::open_checkpoint_with_gpt2;
 use shared::tokenizer::Tokenizer;
 
 use crate::decoder::{Decoder, Pass};
+use crate::gpt2::Gpt2;
 use crate::llama::{Llama, UNPACK_UP_TO};
 use crate::trace::{Trace, WhatIf};
 use crate::{attend, decode, embed, predict, recompute, tokenize, what_if};
@@ -50,7 +51,7 @@ impl Subject {
     /// # Errors
     /// If the model cannot be found or read.
     pub fn open(model: &ModelArgs) -> Result<Self> {
-        let mut checkpoint = open_checkpoint(model)?;
+        let mut checkpoint = open_checkpoint_with_gpt2(model)?;
         if checkpoint.dtype.is_none() && 4 * checkpoint.parameters() <= UNPACK_UP_TO {
             checkpoint.dtype = Some(FloatType::F32);
         }
@@ -65,7 +66,10 @@ impl Subject {
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
         Ok(Self {
             tokenizer: Tokenizer::open(checkpoint)?,
-            decoder: Box::new(Llama::load(checkpoint)?),
+            decoder: match checkpoint.config.learned_positions {
+                true => Box::new(Gpt2::load(checkpoint)?),
+                false => Box::new(Llama::load(checkpoint)?),
+            },
         })
     }
 

@@ -85,6 +85,18 @@ impl Checkpoint {
     /// # Errors
     /// If a file is missing, damaged or of a kind that is not supported: one line that names it.
     pub fn open(name: &str, files: ModelFiles) -> Result<Self> {
+        Self::open_as(name, files, ModelConfig::from_json)
+    }
+
+    /// [`Checkpoint::open`] that takes GPT-2, too: see [`ModelConfig::from_json_with_gpt2`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_with_gpt2(name: &str, files: ModelFiles) -> Result<Self> {
+        Self::open_as(name, files, ModelConfig::from_json_with_gpt2)
+    }
+
+    fn open_as(name: &str, files: ModelFiles, read: ReadConfig) -> Result<Self> {
         let (config, tensors, gguf) = match &files {
             ModelFiles::Gguf(path) => {
                 let header = GgufHeader::open(path)?;
@@ -92,7 +104,11 @@ impl Checkpoint {
                     .with_context(|| format!("reading {}", path.display()))?;
                 (config, gguf_tensors(&header), Some(header))
             }
-            files => (read_config(name, files)?, safetensors_tensors(files)?, None),
+            files => (
+                read_config(name, files, read)?,
+                safetensors_tensors(files)?,
+                None,
+            ),
         };
         let checkpoint = Self {
             name: name.to_owned(),
@@ -206,7 +222,7 @@ impl Checkpoint {
                 self.name
             );
             ensure!(
-                KNOWN.contains(&dtype.as_str()),
+                KNOWN.contains(&dtype.as_str()) || superfluous(name, self.tied()),
                 "tensor {name} of {} is stored as {dtype}, which is not supported: convert the \
                  model to BF16, F16 or F32",
                 self.name
@@ -281,6 +297,9 @@ impl Checkpoint {
     }
 
     fn rope(&self) -> String {
+        if self.config.learned_positions {
+            return "learned, one vector each".to_owned();
+        }
         let rope = &self.config.rope;
         let scaling = match &rope.scaling {
             RopeScaling::None => String::new(),
@@ -315,6 +334,10 @@ impl Checkpoint {
                 found.push(text);
             }
         };
+        note(
+            config.learned_positions,
+            "positions added; LayerNorm with bias; GELU; q, k, v in one matrix".to_owned(),
+        );
         note(config.attention_bias, "bias on q, k, v".to_owned());
         note(config.attention_out_bias, "bias on o".to_owned());
         note(config.mlp_bias, "bias in the MLP".to_owned());
@@ -419,17 +442,24 @@ pub fn check_fit(checkpoint: &Checkpoint, positions: usize, ram_bytes: u64) -> R
     Ok(())
 }
 
-/// Tensors that some checkpoints carry although they follow from the configuration.
+/// Tensors that some checkpoints carry although they follow from the configuration: RoPE's frequencies,
+/// a copy of the embedding as the head, and GPT-2's causal masks.
 pub(crate) fn superfluous(name: &str, tied: bool) -> bool {
-    name.contains("rotary_emb.inv_freq") || (tied && name.starts_with("lm_head."))
+    name.contains("rotary_emb.inv_freq")
+        || name.ends_with(".attn.bias")
+        || name.ends_with(".attn.masked_bias")
+        || (tied && name.starts_with("lm_head."))
 }
 
-fn read_config(name: &str, files: &ModelFiles) -> Result<ModelConfig> {
+/// The texts of `config.json` and `generation_config.json` → what they say.
+type ReadConfig = fn(&str, Option<&str>) -> Result<ModelConfig>;
+
+fn read_config(name: &str, files: &ModelFiles, read: ReadConfig) -> Result<ModelConfig> {
     let config = files.read_text("config.json")?.with_context(|| {
         format!("there is no config.json in {name}: is it a model in Hugging Face layout?")
     })?;
     let generation = files.read_text("generation_config.json")?;
-    ModelConfig::from_json(&config, generation.as_deref())
+    read(&config, generation.as_deref())
         .with_context(|| format!("reading the configuration of {name}"))
 }
 

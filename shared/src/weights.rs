@@ -65,15 +65,17 @@ impl Checkpoint {
             ModelFiles::Directory(_) => load_shards(&self.files.shards()?)?,
             ModelFiles::Gguf(path) => self.load_gguf(path)?,
         };
+        let tied = self.tied();
+        tensors.retain(|name, _| !superfluous(name, tied)); // never read: loading is lazy
         if let Some(dtype) = self.dtype {
             convert_floats(&mut tensors, dtype.dtype())?;
         }
-        // Loading is lazy. Without this the first token would pay for reading the file, and the
+        // Without this the first token would pay for reading the file, and the
         // time to first token would not be what it says.
         transforms::eval(tensors.values())
             .map_err(|error| reading(Path::new(&self.name), &error))?;
         let mut weights = Weights::new(tensors, &self.config);
-        weights.tied = self.tied();
+        weights.tied = tied;
         Ok(weights)
     }
 

@@ -6,10 +6,18 @@ use anyhow::Result;
 use shared::report::fixed;
 
 use super::{Screen, piece, sizes, tiny};
-use crate::trace::{Check, Focus, Layer, Trace};
+use crate::trace::{Check, Focus, Layer, Positions, Trace};
 
 pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     let focus = &trace.focus;
+    if matches!(trace.positions, Positions::Learned { .. }) {
+        screen.say(
+            "Four stages of GPT-2 differ from Llama's. Positions were added before the first block, so q \
+             and k are not turned here. LayerNorm takes off the mean and adds a bias; RMSNorm does \
+             neither. One matrix makes q, k and v. The MLP has GELU between two matrices, not SwiGLU \
+             among three.",
+        )?;
+    }
     screen.say(&format!(
         "{} blocks, one after the other, change the vectors. Each adds to the stream what attention \
          collects from earlier tokens, and what the MLP makes of it. The arrays of layer {}:",

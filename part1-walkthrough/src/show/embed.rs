@@ -141,7 +141,8 @@ fn arrow(angle: f32) -> char {
 fn learned<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace, table: usize) -> Result<()> {
     screen.say(&format!(
         "The table does not know where a piece stands. This model has a second table with a row for each \
-         of {table} positions and adds it: final vector = token embedding + positional embedding.",
+         of {table} positions and adds it, once: final vector = token embedding + positional embedding. (Llama, Mistral and Qwen \
+         add nothing. They turn q and k by their position, in every layer.)",
     ))?;
     screen.report.blank()?;
     let added = trace

@@ -8,6 +8,7 @@
 //! text is encoded without adding anything. Raw text is encoded with whatever the tokenizer adds,
 //! unless it begins with the text of BOS already. `transformers` and mlx-lm do the same.
 
+mod alone;
 mod gguf;
 mod python_json;
 mod stream;

@@ -12,8 +12,9 @@ use anyhow::{Context, Result, bail};
 const REAL: [&str; 2] = ["tiny", "smollm2"];
 
 /// All groups, in the order in which they are written.
-const GROUPS: [&str; 7] = [
+const GROUPS: [&str; 8] = [
     "synthetic",
+    "gpt2",
     "gguf",
     "ops",
     "rotating",
