@@ -372,10 +372,9 @@ fn stored_as(checkpoint: &Checkpoint, dtype: &str) -> String {
 }
 
 fn computed_in(checkpoint: &Checkpoint, activation_bytes: usize) -> String {
-    let name = match checkpoint.dtype {
+    match checkpoint.dtype {
         Some(dtype) => format!("{:?}", dtype.dtype()).to_lowercase(),
         None if activation_bytes == 4 => "float32".to_owned(),
         None => "16-bit floats".to_owned(),
-    };
-    name
+    }
 }

@@ -51,7 +51,7 @@ fn last_row<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
          last token asks with its q, every token answers with its k; each score is divided by \
          √{} = {}; softmax makes shares of them.",
         trace.model.head_dim,
-        fixed((trace.model.head_dim as f64).sqrt(), 0)
+        (100.0 * (trace.model.head_dim as f64).sqrt()).round() / 100.0
     ))?;
     screen.report.blank()?;
     let number = |value: f32, decimals| fixed(f64::from(value), decimals);
@@ -165,7 +165,11 @@ fn checks<W: Write>(screen: &mut Screen<'_, W>, checks: &[Check]) -> Result<()> 
                 check.name.clone(),
                 check.fused.clone(),
                 tiny(check.difference / check.largest.max(f32::MIN_POSITIVE)),
-                format!("{}{}", tiny(check.tolerance), if check.holds() { "" } else { " !" }),
+                format!(
+                    "{}{}",
+                    tiny(check.tolerance),
+                    if check.holds() { "" } else { " !" }
+                ),
             ]
         })
         .collect();

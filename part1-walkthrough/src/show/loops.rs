@@ -9,7 +9,7 @@ use super::{Screen, piece, short, tiny};
 use crate::trace::{Recompute, Round, Trace};
 
 /// Characters of a round's input that have room.
-const TAIL: usize = 20;
+const TAIL: usize = 16;
 
 pub(super) fn show_decode<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.say(

@@ -217,9 +217,8 @@ impl Canvas {
         for text in [format!("•{name}"), "•".to_owned()] {
             let (from, to) = (column, column + text.width() + 1);
             let row = &mut self.rows[row];
-            let free = |(at, other, _): &(usize, String, bool)| {
-                to <= *at || at + other.width() + 1 <= from
-            };
+            let free =
+                |(at, other, _): &(usize, String, bool)| to <= *at || at + other.width() < from;
             if row.iter().all(free) {
                 row.push((column, text, dot.important));
                 row.sort_by_key(|(at, ..)| *at);
