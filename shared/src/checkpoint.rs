@@ -85,6 +85,18 @@ impl Checkpoint {
     /// # Errors
     /// If a file is missing, damaged or of a kind that is not supported: one line that names it.
     pub fn open(name: &str, files: ModelFiles) -> Result<Self> {
+        Self::open_as(name, files, ModelConfig::from_json)
+    }
+
+    /// [`Checkpoint::open`] that takes GPT-2, too: see [`ModelConfig::from_json_with_gpt2`].
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_with_gpt2(name: &str, files: ModelFiles) -> Result<Self> {
+        Self::open_as(name, files, ModelConfig::from_json_with_gpt2)
+    }
+
+    fn open_as(name: &str, files: ModelFiles, read: ReadConfig) -> Result<Self> {
         let (config, tensors, gguf) = match &files {
             ModelFiles::Gguf(path) => {
                 let header = GgufHeader::open(path)?;
@@ -92,7 +104,11 @@ impl Checkpoint {
                     .with_context(|| format!("reading {}", path.display()))?;
                 (config, gguf_tensors(&header), Some(header))
             }
-            files => (read_config(name, files)?, safetensors_tensors(files)?, None),
+            files => (
+                read_config(name, files, read)?,
+                safetensors_tensors(files)?,
+                None,
+            ),
         };
         let checkpoint = Self {
             name: name.to_owned(),
@@ -107,21 +123,27 @@ impl Checkpoint {
     }
 
     /// Size of the weights in memory, in bytes: what a decode step has to read.
+    pub fn weight_bytes(&self) -> u64 {
+        self.used_tensors()
+            .map(|tensor| self.bytes_in_memory(tensor))
+            .sum()
+    }
+
+    /// Size of one tensor in memory.
     ///
     /// Only GGUF's packed types are larger here than in the file: MLX stores a scale and a bias of 16
     /// bits for each 32 weights, where Q4_0 and Q8_0 do without the bias.
-    pub fn weight_bytes(&self) -> u64 {
+    pub fn bytes_in_memory(&self, tensor: &TensorInfo) -> u64 {
         let float = self.dtype.map(|dtype| dtype.bytes() as u64);
         let scales = 2 * float.unwrap_or(2); // with the biases, of a group
-        let in_memory = |tensor: &TensorInfo| match (tensor.dtype.as_str(), float) {
+        match (tensor.dtype.as_str(), float) {
             ("Q4_0", _) => tensor.bytes / 18 * (16 + scales),
             ("Q4_1", _) => tensor.bytes / 20 * (16 + scales),
             ("Q8_0", _) => tensor.bytes / 34 * (32 + scales),
             ("F32", Some(float)) => tensor.bytes / 4 * float,
             ("F16" | "BF16", Some(float)) => tensor.bytes / 2 * float,
             _ => tensor.bytes,
-        };
-        self.used_tensors().map(in_memory).sum()
+        }
     }
 
     /// All but what a configuration makes superfluous.
@@ -135,10 +157,15 @@ impl Checkpoint {
     /// Number of weights; a packed one counts as what it stands for, its scales and biases do not
     /// count.
     pub fn parameters(&self) -> u64 {
+        self.elements().map(|(_, elements)| elements).sum()
+    }
+
+    /// The tensors that the model uses, each with the number of its weights as
+    /// [`parameters`](Self::parameters) counts them.
+    pub fn elements(&self) -> impl Iterator<Item = (&TensorInfo, u64)> {
         let scaled: HashSet<&str> = self.scaled_modules().collect();
         self.used_tensors()
-            .map(|tensor| self.elements(tensor, &scaled))
-            .sum()
+            .map(move |tensor| (tensor, self.elements_of(tensor, &scaled)))
     }
 
     /// Whether the embedding serves as the head, too.
@@ -157,7 +184,7 @@ impl Checkpoint {
             .filter_map(|tensor| tensor.name.strip_suffix(".scales"))
     }
 
-    fn elements(&self, tensor: &TensorInfo, scaled: &HashSet<&str>) -> u64 {
+    fn elements_of(&self, tensor: &TensorInfo, scaled: &HashSet<&str>) -> u64 {
         let stored = tensor.shape.iter().map(|&size| size as u64).product();
         let (module, part) = tensor.name.rsplit_once('.').unwrap_or_default();
         if !scaled.contains(module) {
@@ -195,7 +222,7 @@ impl Checkpoint {
                 self.name
             );
             ensure!(
-                KNOWN.contains(&dtype.as_str()),
+                KNOWN.contains(&dtype.as_str()) || superfluous(name, self.tied()),
                 "tensor {name} of {} is stored as {dtype}, which is not supported: convert the \
                  model to BF16, F16 or F32",
                 self.name
@@ -270,6 +297,9 @@ impl Checkpoint {
     }
 
     fn rope(&self) -> String {
+        if self.config.learned_positions {
+            return "learned, one vector each".to_owned();
+        }
         let rope = &self.config.rope;
         let scaling = match &rope.scaling {
             RopeScaling::None => String::new(),
@@ -304,6 +334,10 @@ impl Checkpoint {
                 found.push(text);
             }
         };
+        note(
+            config.learned_positions,
+            "positions added; LayerNorm with bias; GELU; q, k, v in one matrix".to_owned(),
+        );
         note(config.attention_bias, "bias on q, k, v".to_owned());
         note(config.attention_out_bias, "bias on o".to_owned());
         note(config.mlp_bias, "bias in the MLP".to_owned());
@@ -408,17 +442,24 @@ pub fn check_fit(checkpoint: &Checkpoint, positions: usize, ram_bytes: u64) -> R
     Ok(())
 }
 
-/// Tensors that some checkpoints carry although they follow from the configuration.
+/// Tensors that some checkpoints carry although they follow from the configuration: RoPE's frequencies,
+/// a copy of the embedding as the head, and GPT-2's causal masks.
 pub(crate) fn superfluous(name: &str, tied: bool) -> bool {
-    name.contains("rotary_emb.inv_freq") || (tied && name.starts_with("lm_head."))
+    name.contains("rotary_emb.inv_freq")
+        || name.ends_with(".attn.bias")
+        || name.ends_with(".attn.masked_bias")
+        || (tied && name.starts_with("lm_head."))
 }
 
-fn read_config(name: &str, files: &ModelFiles) -> Result<ModelConfig> {
+/// The texts of `config.json` and `generation_config.json` → what they say.
+type ReadConfig = fn(&str, Option<&str>) -> Result<ModelConfig>;
+
+fn read_config(name: &str, files: &ModelFiles, read: ReadConfig) -> Result<ModelConfig> {
     let config = files.read_text("config.json")?.with_context(|| {
         format!("there is no config.json in {name}: is it a model in Hugging Face layout?")
     })?;
     let generation = files.read_text("generation_config.json")?;
-    ModelConfig::from_json(&config, generation.as_deref())
+    read(&config, generation.as_deref())
         .with_context(|| format!("reading the configuration of {name}"))
 }
 

@@ -2,7 +2,10 @@
 //!
 //! One struct describes the whole Llama family, because its members differ only in a few switches:
 //! biases, q/k norm, head width, RoPE, sliding window, tied head. Every value is checked here, once,
-//! so that code that builds tensors from it can multiply and divide without looking again.
+//! so that code that builds tensors from it can multiply and divide without looking again. GPT-2, which
+//! only part 1 walks through, is described in the same terms.
+
+mod gpt2;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +29,7 @@ const MAX_POSITIONS: usize = 1 << 30;
 /// Architecture of one checkpoint; sizes in elements, letters as in the parts' documentation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
-    /// One of [`MODEL_TYPES`].
+    /// One of [`MODEL_TYPES`], or `gpt2`.
     pub model_type: String,
     /// E, the width of the residual stream.
     pub hidden_size: usize,
@@ -44,7 +47,10 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// The context length the model was trained (or scaled) for, in positions.
     pub max_position_embeddings: usize,
-    /// Added to the mean square in RMSNorm.
+    /// Whether positions are rows of a table that are added to the embedding (GPT-2). Nothing is
+    /// rotated then, and `rope` has no meaning.
+    pub learned_positions: bool,
+    /// Added to the mean square in RMSNorm, or to the variance in GPT-2's LayerNorm.
     pub rms_norm_eps: f32,
     /// Rotary position embedding.
     pub rope: RopeConfig,
@@ -159,21 +165,16 @@ impl ModelConfig {
     /// model type or RoPE type is not supported, the weights are quantized by something other
     /// than MLX, the text is not JSON.
     pub fn from_json(config: &str, generation_config: Option<&str>) -> Result<Self> {
-        let config = parse_object("config.json", config)?;
-        let keys = Keys {
-            file: "config.json",
-            object: &config,
-        };
-        let mut parsed = read_config(&keys)?;
-        if let Some(text) = generation_config {
-            let object = parse_object("generation_config.json", text)?;
-            let keys = Keys {
-                file: "generation_config.json",
-                object: &object,
-            };
-            parsed.eos_token_ids = union(&parsed.eos_token_ids, &keys.ids("eos_token_id")?);
-        }
-        Ok(parsed)
+        parse(config, generation_config, false)
+    }
+
+    /// [`ModelConfig::from_json`] that reads GPT-2, too. `learned_positions` tells the two families
+    /// apart: the layers of this crate compute only the first.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::from_json`].
+    pub fn from_json_with_gpt2(config: &str, generation_config: Option<&str>) -> Result<Self> {
+        parse(config, generation_config, true)
     }
 
     /// Reads the metadata of a GGUF file, whose keys start with the name of its architecture.
@@ -218,7 +219,7 @@ impl ModelConfig {
             "num_attention_heads is {heads}, not a multiple of num_key_value_heads, {kv_heads}"
         );
         ensure!(
-            self.head_dim.is_multiple_of(2),
+            self.head_dim.is_multiple_of(2) || self.learned_positions,
             "head_dim is {}, but RoPE turns pairs: it must be even",
             self.head_dim
         );
@@ -232,6 +233,28 @@ impl ModelConfig {
     }
 }
 
+fn parse(config: &str, generation_config: Option<&str>, with_gpt2: bool) -> Result<ModelConfig> {
+    let config = parse_object("config.json", config)?;
+    let keys = Keys {
+        file: "config.json",
+        object: &config,
+    };
+    let parsed = match keys.text("model_type")? {
+        Some(gpt2::MODEL_TYPE) if with_gpt2 => gpt2::read(&keys)?,
+        _ => read_config(&keys)?,
+    };
+    let mut parsed = parsed.validate().context("config.json")?;
+    if let Some(text) = generation_config {
+        let object = parse_object("generation_config.json", text)?;
+        let keys = Keys {
+            file: "generation_config.json",
+            object: &object,
+        };
+        parsed.eos_token_ids = union(&parsed.eos_token_ids, &keys.ids("eos_token_id")?);
+    }
+    Ok(parsed)
+}
+
 fn read_config(keys: &Keys) -> Result<ModelConfig> {
     let model_type = model_type(keys)?;
     check_activation(keys)?;
@@ -240,7 +263,7 @@ fn read_config(keys: &Keys) -> Result<ModelConfig> {
     let qwen2 = model_type == "qwen2";
     let heads = keys.require_size("num_attention_heads", MAX_HEADS)?;
     let hidden_size = keys.require_size("hidden_size", MAX_WIDTH)?;
-    ModelConfig {
+    Ok(ModelConfig {
         hidden_size,
         intermediate_size: keys.require_size("intermediate_size", MAX_WIDTH)?,
         num_hidden_layers: layers,
@@ -251,6 +274,7 @@ fn read_config(keys: &Keys) -> Result<ModelConfig> {
         head_dim: head_dim(keys, &model_type, hidden_size, heads)?,
         vocab_size: keys.require_size("vocab_size", MAX_VOCABULARY)?,
         max_position_embeddings: context_length(keys, &model_type)?,
+        learned_positions: false,
         rms_norm_eps: keys
             .number("rms_norm_eps")?
             .ok_or_else(|| keys.missing("rms_norm_eps"))?,
@@ -269,18 +293,20 @@ fn read_config(keys: &Keys) -> Result<ModelConfig> {
             .or(keys.text("dtype")?)
             .map(str::to_owned),
         model_type,
-    }
-    .validate()
-    .context("config.json")
+    })
 }
 
 fn model_type(keys: &Keys) -> Result<String> {
     let found = keys
         .text("model_type")?
         .ok_or_else(|| keys.missing("model_type"))?;
+    let hint = match found {
+        gpt2::MODEL_TYPE => " here (part 1 walks through it)",
+        _ => "",
+    };
     ensure!(
         MODEL_TYPES.contains(&found),
-        "model_type {found:?} in config.json is not supported: choose a model of type {}",
+        "model_type {found:?} in config.json is not supported{hint}: choose a model of type {}",
         MODEL_TYPES.join(", ")
     );
     Ok(found.to_owned())

@@ -578,6 +578,7 @@ fn read_metadata(keys: &Keys) -> Result<ModelConfig> {
         head_dim,
         vocab_size: keys.vocabulary()?,
         max_position_embeddings: keys.size("context_length")?,
+        learned_positions: false,
         rms_norm_eps: keys.float("attention.layer_norm_rms_epsilon")?,
         rope: keys.rope()?,
         attention_bias: header.tensor("blk.0.attn_q.bias").is_some(),

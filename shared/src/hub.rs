@@ -80,6 +80,30 @@ pub fn locate_with(
     }
 }
 
+/// Finds the files of a tokenizer: [`locate`], but a directory needs no `config.json`, and of a hub model
+/// only the tokenizer is downloaded.
+///
+/// # Errors
+/// One line that says what is wrong with `name` and what to try next.
+pub fn locate_tokenizer(name: &str) -> Result<ModelFiles> {
+    locate_tokenizer_with(name, &HubSettings::from_env())
+}
+
+/// [`locate_tokenizer`] with explicit settings instead of those of the environment.
+///
+/// # Errors
+/// As [`locate_tokenizer`].
+pub fn locate_tokenizer_with(name: &str, settings: &HubSettings) -> Result<ModelFiles> {
+    match source::parse_tokenizer(name)? {
+        source::Source::Embedded => Ok(ModelFiles::Embedded),
+        source::Source::Directory(path) => Ok(ModelFiles::Directory(path)),
+        source::Source::Gguf(path) => Ok(ModelFiles::Gguf(path)),
+        source::Source::Hub(repo) => {
+            download::tokenizer(&repo, settings).map(ModelFiles::Directory)
+        }
+    }
+}
+
 impl ModelFiles {
     /// A small text file of the checkpoint, such as `config.json`. `None` if the checkpoint has no
     /// such file; always `None` for GGUF.

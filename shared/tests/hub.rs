@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use safetensors::tensor::TensorView;
-use shared::hub::{HubSettings, ModelFiles, embedded, locate, locate_with};
+use shared::hub::{HubSettings, ModelFiles, embedded, locate, locate_tokenizer_with, locate_with};
 use shared::testing::hub_server::{Fault, HubServer};
 use tempfile::TempDir;
 
@@ -922,4 +922,43 @@ fn two_processes_at_once_download_once_and_both_get_the_model() {
     }
     assert_eq!(setup.transfers_of(WEIGHTS).len(), 1);
     setup.assert_same(&setup.locate().unwrap());
+}
+
+// ---- a tokenizer alone
+
+fn tokenizer_of(setup: &Setup, settings: &HubSettings) -> anyhow::Result<PathBuf> {
+    let found = directory(locate_tokenizer_with(REPO, settings))?;
+    setup.assert_same(&found);
+    Ok(found)
+}
+
+#[test]
+fn of_a_tokenizer_no_weights_are_fetched_and_it_then_works_offline() {
+    let setup = Setup::new();
+    let found = tokenizer_of(&setup, &setup.settings()).unwrap();
+    assert_eq!(names(&found), ["tokenizer.json", "tokenizer_config.json"]);
+    assert_eq!(setup.transfers_of(WEIGHTS), Vec::<String>::new());
+    assert_eq!(tokenizer_of(&setup, &setup.offline()).unwrap(), found);
+}
+
+#[test]
+fn a_model_is_completed_after_its_tokenizer() {
+    let setup = Setup::new();
+    let tokenizer = tokenizer_of(&setup, &setup.settings()).unwrap();
+    assert_eq!(setup.locate().unwrap(), tokenizer);
+    assert!(names(&tokenizer).contains(&WEIGHTS.to_owned()));
+    let requests = setup.hub.requests().len();
+    assert_eq!(tokenizer_of(&setup, &setup.settings()).unwrap(), tokenizer);
+    assert_eq!(setup.hub.requests().len(), requests); // all of it is there
+}
+
+#[test]
+fn a_tokenizer_that_cannot_be_had_is_one_line() {
+    let setup = Setup::new();
+    let error = tokenizer_of(&setup, &setup.offline()).unwrap_err();
+    assert_says(&one_line(error), &[REPO, "HF_HUB_OFFLINE"]);
+    std::fs::remove_file(setup.model.path().join("tokenizer.json")).unwrap();
+    let setup = Setup::serving(setup.model);
+    let error = tokenizer_of(&setup, &setup.settings()).unwrap_err();
+    assert_says(&one_line(error), &[REPO, "no tokenizer.json"]);
 }

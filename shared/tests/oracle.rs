@@ -175,3 +175,33 @@ fn rotations_are_those_of_mlx_lm_near_and_far() {
         }
     }
 }
+
+#[test]
+fn a_filter_in_steps_is_the_filter() {
+    use sampling::Filter::{MinP, TopK, TopP};
+    let logits = row(&[2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -4.0]);
+    let logprobs = log_softmax(&logits).unwrap();
+    let args = SamplingArgs {
+        temperature: 1.0,
+        top_p: 0.97,
+        min_p: 0.1,
+        top_k: 3,
+        ..SamplingArgs::default()
+    };
+    let steps = sampling::filter_steps(&logprobs, &args).unwrap();
+    let filters: Vec<sampling::Filter> = steps.iter().map(|(filter, _)| *filter).collect();
+    assert_eq!(filters, [TopP, MinP, TopK]);
+    let kept = |x: &Array| {
+        let values = to_f32(x).unwrap();
+        values.iter().filter(|value| value.is_finite()).count()
+    };
+    let counts: Vec<usize> = steps.iter().map(|(_, left)| kept(left)).collect();
+    assert_eq!(counts, [6, 5, 3]);
+    let whole = to_f32(&sampling::filter(&logprobs, &args).unwrap()).unwrap();
+    assert_eq!(to_f32(&steps[2].1).unwrap(), whole);
+    assert!(
+        sampling::filter_steps(&logprobs, &SamplingArgs::default())
+            .unwrap()
+            .is_empty()
+    );
+}

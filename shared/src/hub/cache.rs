@@ -25,6 +25,13 @@ pub(super) const SMALL_FILES: [&str; 8] = [
     INDEX,
 ];
 
+/// The files of a tokenizer; all but the first are optional.
+pub(super) const TOKENIZER_FILES: [&str; 3] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+];
+
 /// A model that cannot be used without these is not worth starting.
 const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
 
@@ -63,10 +70,20 @@ impl RepoCache {
         self.root.join("blobs")
     }
 
+    fn commit(&self, revision: &str) -> String {
+        let known = std::fs::read_to_string(self.root.join("refs").join(revision));
+        known.map_or_else(|_| revision.to_string(), |text| text.trim().to_string())
+    }
+
+    /// The snapshot of a revision, if its tokenizer is there; the model need not be.
+    pub(super) fn look_up_tokenizer(&self, revision: &str) -> Option<PathBuf> {
+        let snapshot = self.snapshot(&self.commit(revision));
+        is_whole(&snapshot.join(TOKENIZER_FILES[0])).then_some(snapshot)
+    }
+
     /// The state of a revision, by local files alone.
     pub(super) fn look_up(&self, revision: &str) -> Cached {
-        let known = std::fs::read_to_string(self.root.join("refs").join(revision));
-        let commit = known.map_or_else(|_| revision.to_string(), |text| text.trim().to_string());
+        let commit = self.commit(revision);
         let snapshot = self.snapshot(&commit);
         if commit.is_empty() || !snapshot.is_dir() {
             return Cached::Lacks("all of it".to_string());

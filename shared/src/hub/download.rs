@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
 use hf_hub::{HFClient, HFClientSync, HFRepositorySync, HFResult};
 
-use super::cache::{Cached, RepoCache, SMALL_FILES, absent};
+use super::cache::{Cached, RepoCache, SMALL_FILES, TOKENIZER_FILES, absent};
 use super::explain::{Request, is_cut};
 use super::progress::{Transfer, status};
 use super::settings::HubSettings;
@@ -45,12 +45,29 @@ pub(super) fn snapshot(
     match (cache.look_up(revision), settings.offline) {
         (Cached::Whole(path), _) | (Cached::Usable(path), true) => Ok(path),
         (Cached::Lacks(what), true) => Err(request.offline(&what)),
-        (Cached::Lacks(_), false) => complete(&cache, request),
+        (Cached::Lacks(_), false) => complete(&cache, request, Remote::fetch_all),
         // All that is unsure is whether the hub has an optional file more: not worth failing for.
-        (Cached::Usable(path), false) => complete(&cache, request).or_else(|error| {
-            status(&format!("Using the cached copy of {repo}: {error:#}"));
-            Ok(path)
-        }),
+        (Cached::Usable(path), false) => {
+            complete(&cache, request, Remote::fetch_all).or_else(|error| {
+                status(&format!("Using the cached copy of {repo}: {error:#}"));
+                Ok(path)
+            })
+        }
+    }
+}
+
+/// The directory of a model's tokenizer: the cached one, or one that gets only the tokenizer's files.
+pub(super) fn tokenizer(repo: &RepoId, settings: &HubSettings) -> Result<PathBuf> {
+    let request = Request {
+        repo,
+        revision: "main",
+        settings,
+    };
+    let cache = RepoCache::new(&settings.cache, repo);
+    match cache.look_up_tokenizer(request.revision) {
+        Some(path) => Ok(path),
+        None if settings.offline => Err(request.offline(TOKENIZER_FILES[0])),
+        None => complete(&cache, request, Remote::fetch_tokenizer),
     }
 }
 
@@ -63,7 +80,11 @@ fn check_revision(revision: &str) -> Result<()> {
     bail!("--revision {revision:?} is no branch, tag or commit of a hub model")
 }
 
-fn complete(cache: &RepoCache, request: Request<'_>) -> Result<PathBuf> {
+fn complete<'a>(
+    cache: &'a RepoCache,
+    request: Request<'a>,
+    fetch: fn(&Remote<'a>) -> Result<()>,
+) -> Result<PathBuf> {
     let Request { repo, revision, .. } = request;
     let wait = || {
         status(&format!(
@@ -84,7 +105,7 @@ fn complete(cache: &RepoCache, request: Request<'_>) -> Result<PathBuf> {
         })?;
     let model = client.model(&repo.owner, &repo.name);
     let remote = Remote::open(model, cache, request).map_err(|error| request.explain(&error))?;
-    remote.fetch_all()?;
+    fetch(&remote)?;
     cache
         .set_ref(revision, &remote.commit)
         .map_err(|error| request.disk(&error))?;
@@ -160,6 +181,19 @@ impl<'a> Remote<'a> {
         let small = SMALL_FILES.iter().filter(|name| !absent.contains(name));
         let wanted: Vec<String> = small.map(ToString::to_string).chain(shards).collect();
         self.cache.mark_absent(&self.commit, &absent);
+        self.fetch(&wanted, true)
+    }
+
+    fn fetch_tokenizer(&self) -> Result<()> {
+        let listed = |name: &&&str| self.listing.contains_key(**name);
+        let wanted: Vec<String> = TOKENIZER_FILES
+            .iter()
+            .filter(listed)
+            .map(ToString::to_string)
+            .collect();
+        if wanted.first().is_none_or(|name| name != TOKENIZER_FILES[0]) {
+            bail!("{} has no tokenizer.json", self.request.repo);
+        }
         self.fetch(&wanted, true)
     }
 

@@ -49,6 +49,28 @@ pub(super) fn parse(model: &str) -> Result<Source> {
     )
 }
 
+/// What `--tokenizer` names.
+pub(super) fn parse_tokenizer(name: &str) -> Result<Source> {
+    if name == "tiny" {
+        return Ok(Source::Embedded);
+    }
+    let path = expand_home(name);
+    if path.is_dir() {
+        return Ok(Source::Directory(path));
+    }
+    if path.is_file() && has_gguf_extension(&path) {
+        return Ok(Source::Gguf(path));
+    }
+    match repo_id(name) {
+        Some(repo) if !path.exists() && !looks_like_path(name) => Ok(Source::Hub(repo)),
+        _ => bail!(
+            "--tokenizer {name:?} is no tokenizer{}: it takes `tiny` (built in), a directory with a \
+             tokenizer.json, such a file, a .gguf file, or a hub id owner/name",
+            did_you_mean(name)
+        ),
+    }
+}
+
 fn existing(model: &str, path: PathBuf) -> Result<Source> {
     if path.is_file() {
         if has_gguf_extension(&path) {

@@ -106,12 +106,21 @@ pub fn json<T: serde::de::DeserializeOwned>(relative: &str) -> Result<T> {
 /// Without it a test that needs it says so and passes on a newcomer's machine, but fails where `CI`
 /// is set: there a skipped test would be a lie.
 pub fn smollm2() -> Option<PathBuf> {
-    let path =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../.mlx/models/smollm2-135m-instruct.gguf");
+    fetched("smollm2", "smollm2-135m-instruct.gguf")
+}
+
+/// GPT-2's own tokenizer, if `cargo xtask fetch gpt2-tokenizer` has brought it; as [`smollm2`].
+pub fn gpt2_tokenizer() -> Option<PathBuf> {
+    fetched("gpt2-tokenizer", "gpt2-tokenizer/tokenizer.json")
+}
+
+fn fetched(what: &str, file: &str) -> Option<PathBuf> {
+    let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.mlx/models");
+    let path = models.join(file);
     if path.exists() {
         return Some(path);
     }
-    let hint = "SmolLM2 is not there: run `cargo xtask fetch smollm2`";
+    let hint = format!("{file} is not there: run `cargo xtask fetch {what}`");
     assert!(std::env::var_os("CI").is_none(), "{hint}");
     eprintln!("skipped: {hint}");
     None

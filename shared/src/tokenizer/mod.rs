@@ -8,6 +8,7 @@
 //! text is encoded without adding anything. Raw text is encoded with whatever the tokenizer adds,
 //! unless it begins with the text of BOS already. `transformers` and mlx-lm do the same.
 
+mod alone;
 mod gguf;
 mod python_json;
 mod stream;
@@ -91,6 +92,17 @@ pub struct Tokenizer {
     stop_ids: BTreeSet<u32>,
     /// Rows of the embedding: no id at or beyond it may reach the model.
     rows: usize,
+}
+
+/// What a vocabulary says of one token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// As the vocabulary spells it: `Ġblack`, `▁black`, `<0x0A>`.
+    pub spelling: String,
+    /// The bytes of text that it stands for; not always whole characters.
+    pub bytes: Vec<u8>,
+    /// Whether it is a mark like `<|im_start|>` and no text.
+    pub special: bool,
 }
 
 /// What either kind of checkpoint gives.
@@ -351,6 +363,21 @@ impl Tokenizer {
         }
         text.extend(stream.finish()?);
         Ok(text)
+    }
+
+    /// One token for itself; none for a row that only pads the embedding.
+    ///
+    /// # Errors
+    /// For an id that neither the tokenizer nor the model has.
+    pub fn piece(&self, id: u32) -> Result<Option<Piece>> {
+        Ok(self.token(id)?.map(|spelling| {
+            let special = self.is_special(&spelling);
+            Piece {
+                bytes: self.spelling.bytes(&spelling),
+                spelling,
+                special,
+            }
+        }))
     }
 
     /// Text for ids that come one by one. Special tokens are left out.

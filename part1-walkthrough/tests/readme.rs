@@ -1,0 +1,64 @@
+//! The README shows what the program prints, and nothing else.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
+mod common;
+
+use common::{SENTENCE, agree, request, shown, tiny, walked};
+use part1_walkthrough::compare::compare;
+use part1_walkthrough::show::{Pace, Step, comparison, what_if};
+use part1_walkthrough::trace::WhatIf;
+use part1_walkthrough::walk::Request;
+use shared::report::Report;
+
+/// Everything that the README may quote.
+fn printed() -> String {
+    let subject = tiny();
+    let switched = Request {
+        what_if: Some(WhatIf::NoScaling),
+        ..request(SENTENCE)
+    };
+    let trace = walked(&subject, &switched);
+    let mut text: String = Step::all().map(|step| shown(&trace, step)).collect();
+    let mut out = Vec::new();
+    let mut report = Report::plain(&mut out);
+    what_if(&mut report, &trace, trace.what_if.as_ref().unwrap()).unwrap();
+    let birds = [
+        "The fish looked at the bird.",
+        "In the cage there was a small bird.",
+    ];
+    let found = compare(&subject, birds, None, None).unwrap();
+    comparison(&mut report, Pace::new(None), &found).unwrap();
+    text.push_str(&String::from_utf8(out).unwrap());
+    text
+}
+
+/// Blocks of program output: those marked `text`.
+fn quotes(readme: &str) -> Vec<Vec<&str>> {
+    let blocks = readme.split("```text\n").skip(1);
+    blocks
+        .map(|block| block.split("```").next().unwrap().lines().collect())
+        .collect()
+}
+
+#[test]
+fn the_readme_quotes_the_program() {
+    let readme = include_str!("../README.md").replace("\r\n", "\n");
+    let printed = printed();
+    let lines: Vec<&str> = printed.lines().collect();
+    let quotes = quotes(&readme);
+    assert!(quotes.len() > 10, "{}", quotes.len());
+    for quote in quotes {
+        let block = quote.join("\n");
+        let found = lines
+            .windows(quote.len())
+            .any(|window| agree(&window.join("\n"), &block));
+        assert!(found, "the program does not print this:\n{block}");
+    }
+}
+
+#[test]
+fn the_readme_is_short() {
+    let readme = include_str!("../README.md");
+    assert!(readme.lines().count() <= 330, "{}", readme.lines().count());
+}

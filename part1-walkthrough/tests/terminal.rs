@@ -1,0 +1,173 @@
+//! What people read: each step, the symptoms, the comparison, the help; all within 80 columns.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
+mod common;
+
+use assert_cmd::Command;
+use common::{SENTENCE, request, shown, tiny, walked};
+use part1_walkthrough::compare::compare;
+use part1_walkthrough::experiment::Args;
+use part1_walkthrough::show::{Pace, Step, comparison, what_if};
+use part1_walkthrough::trace::{Trace, WhatIf};
+use part1_walkthrough::walk::Request;
+use serde_json::Value;
+use shared::report::Report;
+use unicode_width::UnicodeWidthStr;
+
+fn part1(args: &[&str]) -> String {
+    let output = Command::cargo_bin("part1-walkthrough")
+        .unwrap()
+        .args(args)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn fits(text: &str) {
+    for line in text.lines() {
+        assert!(line.width() <= 80, "{} columns: {line}", line.width());
+    }
+}
+
+#[test]
+fn every_step_of_the_built_in_sentence() {
+    let trace = walked(&tiny(), &request(SENTENCE));
+    for step in Step::all() {
+        let text = shown(&trace, step);
+        fits(&text);
+        assert_settled!(format!("step_{step}"), text);
+    }
+}
+
+#[test]
+fn the_chat_template_is_part_of_what_the_model_sees() {
+    let chat = Request {
+        raw: false,
+        ..request("Explain black holes")
+    };
+    let trace = walked(&tiny(), &chat);
+    assert_settled!("chat_tokenize", shown(&trace, Step::Tokenize));
+    assert_settled!("chat_decode", shown(&trace, Step::Decode));
+}
+
+#[test]
+fn flags_of_the_sampler_are_drawn_as_they_are() {
+    let (_, sampling) = common::flags(&[
+        "--temperature=1.5",
+        "--top-k=4",
+        "--min-p=0.02",
+        "--repetition-penalty=1.3",
+        "--seed=7",
+    ]);
+    let flagged = Request {
+        sampling,
+        ..request(SENTENCE)
+    };
+    let text = shown(&walked(&tiny(), &flagged), Step::Predict);
+    let bars = text
+        .split("\n\n")
+        .skip_while(|block| !block.contains("Sampling with"))
+        .take(3);
+    assert_settled!("predict_with_flags", bars.collect::<Vec<_>>().join("\n\n"));
+}
+
+#[test]
+fn what_breaks_without_a_piece() {
+    let subject = tiny();
+    for (name, switch) in [
+        ("no_mask", WhatIf::NoMask),
+        ("no_positions", WhatIf::NoPositions),
+        ("no_scaling", WhatIf::NoScaling),
+        ("zero_head", WhatIf::ZeroHead { layer: 7, head: 3 }),
+    ] {
+        let switched = Request {
+            what_if: Some(switch),
+            ..request(SENTENCE)
+        };
+        let trace = walked(&subject, &switched);
+        let mut out = Vec::new();
+        what_if(
+            &mut Report::plain(&mut out),
+            &trace,
+            trace.what_if.as_ref().unwrap(),
+        )
+        .unwrap();
+        let text = String::from_utf8(out).unwrap();
+        fits(&text);
+        assert_settled!(format!("what_if_{name}"), text);
+    }
+}
+
+#[test]
+fn one_word_in_two_sentences() {
+    let subject = tiny();
+    for (name, sentences) in [
+        (
+            "crane",
+            ["The crane ate a fish.", "The crane lifted the steel."],
+        ),
+        (
+            "bird",
+            [
+                "The fish looked at the bird.",
+                "In the cage there was a small bird.",
+            ],
+        ),
+    ] {
+        let found = compare(&subject, sentences, None, None).unwrap();
+        let mut out = Vec::new();
+        comparison(&mut Report::plain(&mut out), Pace::new(None), &found).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        fits(&text);
+        assert_settled!(format!("compare_{name}"), text);
+    }
+}
+
+#[test]
+fn the_longest_prompt_that_is_drawn_fits_the_terminal() {
+    let text = "a b c d e f g h ".repeat(8);
+    let trace = walked(&tiny(), &request(text.trim_end()));
+    assert!(trace.tokens.len() > 60, "{}", trace.tokens.len());
+    for step in Step::all() {
+        fits(&shown(&trace, step));
+    }
+}
+
+#[test]
+fn help_fits_the_terminal() {
+    let help = shared::cli::command::<Args>()
+        .render_long_help()
+        .to_string();
+    insta::assert_snapshot!(help);
+}
+
+#[test]
+fn the_json_line_is_the_trace() {
+    let text = part1(&["--max-tokens=2", "--step=tokenize", "--json"]);
+    let (report, json) = text.trim_end().rsplit_once('\n').unwrap();
+    fits(report);
+    let line: Value = serde_json::from_str(json).unwrap();
+    assert_eq!(line["part"], "part1-walkthrough");
+    let trace: Trace = serde_json::from_value(line["trace"].clone()).unwrap();
+    assert_eq!(trace.text, SENTENCE);
+    assert_eq!(trace.prediction.logits.0.len(), 4096);
+    assert_eq!(serde_json::to_value(&trace).unwrap(), line["trace"]);
+}
+
+#[test]
+fn steps_can_be_picked() {
+    let text = part1(&["--from=decode", "--to=recompute", "--max-tokens=2"]);
+    assert!(
+        text.contains("5 decode") && text.contains("6 recompute"),
+        "{text}"
+    );
+    assert!(!text.contains("4 predict"), "{text}");
+    let text = part1(&["--step=embed", "--pace=0.01", "--max-tokens=1"]);
+    assert!(
+        text.contains("2 embed") && !text.contains("3 attend"),
+        "{text}"
+    );
+}
