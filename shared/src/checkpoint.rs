@@ -107,21 +107,27 @@ impl Checkpoint {
     }
 
     /// Size of the weights in memory, in bytes: what a decode step has to read.
+    pub fn weight_bytes(&self) -> u64 {
+        self.used_tensors()
+            .map(|tensor| self.bytes_in_memory(tensor))
+            .sum()
+    }
+
+    /// Size of one tensor in memory.
     ///
     /// Only GGUF's packed types are larger here than in the file: MLX stores a scale and a bias of 16
     /// bits for each 32 weights, where Q4_0 and Q8_0 do without the bias.
-    pub fn weight_bytes(&self) -> u64 {
+    pub fn bytes_in_memory(&self, tensor: &TensorInfo) -> u64 {
         let float = self.dtype.map(|dtype| dtype.bytes() as u64);
         let scales = 2 * float.unwrap_or(2); // with the biases, of a group
-        let in_memory = |tensor: &TensorInfo| match (tensor.dtype.as_str(), float) {
+        match (tensor.dtype.as_str(), float) {
             ("Q4_0", _) => tensor.bytes / 18 * (16 + scales),
             ("Q4_1", _) => tensor.bytes / 20 * (16 + scales),
             ("Q8_0", _) => tensor.bytes / 34 * (32 + scales),
             ("F32", Some(float)) => tensor.bytes / 4 * float,
             ("F16" | "BF16", Some(float)) => tensor.bytes / 2 * float,
             _ => tensor.bytes,
-        };
-        self.used_tensors().map(in_memory).sum()
+        }
     }
 
     /// All but what a configuration makes superfluous.
@@ -135,10 +141,15 @@ impl Checkpoint {
     /// Number of weights; a packed one counts as what it stands for, its scales and biases do not
     /// count.
     pub fn parameters(&self) -> u64 {
+        self.elements().map(|(_, elements)| elements).sum()
+    }
+
+    /// The tensors that the model uses, each with the number of its weights as
+    /// [`parameters`](Self::parameters) counts them.
+    pub fn elements(&self) -> impl Iterator<Item = (&TensorInfo, u64)> {
         let scaled: HashSet<&str> = self.scaled_modules().collect();
         self.used_tensors()
-            .map(|tensor| self.elements(tensor, &scaled))
-            .sum()
+            .map(move |tensor| (tensor, self.elements_of(tensor, &scaled)))
     }
 
     /// Whether the embedding serves as the head, too.
@@ -157,7 +168,7 @@ impl Checkpoint {
             .filter_map(|tensor| tensor.name.strip_suffix(".scales"))
     }
 
-    fn elements(&self, tensor: &TensorInfo, scaled: &HashSet<&str>) -> u64 {
+    fn elements_of(&self, tensor: &TensorInfo, scaled: &HashSet<&str>) -> u64 {
         let stored = tensor.shape.iter().map(|&size| size as u64).product();
         let (module, part) = tensor.name.rsplit_once('.').unwrap_or_default();
         if !scaled.contains(module) {

@@ -284,6 +284,19 @@ impl Embedding {
         })
     }
 
+    /// The whole table `[V, E]`, unpacked if it is packed: for what is shown, never in a step.
+    ///
+    /// # Errors
+    /// If MLX refuses the types.
+    pub fn table(&self) -> Result<Array> {
+        Ok(match &self.weight {
+            Matrix::Dense(transposed) => transposed.t(),
+            Matrix::Quantized(q) => {
+                ops::dequantize(&q.weight, &q.scales, &q.biases, q.group_size, q.bits)?
+            }
+        })
+    }
+
     /// The tied head: x `[…, E]` → logits `[…, V]`, with the table itself as the matrix.
     ///
     /// # Errors
@@ -387,6 +400,19 @@ impl Rope {
             self.wavelengths.as_ref(),
         )?)
     }
+}
+
+/// How far each of the D/2 pairs turns from one position to the next, in radians: what [`Rope`] does,
+/// as numbers.
+pub fn rope_frequencies(config: &ModelConfig) -> Vec<f32> {
+    let theta = f64::from(config.rope.theta);
+    let table = wavelengths(config.head_dim, theta, &config.rope.scaling);
+    table.iter().map(|wavelength| 1.0 / wavelength).collect()
+}
+
+/// The factor by which [`Rope`] makes queries and keys longer; 1 without YaRN.
+pub fn rope_magnitude(config: &ModelConfig) -> f32 {
+    yarn_magnitude(&config.rope.scaling)
 }
 
 /// The unscaled wavelength of pair `i`, in positions per radian, is `base^(2i/D)`; each scheme

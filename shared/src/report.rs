@@ -5,6 +5,7 @@
 //! error; `println!` would panic when the reader of a pipe has gone.
 
 mod numbers;
+mod picture;
 mod stream;
 
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 pub use numbers::{binary, count, decimal, fixed, gb, gib, kib, ms, or_dash, tok_s};
+pub use picture::{BeforeAfter, Dot, isolated};
 pub use stream::{
     Stdout, TextStream, clear_status, error, harmless, one_line, status, stdout_closed, warn,
 };
@@ -92,6 +94,20 @@ impl<W: Write> Report<W> {
     ///
     /// If it cannot be written.
     pub fn table<S: AsRef<str>>(&mut self, head: &[&str], rows: &[Vec<S>]) -> io::Result<()> {
+        self.text_table(head, rows, &[0])
+    }
+
+    /// A [`table`](Self::table) with other left-aligned columns than the first.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn text_table<S: AsRef<str>>(
+        &mut self,
+        head: &[&str],
+        rows: &[Vec<S>],
+        text_columns: &[usize],
+    ) -> io::Result<()> {
         let mut table = Table::new();
         let rule = LineStyle::none().fill('─').junction('─');
         table.load_style(TableStyle::new().header_separator(rule));
@@ -110,8 +126,10 @@ impl<W: Write> Report<W> {
             rows.iter()
                 .map(|row| row.iter().map(|cell| one_line(cell.as_ref()))),
         );
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
+        for (index, column) in table.column_iter_mut().enumerate() {
+            if !text_columns.contains(&index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
         }
         table.lines().try_for_each(|line| self.line(&line))?;
         self.out.flush()
@@ -238,17 +256,13 @@ impl<W: Write> Report<W> {
         self.line("")
     }
 
-    /// The JSON line; nothing may be written to stdout after it.
+    /// The JSON line, a [`JsonReport`] or one with more keys; nothing may be written to stdout after
+    /// it.
     ///
     /// # Errors
     ///
     /// If it cannot be written.
-    pub fn json_line<M, V, R>(&mut self, report: &JsonReport<'_, M, V, R>) -> io::Result<()>
-    where
-        M: Serialize,
-        V: Serialize,
-        R: Serialize,
-    {
+    pub fn json_line<T: Serialize>(&mut self, report: &T) -> io::Result<()> {
         let line = serde_json::to_string(report)?;
         writeln!(self.out, "{line}")?;
         self.out.flush()

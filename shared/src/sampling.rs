@@ -8,6 +8,7 @@
 use anyhow::Result;
 use mlx_rs::ops::indexing::{IndexOp, argmax_axis};
 use mlx_rs::{Array, Dtype, ops, random};
+use serde::{Deserialize, Serialize};
 
 use crate::cli::SamplingArgs;
 
@@ -97,24 +98,47 @@ pub fn log_softmax(logits: &Array) -> Result<Array> {
     Ok(logits.subtract(ops::logsumexp_axis(logits, -1, true)?)?)
 }
 
+/// What can remove a token, in the order in which it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filter {
+    /// The likeliest tokens that make up p.
+    TopP,
+    /// At least this share of the likeliest token's probability.
+    MinP,
+    /// The k likeliest.
+    TopK,
+}
+
 /// Top-p, min-p and top-k in this order, each where its flag is on: log-probabilities `[B, V]` →
 /// the same shape, with −∞ for what was removed. At least one token always stays.
 ///
 /// # Errors
 /// If MLX refuses the shape.
 pub fn filter(logprobs: &Array, args: &SamplingArgs) -> Result<Array> {
-    let mut kept = logprobs.clone();
-    if args.top_p < 1.0 {
-        kept = keep_top_p(&kept, args.top_p)?;
-    }
-    if args.min_p > 0.0 {
-        kept = keep_min_p(&kept, args.min_p)?;
-    }
+    let steps = filter_steps(logprobs, args)?;
+    Ok(steps.last().map_or(logprobs, |(_, kept)| kept).clone())
+}
+
+/// What is left after each of the filters that are on: [`filter`], step by step, for a report that
+/// tells which filter removed a token. Nothing is computed that nobody asks for.
+///
+/// # Errors
+/// If MLX refuses the shape.
+pub fn filter_steps(logprobs: &Array, args: &SamplingArgs) -> Result<Vec<(Filter, Array)>> {
     let vocab_size = logprobs.size() as i32 / logprobs.shape().first().copied().unwrap_or(1).max(1);
-    match i32::try_from(args.top_k) {
-        Ok(k) if 0 < k && k < vocab_size => keep_top_k(&kept, k),
-        _ => Ok(kept),
+    let mut steps: Vec<(Filter, Array)> = Vec::new();
+    for filter in [Filter::TopP, Filter::MinP, Filter::TopK] {
+        let left = steps.last().map_or(logprobs, |(_, kept)| kept);
+        let kept = match (filter, i32::try_from(args.top_k)) {
+            (Filter::TopP, _) if args.top_p < 1.0 => keep_top_p(left, args.top_p)?,
+            (Filter::MinP, _) if args.min_p > 0.0 => keep_min_p(left, args.min_p)?,
+            (Filter::TopK, Ok(k)) if 0 < k && k < vocab_size => keep_top_k(left, k)?,
+            _ => continue,
+        };
+        steps.push((filter, kept));
     }
+    Ok(steps)
 }
 
 /// Keeps the `k` most likely tokens of `[B, V]`, 0 < `k` < `V`. Fan et al. 2018 (arXiv 1805.04833).

@@ -9,7 +9,7 @@ use std::fs::OpenOptions;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use mlx_rs::{Array, Dtype, io::GgufFile, transforms};
+use mlx_rs::{Array, Dtype, io::GgufFile, ops, transforms};
 use safetensors::SafeTensors;
 
 use crate::checkpoint::{Checkpoint, superfluous};
@@ -75,6 +75,54 @@ impl Checkpoint {
         let mut weights = Weights::new(tensors, &self.config);
         weights.tied = self.tied();
         Ok(weights)
+    }
+
+    /// Reads all tensors into memory as dense floats of `dtype`; packed ones are unpacked in f32
+    /// first. Returns the configuration of such a checkpoint, too.
+    ///
+    /// # Errors
+    /// If a file cannot be read, or a packed matrix does not fit the configuration.
+    pub fn load_dense_weights(&self, dtype: Dtype) -> Result<(ModelConfig, Weights)> {
+        let mut config = self.config.clone();
+        let mut stored = self.load_weights()?.into_tensors();
+        let modules: BTreeSet<String> = stored
+            .keys()
+            .filter_map(|name| Some(name.strip_suffix(".scales")?.to_owned()))
+            .collect();
+        for module in modules {
+            let matrix = self.unpack(&mut stored, &module)?;
+            stored.insert(format!("{module}.weight"), matrix);
+        }
+        convert_floats(&mut stored, dtype)?;
+        // Else the packed weights would stay in memory beside the dense ones until their first use.
+        transforms::eval(stored.values())?;
+        config.quantization = None;
+        config.tie_word_embeddings = Some(self.tied());
+        Ok((config.clone(), Weights::new(stored, &config)))
+    }
+
+    fn unpack(&self, stored: &mut HashMap<String, Array>, module: &str) -> Result<Array> {
+        let quantization = self.config.quantization.as_ref();
+        let group = quantization
+            .and_then(|all| all.of(module))
+            .with_context(|| {
+                format!("{module} has scales, but the config says nothing of quantization")
+            })?;
+        let mut part = |name: &str| {
+            stored
+                .remove(&format!("{module}.{name}"))
+                .with_context(|| format!("the checkpoint has no {module}.{name}"))
+        };
+        let scales = part("scales")?.as_dtype(Dtype::Float32)?;
+        let biases = part("biases")?.as_dtype(Dtype::Float32)?;
+        let (size, bits) = (group.group_size as i32, group.bits as i32);
+        Ok(ops::dequantize(
+            part("weight")?,
+            scales,
+            &biases,
+            size,
+            bits,
+        )?)
     }
 
     /// MLX unpacks Q4_0, Q4_1 and Q8_0 into triples in groups of 32 with f16 scales, and keeps F32,

@@ -93,6 +93,17 @@ pub struct Tokenizer {
     rows: usize,
 }
 
+/// What a vocabulary says of one token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Piece {
+    /// As the vocabulary spells it: `Ġblack`, `▁black`, `<0x0A>`.
+    pub spelling: String,
+    /// The bytes of text that it stands for; not always whole characters.
+    pub bytes: Vec<u8>,
+    /// Whether it is a mark like `<|im_start|>` and no text.
+    pub special: bool,
+}
+
 /// What either kind of checkpoint gives.
 struct Parts {
     name: String,
@@ -351,6 +362,21 @@ impl Tokenizer {
         }
         text.extend(stream.finish()?);
         Ok(text)
+    }
+
+    /// One token for itself; none for a row that only pads the embedding.
+    ///
+    /// # Errors
+    /// For an id that neither the tokenizer nor the model has.
+    pub fn piece(&self, id: u32) -> Result<Option<Piece>> {
+        Ok(self.token(id)?.map(|spelling| {
+            let special = self.is_special(&spelling);
+            Piece {
+                bytes: self.spelling.bytes(&spelling),
+                spelling,
+                special,
+            }
+        }))
     }
 
     /// Text for ids that come one by one. Special tokens are left out.

@@ -60,7 +60,7 @@ impl Spelling {
     }
 
     /// The bytes that a token stands for.
-    fn bytes(&self, token: &str) -> Vec<u8> {
+    pub(crate) fn bytes(&self, token: &str) -> Vec<u8> {
         match self {
             // An added token may hold characters outside the alphabet; it then stands for itself.
             Self::ByteLevel => token

@@ -1,0 +1,213 @@
+//! "The crane ate a fish." and "The crane lifted the steel.": one word in two sentences.
+//!
+//! The embedding gives a word the same vector everywhere; attention makes it depend on the sentence.
+//! But on the part *before* it only: in a decoder no token sees what comes later. After the same words
+//! "crane" has the same vector whatever follows. To see the difference the sentence is then read twice:
+//! in the repetition the word has the whole sentence behind it.
+
+use anyhow::{Context, Result, ensure};
+use mlx_rs::{Array, Dtype};
+use shared::layers::to_f32;
+use shared::tokenizer::Tokenizer;
+
+use crate::attend::{contributions, norms};
+use crate::decoder::Pass;
+use crate::embed::cosine;
+use crate::tokenize::{PICTURE_LIMIT, tokens};
+use crate::trace::{Comparison, Drift, HeadShift, Side, Token, WhatIf};
+use crate::walk::Subject;
+
+/// Heads that are listed.
+const HEADS: usize = 5;
+
+/// Follows the word that both sentences share through the layers.
+///
+/// # Errors
+/// If the sentences share no word (or not `word`), if one is empty or too long for the pictures, or if
+/// an operation fails.
+pub fn compare(
+    subject: &Subject,
+    texts: [&str; 2],
+    word: Option<&str>,
+    switch: Option<WhatIf>,
+) -> Result<Comparison> {
+    let word = shared_word(texts, word)?;
+    let sides = [0, 1].map(|i| side(&subject.tokenizer, texts[i], &word, 1));
+    let first = drift(subject, both(sides)?, switch)?;
+    let before = |side: &Side| -> Vec<u32> {
+        side.tokens[..=side.position]
+            .iter()
+            .map(|token| token.id)
+            .collect()
+    };
+    let same_before = before(&first.sides[0]) == before(&first.sides[1]);
+    let repeated = same_before.then(|| {
+        let twice = texts.map(|text| format!("{text} {text}"));
+        let sides = [0, 1].map(|i| {
+            let times = occurrences(texts[i], &word) + 1;
+            side(&subject.tokenizer, &twice[i], &word, times)
+        });
+        drift(subject, both(sides)?, switch)
+    });
+    Ok(Comparison {
+        model: subject.decoder.facts().clone(),
+        word,
+        first,
+        same_before,
+        repeated: repeated.transpose()?,
+        what_if: switch,
+    })
+}
+
+fn both(sides: [Result<Side>; 2]) -> Result<[Side; 2]> {
+    let [a, b] = sides;
+    Ok([a?, b?])
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '\'')
+        .filter(|word| !word.is_empty())
+}
+
+/// The longest word of the first sentence that the second has, too; the first of equally long ones.
+fn shared_word([a, b]: [&str; 2], wanted: Option<&str>) -> Result<String> {
+    let common = |word: &&str| words(b).any(|other| other == *word);
+    if let Some(word) = wanted {
+        ensure!(
+            words(a).any(|other| other == word) && common(&word),
+            "the word {word:?} is not in both sentences"
+        );
+        return Ok(word.to_owned());
+    }
+    let mut shared: Vec<&str> = words(a).filter(common).collect();
+    shared.sort_by_key(|word| std::cmp::Reverse(word.chars().count())); // stable
+    let longest = shared.first().with_context(|| {
+        format!("{a:?} and {b:?} have no word in common: give two sentences that share one")
+    })?;
+    Ok((*longest).to_owned())
+}
+
+fn occurrences(text: &str, word: &str) -> usize {
+    words(text).filter(|other| *other == word).count()
+}
+
+/// The tokens of a text, and where the `nth` occurrence of the word ends.
+fn side(tokenizer: &Tokenizer, text: &str, word: &str, nth: usize) -> Result<Side> {
+    let ids = tokenizer.encode_prompt(text, true)?;
+    ensure!(
+        ids.len() <= PICTURE_LIMIT,
+        "{text:?} has {} tokens, but the pictures have room for {PICTURE_LIMIT}",
+        ids.len()
+    );
+    let tokens = tokens(tokenizer, &ids)?;
+    let start = words(text).filter(|other| *other == word).nth(nth - 1);
+    let start = start.map(|found| found.as_ptr() as usize - text.as_ptr() as usize);
+    let end = start.with_context(|| format!("{word:?} is not in {text:?}"))? + word.len();
+    let position = token_at(&tokens, text, end)
+        .with_context(|| format!("no token of {text:?} ends with {word:?}"))?;
+    Ok(Side {
+        text: text.to_owned(),
+        tokens,
+        position,
+    })
+}
+
+/// The token that holds the byte of `text` before `end`. Marks such as BOS are no text, and
+/// SentencePiece puts a blank in front that was not there.
+fn token_at(tokens: &[Token], text: &str, end: usize) -> Option<usize> {
+    let length = |token: &Token| if token.special { 0 } else { token.bytes.len() };
+    let total: usize = tokens.iter().map(length).sum();
+    let end = end + total.checked_sub(text.len())?;
+    let mut seen = 0;
+    tokens.iter().position(|token| {
+        seen += length(token);
+        seen >= end
+    })
+}
+
+fn drift(subject: &Subject, sides: [Side; 2], switch: Option<WhatIf>) -> Result<Drift> {
+    let decoder = &*subject.decoder;
+    let ids = |side: &Side| -> Vec<u32> { side.tokens.iter().map(|token| token.id).collect() };
+    let passes = [
+        Pass::run(decoder, &ids(&sides[0]), switch)?,
+        Pass::run(decoder, &ids(&sides[1]), switch)?,
+    ];
+    let (mut cosines, mut distances) = (Vec::new(), Vec::new());
+    for blocks in 0..=decoder.facts().layers {
+        let [a, b] = word_vectors(&sides, [0, 1].map(|i| passes[i].stream_after(blocks)), 1)?;
+        cosines.push(to_f32(&cosine(&a, &b)?)?[0]);
+        distances.push(norms(&a.subtract(&b)?)?[0]);
+    }
+    Ok(Drift {
+        heads: heads(subject, &sides, &passes)?,
+        sides,
+        cosines,
+        distances,
+    })
+}
+
+/// The word's vector on each side: x `[N, L, E]` → `[N, E]`.
+fn word_vectors(sides: &[Side; 2], x: [&Array; 2], axis: i32) -> Result<[Array; 2]> {
+    let at = |i: usize| -> Result<Array> {
+        let position = Array::from_int(sides[i].position as i32);
+        Ok(x[i].take_axis(position, axis)?.as_dtype(Dtype::Float32)?)
+    };
+    Ok([at(0)?, at(1)?])
+}
+
+fn heads(subject: &Subject, sides: &[Side; 2], passes: &[Pass; 2]) -> Result<Vec<HeadShift>> {
+    let decoder = &*subject.decoder;
+    let mut found = Vec::new();
+    for layer in 0..decoder.facts().layers {
+        let blocks = [0, 1].map(|i| &passes[i].blocks[layer]);
+        let added = [
+            contributions(decoder, layer, blocks[0])?,
+            contributions(decoder, layer, blocks[1])?,
+        ];
+        let [a, b] = word_vectors(sides, [&added[0], &added[1]], 1)?; // [H, E]
+        for (head, shift) in norms(&a.subtract(b)?)?.into_iter().enumerate() {
+            found.push((layer, head, shift));
+        }
+    }
+    found.sort_by(|a, b| b.2.total_cmp(&a.2));
+    found.truncate(HEADS);
+    let shift = |(layer, head, shift): (usize, usize, f32)| {
+        let attention = |i: usize| {
+            let weights = &passes[i].blocks[layer].scores.weights; // [1, H, L, L]
+            let row = weights.take_axis(Array::from_int(head as i32), 1)?;
+            to_f32(&row.take_axis(Array::from_int(sides[i].position as i32), 1)?)
+        };
+        Ok(HeadShift {
+            layer,
+            head,
+            shift,
+            attention: [attention(0)?, attention(1)?],
+        })
+    };
+    found.into_iter().map(shift).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_common_word_is_followed() {
+        let cranes = ["The crane ate a fish.", "The crane lifted the steel."];
+        assert_eq!(shared_word(cranes, None).unwrap(), "crane");
+        assert_eq!(shared_word(cranes, Some("The")).unwrap(), "The");
+        assert_eq!(shared_word(["one two", "two one"], None).unwrap(), "one");
+    }
+
+    #[test]
+    fn without_a_common_word_the_error_says_so() {
+        let error = shared_word(["A cat.", "The dog."], None)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("no word in common"), "{error}");
+        let error = shared_word(["A cat.", "A dog."], Some("cat"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("not in both"), "{error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Step 5: the loop. A model answers one question only: which token comes next? Text is made by asking
+//! again with the answer appended.
+//!
+//! ```text
+//! tokens → model → logits → choose one → append it → the same again
+//! ```
+//!
+//! Greedy decoding takes the likeliest token each time and always gives the same text; sampling draws.
+//! The loop ends when the model says its end-of-turn token, or when the limit is reached.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use mlx_rs::Array;
+use shared::cli::{SamplingArgs, check_interrupted};
+use shared::sampling::Sampler;
+
+use crate::decoder::{Decoder, Pass};
+use crate::predict::Candidates;
+use crate::trace::{Decode, Round, WhatIf};
+use crate::walk::{Request, Subject};
+
+/// Candidates that are listed for each round.
+const TOP: usize = 3;
+
+/// One round's pass, its scores, and the token chosen from them.
+pub struct Step {
+    /// Everything that was computed.
+    pub pass: Pass,
+    /// `[1, V]`
+    pub logits: Array,
+    /// The token.
+    pub token: u32,
+    /// Time of the round.
+    pub micros: f64,
+}
+
+/// Runs the loop, the naive way: every round sends the whole sequence through the model. `on_step` gets
+/// each round, that of the stop token included.
+///
+/// # Errors
+/// If the model or the sampler fails, `on_step` does, or Ctrl-C was pressed.
+pub fn generate(
+    decoder: &dyn Decoder,
+    prompt: &[u32],
+    limits: (usize, &[u32]),
+    sampling: &SamplingArgs,
+    switch: Option<WhatIf>,
+    mut on_step: impl FnMut(Step) -> Result<()>,
+) -> Result<Vec<u32>> {
+    let (max_tokens, stop_ids) = limits;
+    let mut sampler = Sampler::new(sampling, prompt)?;
+    let mut sequence = prompt.to_vec();
+    while sequence.len() < prompt.len() + max_tokens {
+        check_interrupted()?;
+        let started = Instant::now();
+        let pass = Pass::run(decoder, &sequence, switch)?;
+        let logits = pass.next_logits(decoder)?; // [1, V]
+        // Reading the id evaluates the whole pass: the next one cannot begin without it.
+        let token = sampler.sample(&logits)?.try_item_exact::<u32>()?;
+        on_step(Step {
+            pass,
+            logits,
+            token,
+            micros: started.elapsed().as_secs_f64() * 1e6,
+        })?;
+        if stop_ids.contains(&token) {
+            break;
+        }
+        sequence.push(token);
+    }
+    Ok(sequence.split_off(prompt.len()))
+}
+
+/// The rounds that the flags ask for, and the pass of the last one.
+///
+/// # Errors
+/// As [`generate`].
+pub fn decode(
+    subject: &Subject,
+    prompt: &[u32],
+    request: &Request,
+) -> Result<(Decode, Option<Pass>)> {
+    let stop_ids = subject.stop_ids(request);
+    let mut rounds = Vec::new();
+    let mut last = None;
+    let answer = generate(
+        &*subject.decoder,
+        prompt,
+        (subject.room(prompt.len(), request.max_tokens), &stop_ids),
+        &request.sampling,
+        None,
+        |step| {
+            let all = Candidates::of(&step.logits)?;
+            rounds.push(Round {
+                input: step.pass.len(),
+                chosen: all.candidate(&subject.tokenizer, step.token)?,
+                top: all.top(&subject.tokenizer, 0, TOP)?,
+                micros: step.micros,
+            });
+            last = Some(step.pass);
+            Ok(())
+        },
+    )?;
+    let stopped = rounds.len() > answer.len();
+    let decode = Decode {
+        rounds,
+        text: subject.tokenizer.decode(&answer, true)?,
+        ended_by: if stopped { "stop" } else { "length" }.to_owned(),
+    };
+    Ok((decode, last))
+}

@@ -1,0 +1,328 @@
+//! What a family of models has to provide, and the pass that all of them share.
+//!
+//! A family says what its own pieces are: its table, its norms, its projections, its MLP. The order in
+//! which they are put together, and attention itself, is the same for all and written once: in
+//! [`Pass::run`] and in [`crate::attend`].
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use mlx_rs::{Array, ops};
+use shared::layers::ids_array;
+
+use crate::attend::{self, BlockPass};
+use crate::trace::{Check, ModelFacts, Positions, WhatIf};
+
+/// The vectors that enter the first layer.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// The rows of the table, `[1, L, E]`.
+    pub tokens: Array,
+    /// What is added to them for their positions, `[1, L, E]`; `None` where positions enter by
+    /// rotation.
+    pub positions: Option<Array>,
+}
+
+/// Queries, keys and values of one layer, cut into heads; before any rotation.
+#[derive(Debug, Clone)]
+pub struct Projected {
+    /// `[1, H, L, D]`
+    pub q: Array,
+    /// `[1, Hkv, L, D]`
+    pub k: Array,
+    /// `[1, Hkv, L, D]`
+    pub v: Array,
+}
+
+/// A decoder whose every intermediate result can be looked at.
+///
+/// Each method is one step in plain array operations; the fused operations that the later parts use
+/// appear in [`Decoder::checks`] only. B is 1 everywhere.
+pub trait Decoder {
+    /// Sizes and names.
+    fn facts(&self) -> &ModelFacts;
+
+    /// ids `[1, L]`, all below V → their vectors.
+    ///
+    /// # Errors
+    /// If MLX refuses the types.
+    fn embed(&self, ids: &Array) -> Result<Embedded>;
+
+    /// The whole table, dense: `[V, E]`.
+    ///
+    /// # Errors
+    /// If a packed table cannot be unpacked.
+    fn table(&self) -> Result<Array>;
+
+    /// The norm before attention: x `[1, L, E]` → the same shape.
+    ///
+    /// # Errors
+    /// If `x` has another shape.
+    fn attention_norm(&self, layer: usize, x: &Array) -> Result<Array>;
+
+    /// normed `[1, L, E]` → q, k, v, with the norm on q and k where the model has one.
+    ///
+    /// # Errors
+    /// If `normed` has another shape.
+    fn project(&self, layer: usize, normed: &Array) -> Result<Projected>;
+
+    /// Turns q or k `[1, heads, L, D]`, whose first position is `offset`; without rotation: as it is.
+    ///
+    /// # Errors
+    /// If `x` has another shape.
+    fn rotate(&self, x: &Array, offset: usize) -> Result<Array> {
+        let _ = offset;
+        Ok(x.clone())
+    }
+
+    /// How many positions a token of this layer sees, itself included; `None`: all before it.
+    fn sliding_window(&self, layer: usize) -> Option<i32> {
+        let _ = layer;
+        None
+    }
+
+    /// The heads side by side, `[…, L, H·D]`, back to the width of the stream: `[…, L, E]`. Any
+    /// number of axes in front: the contribution of single heads is asked for in one batch.
+    ///
+    /// # Errors
+    /// If `joined` has another width.
+    fn project_out(&self, layer: usize, joined: &Array) -> Result<Array>;
+
+    /// The norm before the MLP: x `[1, L, E]` → the same shape.
+    ///
+    /// # Errors
+    /// If `x` has another shape.
+    fn mlp_norm(&self, layer: usize, x: &Array) -> Result<Array>;
+
+    /// normed `[1, L, E]` → `[1, L, E]`.
+    ///
+    /// # Errors
+    /// If `normed` has another shape.
+    fn mlp(&self, layer: usize, normed: &Array) -> Result<Array>;
+
+    /// The norm after the last layer: x `[…, E]` → the same shape.
+    ///
+    /// # Errors
+    /// If `x` has another shape.
+    fn final_norm(&self, x: &Array) -> Result<Array>;
+
+    /// normed `[…, E]` → a score for every token, `[…, V]`.
+    ///
+    /// # Errors
+    /// If `normed` has another width.
+    fn head(&self, normed: &Array) -> Result<Array>;
+
+    /// How positions enter, with what a picture of `length` tokens needs. `q` and `k` are one query
+    /// and one key, `[1, 1, 1, D]` each, not rotated, for a demonstration.
+    ///
+    /// # Errors
+    /// If MLX refuses an operation.
+    fn positions(&self, length: usize, q: &Array, k: &Array) -> Result<Positions>;
+
+    /// The weights that `part` uses in all layers together, for a pass over `tokens` positions.
+    fn weights(&self, part: Part, tokens: usize) -> PartWeights;
+
+    /// This family's own steps (norm, MLP, rotation) beside MLX's fused operations, with the arrays of
+    /// a pass as input. Attention itself is compared by [`attend::checks`] for all families.
+    ///
+    /// # Errors
+    /// If MLX refuses an operation.
+    fn checks(&self, pass: &Pass) -> Result<Vec<Check>>;
+}
+
+/// The parts that the budget tells apart, in the order of the pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The rows of the table.
+    Embedding,
+    /// All norms.
+    Norms,
+    /// The three projections to q, k and v.
+    Qkv,
+    /// Turning q and k.
+    Rotation,
+    /// `softmax(q kᵀ / √D + mask) v`: the only part without weights that multiplies matrices.
+    Attention,
+    /// The projection of the joined heads.
+    Output,
+    /// The MLP.
+    Mlp,
+    /// The scores for the whole vocabulary, at one position.
+    Head,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Embedding,
+        Self::Norms,
+        Self::Qkv,
+        Self::Rotation,
+        Self::Attention,
+        Self::Output,
+        Self::Mlp,
+        Self::Head,
+    ];
+
+    /// As the budget calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Embedding => "embedding",
+            Self::Norms => "norms",
+            Self::Qkv => "q k v",
+            Self::Rotation => "rotation",
+            Self::Attention => "attention",
+            Self::Output => "output",
+            Self::Mlp => "MLP",
+            Self::Head => "head",
+        }
+    }
+}
+
+/// The weights of a part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PartWeights {
+    /// Number of weights that belong to the part. A tied head has none of its own.
+    pub parameters: u64,
+    /// Those of the matrices that each position is multiplied with, a tied head's included.
+    pub multiplied: u64,
+    /// Bytes that have to be read at least: all of a matrix, one row per token of a table.
+    pub bytes: u64,
+}
+
+/// Everything that one pass over the tokens computed, by name.
+#[derive(Debug)]
+pub struct Pass {
+    /// The tokens.
+    pub ids: Vec<u32>,
+    /// Their vectors.
+    pub embedded: Embedded,
+    /// What enters the first layer, `[1, L, E]`.
+    pub stream: Array,
+    /// One per layer.
+    pub blocks: Vec<BlockPass>,
+}
+
+impl Pass {
+    /// Runs the model over `ids`, with something left out if `switch` says so.
+    ///
+    /// # Errors
+    /// If an operation fails, with the layer it was in.
+    pub fn run(decoder: &dyn Decoder, ids: &[u32], switch: Option<WhatIf>) -> Result<Self> {
+        Self::timed(decoder, ids, switch, &mut Clock::stopped())
+    }
+
+    /// [`Pass::run`], whose parts are measured by `clock`.
+    ///
+    /// # Errors
+    /// As [`Pass::run`].
+    pub fn timed(
+        decoder: &dyn Decoder,
+        ids: &[u32],
+        switch: Option<WhatIf>,
+        clock: &mut Clock,
+    ) -> Result<Self> {
+        let embedded = decoder.embed(&ids_array(ids))?;
+        let stream = match (&embedded.positions, switch) {
+            (None, _) | (_, Some(WhatIf::NoPositions)) => embedded.tokens.clone(),
+            (Some(positions), _) => embedded.tokens.add(positions)?,
+        };
+        clock.lap(Part::Embedding, &[&stream])?;
+        let mut blocks: Vec<BlockPass> = Vec::new();
+        for layer in 0..decoder.facts().layers {
+            let x = blocks.last().map_or(&stream, |block| &block.output);
+            let block = attend::block(decoder, layer, x, switch, clock)
+                .with_context(|| format!("in layer {layer}"))?;
+            blocks.push(block);
+        }
+        Ok(Self {
+            ids: ids.to_vec(),
+            embedded,
+            stream,
+            blocks,
+        })
+    }
+
+    /// L
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no token at all.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The residual stream `[1, L, E]` behind `blocks` blocks; behind 0 of them it is the embedding.
+    pub fn stream_after(&self, blocks: usize) -> &Array {
+        match blocks {
+            0 => &self.stream,
+            n => &self.blocks[n - 1].output,
+        }
+    }
+
+    /// The scores for the token after the last one, `[1, V]`.
+    ///
+    /// # Errors
+    /// If an operation fails.
+    pub fn next_logits(&self, decoder: &dyn Decoder) -> Result<Array> {
+        let last = last_position(self.stream_after(self.blocks.len()))?; // [1, 1, E]
+        let logits = decoder.head(&decoder.final_norm(&last)?)?; // [1, 1, V]
+        Ok(logits.squeeze_axes(&[1])?)
+    }
+}
+
+/// x `[1, L, E]` → `[1, 1, E]`.
+///
+/// # Errors
+/// If there is no position.
+pub fn last_position(x: &Array) -> Result<Array> {
+    ops::split_at_indices(x, &[x.dim(1) - 1], 1)?
+        .pop()
+        .context("no tokens to continue")
+}
+
+/// Microseconds per part.
+#[derive(Debug)]
+pub struct Clock {
+    since: Option<Instant>,
+    micros: [f64; Part::ALL.len()],
+}
+
+impl Clock {
+    /// A clock that measures nothing, and so never waits.
+    pub fn stopped() -> Self {
+        Self {
+            since: None,
+            micros: [0.0; Part::ALL.len()],
+        }
+    }
+
+    /// A clock that runs from now on.
+    pub fn running() -> Self {
+        Self {
+            since: Some(Instant::now()),
+            ..Self::stopped()
+        }
+    }
+
+    /// Gives the time since the last call to `part`.
+    ///
+    /// # Errors
+    /// If computing `arrays` fails.
+    pub fn lap(&mut self, part: Part, arrays: &[&Array]) -> Result<()> {
+        let Some(since) = self.since else {
+            return Ok(());
+        };
+        // MLX computes nothing until it is asked: without this all the time would be the last part's.
+        mlx_rs::transforms::eval(arrays.iter().copied())?;
+        self.micros[part as usize] += since.elapsed().as_secs_f64() * 1e6;
+        self.since = Some(Instant::now());
+        Ok(())
+    }
+
+    /// What was measured for `part`.
+    pub fn micros(&self, part: Part) -> f64 {
+        self.micros[part as usize]
+    }
+}

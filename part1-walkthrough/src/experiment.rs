@@ -1,0 +1,182 @@
+//! The flags: which steps to show, of which sentence, and where to look closely.
+
+use anyhow::{Result, ensure};
+use clap::Parser;
+use serde::Serialize;
+use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
+use shared::machine::{Machine, Versions};
+use shared::metrics::Run;
+use shared::report::{JsonReport, Report, clear_status};
+
+use crate::compare::compare;
+use crate::show::{Pace, Step, comparison, journey, what_if};
+use crate::trace::{Comparison, Trace, WhatIf};
+use crate::walk::{Request, Subject, walk};
+
+/// The sentence that is shown where none is given: its word of three pieces, its growing answer and its
+/// candidates leave no picture empty.
+const SENTENCE: &str = "Penguins are birds that";
+
+/// Part 1: the complete journey of a prompt, with real numbers at every stop.
+#[derive(Debug, Parser)]
+#[command(version)]
+#[command(mut_arg("max_tokens", |arg| arg.default_value("8")))]
+#[command(mut_arg("prompt", |arg| arg.default_value(SENTENCE)))]
+#[command(after_help = "The built-in sentence is continued as with --raw.")]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+
+    /// Show this step only
+    #[arg(long, value_enum, help_heading = "Walk", conflicts_with_all = ["from", "to"])]
+    step: Option<Step>,
+
+    /// Begin with this step
+    #[arg(
+        long,
+        value_enum,
+        value_name = "STEP",
+        help_heading = "Walk",
+        hide_possible_values = true
+    )]
+    from: Option<Step>,
+
+    /// End with this step
+    #[arg(
+        long,
+        value_enum,
+        value_name = "STEP",
+        help_heading = "Walk",
+        hide_possible_values = true
+    )]
+    to: Option<Step>,
+
+    /// Wait this many seconds after each picture, for filming
+    #[arg(long, value_name = "SECONDS", help_heading = "Walk", value_parser = pace)]
+    pace: Option<f32>,
+
+    /// The layer to look at closely, from 0 [default: the one in the middle]
+    #[arg(long, value_name = "LAYER", help_heading = "Walk")]
+    layer: Option<usize>,
+
+    /// The head of it to look at closely, from 0 [default: the one that adds most]
+    #[arg(long, value_name = "HEAD", help_heading = "Walk")]
+    head: Option<usize>,
+
+    /// Leave something out and show what breaks: no-mask, no-positions, no-scaling or
+    /// zero-head=LAYER.HEAD
+    #[arg(long, value_name = "PIECE", help_heading = "Walk")]
+    what_if: Option<WhatIf>,
+
+    /// Follow a word that two sentences share through the layers
+    #[arg(long, num_args = 2, value_names = ["SENTENCE", "SENTENCE"], help_heading = "Walk")]
+    #[arg(conflicts_with_all = ["step", "from", "to"])]
+    compare: Option<Vec<String>>,
+
+    /// The word to follow [default: the longest one that both sentences have]
+    #[arg(long, value_name = "WORD", help_heading = "Walk", requires = "compare")]
+    word: Option<String>,
+}
+
+/// Runs what the flags ask for and prints it.
+///
+/// # Errors
+/// If the model, the prompt or the output fails: one line that says what to try next.
+pub fn run(args: Args) -> Result<()> {
+    let steps = args.steps()?;
+    let subject = Subject::open(&args.model)?;
+    let mut report = Report::stdout();
+    let pace = Pace::new(args.pace);
+    if let Some([a, b]) = args.compare.as_deref() {
+        let found = compare(&subject, [a, b], args.word.as_deref(), args.what_if)?;
+        clear_status();
+        comparison(&mut report, pace, &found)?;
+        return args.json(&mut report, Found::Comparison(&found));
+    }
+    let trace = walk(&subject, &args.request()?)?;
+    clear_status();
+    match &trace.what_if {
+        Some(outcome) if !args.picks_steps() => what_if(&mut report, &trace, outcome)?,
+        _ => journey(&mut report, pace, &trace, &steps)?,
+    }
+    args.json(&mut report, Found::Trace(&trace))
+}
+
+/// What a run found, as an additional key of the JSON line.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Found<'a> {
+    Trace(&'a Trace),
+    Comparison(&'a Comparison),
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    report: JsonReport<'a, Machine, Versions, Run>,
+    #[serde(flatten)]
+    found: Found<'a>,
+}
+
+impl Args {
+    fn picks_steps(&self) -> bool {
+        self.step.or(self.from).or(self.to).is_some()
+    }
+
+    fn steps(&self) -> Result<Vec<Step>> {
+        let from = self.step.or(self.from).unwrap_or(Step::FIRST);
+        let to = self.step.or(self.to).unwrap_or(Step::LAST);
+        ensure!(from <= to, "--from {from} comes after --to {to}: swap them");
+        Ok(Step::all()
+            .filter(|step| (from..=to).contains(step))
+            .collect())
+    }
+
+    fn built_in_sentence(&self) -> bool {
+        self.prompt.prompt_file.is_none() && self.prompt.prompt == SENTENCE
+    }
+
+    fn request(&self) -> Result<Request> {
+        Ok(Request {
+            text: self.prompt.text()?.into_owned(),
+            raw: self.prompt.raw || self.built_in_sentence(),
+            max_tokens: self.prompt.max_tokens,
+            stops: !self.prompt.ignore_eos,
+            sampling: self.sampling,
+            layer: self.layer,
+            head: self.head,
+            what_if: self.what_if,
+        })
+    }
+
+    fn json(&self, report: &mut Report<shared::report::Stdout>, found: Found<'_>) -> Result<()> {
+        if !self.output.json {
+            return Ok(());
+        }
+        let report_line = JsonReport {
+            part: env!("CARGO_PKG_NAME"),
+            model: &self.model.model,
+            machine: &Machine::detect()?,
+            versions: &Versions::detect()?,
+            runs: &[],
+        };
+        Ok(report.json_line(&Line {
+            report: report_line,
+            found,
+        })?)
+    }
+}
+
+fn pace(text: &str) -> Result<f32, String> {
+    let value = text
+        .parse()
+        .ok()
+        .filter(|value: &f32| (0.0..=60.0).contains(value));
+    value.ok_or_else(|| "must be a number of seconds from 0 to 60".to_owned())
+}

@@ -1,0 +1,42 @@
+//! Part 1: the complete journey of a prompt, with real numbers at every stop.
+//!
+//! The one idea: there is no magic between a sentence and the next word, only a handful of array
+//! operations, each of which can be printed and checked. One walk through the model leaves a
+//! [`trace`]; the terminal and the page show it.
+//!
+//! In reading order, the steps of the video:
+//!
+//! - [`tokenize`]: text → ids
+//! - [`embed`]: ids → vectors, and how positions enter
+//! - [`attend`]: one block in single steps: norm, q·kᵀ, scale, mask, softmax, ·v, MLP
+//! - [`predict`]: the last vector → probabilities → one token
+//! - [`decode`]: the loop that makes text
+//! - [`recompute`]: what the loop computes again
+//!
+//! What they stand on:
+//!
+//! - [`decoder`]: what a family of models has to provide, and the pass that all of them share
+//! - [`llama`]: the Llama family, in plain operations
+//! - [`trace`], [`floats`]: what was found, as plain data
+//! - [`walk`]: a model and a text → a trace
+
+//! - [`compare`]: one word in two sentences
+//! - [`what_if`]: a piece is left out
+//! - [`show`]: the trace on a terminal
+//! - [`experiment`]: the flags
+
+pub mod attend;
+pub mod compare;
+pub mod decode;
+pub mod decoder;
+pub mod embed;
+pub mod experiment;
+pub mod floats;
+pub mod llama;
+pub mod predict;
+pub mod recompute;
+pub mod show;
+pub mod tokenize;
+pub mod trace;
+pub mod walk;
+pub mod what_if;

@@ -1,0 +1,379 @@
+//! The Llama family in plain operations: Llama 2 and 3, SmolLM2, Mistral, Qwen2, Qwen3.
+//!
+//! The same decoder as part 2's `model.rs`, opened up: every step is a method of [`Decoder`], and
+//! norms, rotation and MLP are written out. A field is named like its key in the checkpoint.
+
+use anyhow::{Context, Result};
+use mlx_rs::{Array, fast};
+use shared::checkpoint::Checkpoint;
+use shared::config::{ModelConfig, RopeScaling};
+use shared::layers::{self, Embedding, Linear, Rope};
+use shared::weights::Weights;
+
+use crate::attend::{self, compare, rms_norm, split_heads, swiglu};
+use crate::decoder::{Decoder, Embedded, Part, PartWeights, Pass, Projected};
+use crate::embed;
+use crate::trace::{Check, ModelFacts, Positions};
+
+/// Packed models up to this size as float32 are unpacked: on a CPU, MLX multiplies packed matrices in
+/// plain loops. Larger ones stay as they are, or they would not fit.
+pub const UNPACK_UP_TO: u64 = 1 << 30;
+
+/// One layer's weights.
+#[derive(Debug)]
+struct Block {
+    q_proj: Linear,
+    k_proj: Linear,
+    v_proj: Linear,
+    o_proj: Linear,
+    /// `[D]`, Qwen3 only.
+    q_norm: Option<Array>,
+    /// `[D]`, Qwen3 only.
+    k_norm: Option<Array>,
+    gate_proj: Linear,
+    up_proj: Linear,
+    down_proj: Linear,
+    /// `[E]`
+    input_layernorm: Array,
+    /// `[E]`
+    post_attention_layernorm: Array,
+}
+
+/// The whole decoder.
+#[derive(Debug)]
+pub struct Llama {
+    facts: ModelFacts,
+    config: ModelConfig,
+    /// Parameters, multiplied weights and bytes, per part; the table's own as [`Part::Embedding`].
+    parts: Vec<(Part, PartWeights)>,
+    /// Radians per position, `[D/2]`.
+    frequencies: Vec<f32>,
+    embed_tokens: Embedding,
+    layers: Vec<Block>,
+    /// `[E]`
+    norm: Array,
+    /// `None`: the head is tied.
+    lm_head: Option<Linear>,
+}
+
+impl Llama {
+    /// Reads the weights of a checkpoint, and unpacks a small packed one.
+    ///
+    /// # Errors
+    /// If a tensor is missing, left over or of another shape, or if a file cannot be read.
+    pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
+        let dtype = checkpoint.dtype.filter(|_| {
+            checkpoint.config.quantization.is_some() && 4 * checkpoint.parameters() <= UNPACK_UP_TO
+        });
+        let (config, weights) = match dtype {
+            Some(dtype) => checkpoint.load_dense_weights(dtype.dtype())?,
+            None => (checkpoint.config.clone(), checkpoint.load_weights()?),
+        };
+        Self::new(checkpoint, config, weights)
+            .with_context(|| format!("building the model of {}", checkpoint.name))
+    }
+
+    fn new(checkpoint: &Checkpoint, config: ModelConfig, mut weights: Weights) -> Result<Self> {
+        let (vocab, width) = (config.vocab_size, config.hidden_size);
+        let layers = (0..config.num_hidden_layers)
+            .map(|layer| Block::load(&config, &mut weights, layer))
+            .collect::<Result<_>>()?;
+        let lm_head = (!weights.tied())
+            .then(|| Linear::load(&mut weights, "lm_head", vocab, width, false))
+            .transpose()?;
+        let unpacked = config.quantization != checkpoint.config.quantization;
+        let model = Self {
+            parts: parts(checkpoint, unpacked),
+            facts: facts(checkpoint, unpacked),
+            frequencies: layers::rope_frequencies(&config),
+            embed_tokens: Embedding::load(&mut weights, "model.embed_tokens", vocab, width)?,
+            layers,
+            norm: weights.take("model.norm.weight", &[width])?,
+            lm_head,
+            config,
+        };
+        weights.finish()?;
+        Ok(model)
+    }
+}
+
+impl Block {
+    fn load(config: &ModelConfig, weights: &mut Weights, layer: usize) -> Result<Self> {
+        let (e, f, d) = (
+            config.hidden_size,
+            config.intermediate_size,
+            config.head_dim,
+        );
+        let (q, kv) = (
+            config.num_attention_heads * d,
+            config.num_key_value_heads * d,
+        );
+        let (bias, out_bias, mlp_bias) = (
+            config.attention_bias,
+            config.attention_out_bias,
+            config.mlp_bias,
+        );
+        let mut linear = |name: &str, rows, columns, bias| {
+            let name = format!("model.layers.{layer}.{name}");
+            Linear::load(weights, &name, rows, columns, bias)
+        };
+        let (q_proj, k_proj, v_proj, o_proj) = (
+            linear("self_attn.q_proj", q, e, bias)?,
+            linear("self_attn.k_proj", kv, e, bias)?,
+            linear("self_attn.v_proj", kv, e, bias)?,
+            linear("self_attn.o_proj", e, q, out_bias)?,
+        );
+        let (gate_proj, up_proj, down_proj) = (
+            linear("mlp.gate_proj", f, e, mlp_bias)?,
+            linear("mlp.up_proj", f, e, mlp_bias)?,
+            linear("mlp.down_proj", e, f, mlp_bias)?,
+        );
+        let mut norm = |name: &str, width| {
+            weights.take(&format!("model.layers.{layer}.{name}.weight"), &[width])
+        };
+        let mut head_norm = |name| config.qk_norm.then(|| norm(name, d)).transpose();
+        Ok(Self {
+            q_norm: head_norm("self_attn.q_norm")?,
+            k_norm: head_norm("self_attn.k_norm")?,
+            input_layernorm: norm("input_layernorm", e)?,
+            post_attention_layernorm: norm("post_attention_layernorm", e)?,
+            q_proj,
+            k_proj,
+            v_proj,
+            o_proj,
+            gate_proj,
+            up_proj,
+            down_proj,
+        })
+    }
+}
+
+impl Decoder for Llama {
+    fn facts(&self) -> &ModelFacts {
+        &self.facts
+    }
+
+    fn embed(&self, ids: &Array) -> Result<Embedded> {
+        Ok(Embedded {
+            tokens: self.embed_tokens.forward(ids)?,
+            positions: None,
+        })
+    }
+
+    fn table(&self) -> Result<Array> {
+        self.embed_tokens.table()
+    }
+
+    fn attention_norm(&self, layer: usize, x: &Array) -> Result<Array> {
+        rms_norm(
+            x,
+            &self.layers[layer].input_layernorm,
+            self.config.rms_norm_eps,
+        )
+    }
+
+    fn project(&self, layer: usize, normed: &Array) -> Result<Projected> {
+        let block = &self.layers[layer];
+        let (heads, kv_heads) = (self.facts.heads, self.facts.kv_heads);
+        let split = |x: Array, heads| split_heads(&x, heads, self.facts.head_dim);
+        let norm = |x: Array, weight: &Option<Array>| match weight {
+            Some(weight) => rms_norm(&x, weight, self.config.rms_norm_eps),
+            None => Ok(x),
+        };
+        Ok(Projected {
+            q: norm(split(block.q_proj.forward(normed)?, heads)?, &block.q_norm)?,
+            k: norm(
+                split(block.k_proj.forward(normed)?, kv_heads)?,
+                &block.k_norm,
+            )?,
+            v: split(block.v_proj.forward(normed)?, kv_heads)?,
+        })
+    }
+
+    fn rotate(&self, x: &Array, offset: usize) -> Result<Array> {
+        let magnitude = layers::rope_magnitude(&self.config);
+        let turned = embed::rotate(x, offset, &self.frequencies, self.config.rope.traditional)?;
+        match magnitude {
+            1.0 => Ok(turned),
+            _ => Ok(turned.multiply(attend::like(x, magnitude)?)?),
+        }
+    }
+
+    fn sliding_window(&self, layer: usize) -> Option<i32> {
+        self.config.sliding_window[layer].map(|window| window as i32)
+    }
+
+    fn project_out(&self, layer: usize, joined: &Array) -> Result<Array> {
+        self.layers[layer].o_proj.forward(joined)
+    }
+
+    fn mlp_norm(&self, layer: usize, x: &Array) -> Result<Array> {
+        let weight = &self.layers[layer].post_attention_layernorm;
+        rms_norm(x, weight, self.config.rms_norm_eps)
+    }
+
+    fn mlp(&self, layer: usize, normed: &Array) -> Result<Array> {
+        let block = &self.layers[layer];
+        let gate = block.gate_proj.forward(normed)?; // [1, L, F]
+        let up = block.up_proj.forward(normed)?; // [1, L, F]
+        block.down_proj.forward(&swiglu(&gate, &up)?)
+    }
+
+    fn final_norm(&self, x: &Array) -> Result<Array> {
+        rms_norm(x, &self.norm, self.config.rms_norm_eps)
+    }
+
+    fn head(&self, normed: &Array) -> Result<Array> {
+        match &self.lm_head {
+            Some(head) => head.forward(normed),
+            None => self.embed_tokens.as_linear(normed),
+        }
+    }
+
+    fn positions(&self, length: usize, q: &Array, k: &Array) -> Result<Positions> {
+        Ok(Positions::Rotated {
+            theta: self.config.rope.theta,
+            scaling: scaling(&self.config.rope.scaling).to_owned(),
+            frequencies: self.frequencies.clone(),
+            interleaved: self.config.rope.traditional,
+            same_distance: embed::same_distance(self, length, q, k)?,
+        })
+    }
+
+    fn weights(&self, part: Part, tokens: usize) -> PartWeights {
+        let all = |wanted: Part| {
+            let found = self.parts.iter().find(|(part, _)| *part == wanted);
+            found.map_or(PartWeights::default(), |(_, weights)| *weights)
+        };
+        let table = all(Part::Embedding);
+        match part {
+            Part::Embedding => PartWeights {
+                multiplied: 0,
+                bytes: table.bytes / self.facts.vocabulary as u64 * tokens as u64,
+                ..table
+            },
+            Part::Head if self.lm_head.is_none() => PartWeights {
+                parameters: 0,
+                ..table
+            },
+            part => all(part),
+        }
+    }
+
+    fn checks(&self, pass: &Pass) -> Result<Vec<Check>> {
+        let eps = self.config.rms_norm_eps;
+        let rope = Rope::new(&self.config);
+        let (mut norms, mut turned, mut gated) = (Vec::new(), Vec::new(), Vec::new());
+        for (block, weights) in pass.blocks.iter().zip(&self.layers) {
+            for (x, ours, weight) in [
+                (&block.input, &block.normed, &weights.input_layernorm),
+                (
+                    &block.middle,
+                    &block.mlp_normed,
+                    &weights.post_attention_layernorm,
+                ),
+            ] {
+                norms.push((ours.clone(), fast::rms_norm(x, Some(weight), eps)?));
+            }
+            turned.push((block.q.clone(), rope.forward(&block.plain.q, 0)?));
+            turned.push((block.k.clone(), rope.forward(&block.plain.k, 0)?));
+            let gate = weights.gate_proj.forward(&block.mlp_normed)?;
+            let up = weights.up_proj.forward(&block.mlp_normed)?;
+            gated.push((swiglu(&gate, &up)?, layers::swiglu(&gate, &up)?));
+        }
+        Ok(vec![
+            compare("RMSNorm", "fast::rms_norm", &norms)?,
+            compare("rotation", "fast::rope", &turned)?,
+            compare("SwiGLU", "layers::swiglu", &gated)?,
+        ])
+    }
+}
+
+fn scaling(scaling: &RopeScaling) -> &'static str {
+    match scaling {
+        RopeScaling::None => "none",
+        RopeScaling::Linear { .. } => "linear",
+        RopeScaling::Llama3 { .. } => "llama3",
+        RopeScaling::Yarn { .. } => "yarn",
+        RopeScaling::Factors(_) => "factors",
+    }
+}
+
+/// The part that a tensor of the checkpoint belongs to.
+fn part_of(name: &str) -> Part {
+    const PARTS: [(&str, Part); 6] = [
+        ("embed_tokens", Part::Embedding),
+        ("lm_head", Part::Head),
+        ("norm", Part::Norms), // also q_norm and k_norm
+        (".mlp.", Part::Mlp),
+        (".o_proj.", Part::Output),
+        (".self_attn.", Part::Qkv),
+    ];
+    let found = PARTS.iter().find(|(mark, _)| name.contains(mark));
+    found.map_or(Part::Norms, |(_, part)| *part)
+}
+
+fn parts(checkpoint: &Checkpoint, unpacked: bool) -> Vec<(Part, PartWeights)> {
+    let mut parts: Vec<(Part, PartWeights)> = Part::ALL
+        .iter()
+        .map(|part| (*part, PartWeights::default()))
+        .collect();
+    for (tensor, elements) in checkpoint.elements() {
+        let part = part_of(&tensor.name);
+        let weights = &mut parts[part as usize].1;
+        weights.parameters += elements;
+        weights.multiplied += if part == Part::Norms { 0 } else { elements };
+        weights.bytes += match unpacked {
+            true => elements * checkpoint.activation_bytes() as u64,
+            false => checkpoint.bytes_in_memory(tensor),
+        };
+    }
+    parts
+}
+
+fn facts(checkpoint: &Checkpoint, unpacked: bool) -> ModelFacts {
+    let config = &checkpoint.config;
+    let activation_bytes = checkpoint.activation_bytes();
+    let weights = parts(checkpoint, unpacked);
+    let largest = checkpoint.tensors.iter().max_by_key(|tensor| tensor.bytes);
+    ModelFacts {
+        name: checkpoint.name.clone(),
+        architecture: config.model_type.clone(),
+        layers: config.num_hidden_layers,
+        heads: config.num_attention_heads,
+        kv_heads: config.num_key_value_heads,
+        head_dim: config.head_dim,
+        width: config.hidden_size,
+        inner: config.intermediate_size,
+        vocabulary: config.vocab_size,
+        context: config.max_position_embeddings,
+        position_encoding: format!(
+            "rotated, theta {}",
+            shared::report::count(config.rope.theta as u64)
+        ),
+        norm: "RMSNorm".to_owned(),
+        activation: "SwiGLU".to_owned(),
+        tied: checkpoint.tied(),
+        parameters: checkpoint.parameters(),
+        weight_bytes: weights.iter().map(|(_, weights)| weights.bytes).sum(),
+        stored_as: stored_as(checkpoint, largest.map_or("", |tensor| &tensor.dtype)),
+        computed_in: computed_in(checkpoint, activation_bytes),
+        activation_bytes,
+    }
+}
+
+fn stored_as(checkpoint: &Checkpoint, dtype: &str) -> String {
+    match (&checkpoint.gguf, &checkpoint.config.quantization) {
+        (None, Some(quantization)) => format!("{}-bit", quantization.default.bits),
+        _ => dtype.to_owned(),
+    }
+}
+
+fn computed_in(checkpoint: &Checkpoint, activation_bytes: usize) -> String {
+    let name = match checkpoint.dtype {
+        Some(dtype) => format!("{:?}", dtype.dtype()).to_lowercase(),
+        None if activation_bytes == 4 => "float32".to_owned(),
+        None => "16-bit floats".to_owned(),
+    };
+    name
+}

@@ -1,0 +1,9 @@
+//! `cargo run -p part1-walkthrough -- --help`
+
+use std::process::ExitCode;
+
+use part1_walkthrough::experiment;
+
+fn main() -> ExitCode {
+    shared::cli::run(experiment::run)
+}

@@ -1,0 +1,240 @@
+//! The trace on a terminal: 80 columns, one picture at a time, nothing but what the trace says.
+
+mod attend;
+mod embed;
+mod loops;
+mod predict;
+mod symptoms;
+mod tokenize;
+
+use std::fmt::{self, Display};
+use std::io::Write;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use shared::cli::check_interrupted;
+use shared::report::{Report, count, decimal};
+
+use crate::trace::{ModelFacts, Shape, Trace};
+
+pub use symptoms::{comparison, what_if};
+
+/// The steps of the journey, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Step {
+    /// Text → ids
+    Tokenize,
+    /// Ids → vectors, and how positions enter
+    Embed,
+    /// One block in single steps
+    Attend,
+    /// The last vector → probabilities → one token
+    Predict,
+    /// The loop that makes text
+    Decode,
+    /// What the loop computes again
+    Recompute,
+}
+
+impl Step {
+    /// The first of them.
+    pub const FIRST: Self = Self::Tokenize;
+    /// The last of them.
+    pub const LAST: Self = Self::Recompute;
+
+    /// All of them, in order.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied()
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Tokenize => "tokenize",
+            Self::Embed => "embed",
+            Self::Attend => "attend",
+            Self::Predict => "predict",
+            Self::Decode => "decode",
+            Self::Recompute => "recompute",
+        }
+    }
+
+    fn aside(self) -> &'static str {
+        match self {
+            Self::Tokenize => "text → ids",
+            Self::Embed => "ids → vectors",
+            Self::Attend => "vectors → vectors that know their context",
+            Self::Predict => "the last vector → one token",
+            Self::Decode => "one token → text",
+            Self::Recompute => "why a cache",
+        }
+    }
+}
+
+impl Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How long a picture stands before the next one comes.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace(Option<Duration>);
+
+impl Pace {
+    /// So many seconds; `None`: no wait.
+    pub fn new(seconds: Option<f32>) -> Self {
+        Self(seconds.map(Duration::from_secs_f32))
+    }
+
+    /// Waits, and notices Ctrl-C within a tenth of a second.
+    fn wait(self) -> Result<()> {
+        const SLICE: Duration = Duration::from_millis(100);
+        let mut left = self.0.unwrap_or_default();
+        while !left.is_zero() {
+            check_interrupted()?;
+            sleep(left.min(SLICE));
+            left = left.saturating_sub(SLICE);
+        }
+        Ok(())
+    }
+}
+
+/// A report, and the pace at which its pictures appear.
+struct Screen<'r, W: Write> {
+    report: &'r mut Report<W>,
+    pace: Pace,
+}
+
+impl<W: Write> Screen<'_, W> {
+    /// A paragraph between two pictures.
+    fn say(&mut self, text: &str) -> Result<()> {
+        self.report.note(text)?;
+        Ok(())
+    }
+
+    /// One picture: drawn, followed by an empty line, and left to stand for a while.
+    fn picture(&mut self, draw: impl FnOnce(&mut Report<W>) -> std::io::Result<()>) -> Result<()> {
+        draw(self.report)?;
+        self.report.blank()?;
+        self.pace.wait()
+    }
+}
+
+/// The steps of one prompt's journey.
+///
+/// # Errors
+/// If stdout fails, or Ctrl-C was pressed.
+pub fn journey<W: Write>(
+    report: &mut Report<W>,
+    pace: Pace,
+    trace: &Trace,
+    steps: &[Step],
+) -> Result<()> {
+    report.card(&card(trace))?;
+    report.blank()?;
+    let mut screen = Screen { report, pace };
+    for step in steps {
+        let title = format!("{} {step}", *step as usize + 1);
+        screen.report.heading(&title, step.aside())?;
+        screen.report.blank()?;
+        match step {
+            Step::Tokenize => tokenize::show(&mut screen, trace)?,
+            Step::Embed => embed::show(&mut screen, trace)?,
+            Step::Attend => attend::show(&mut screen, trace)?,
+            Step::Predict => predict::show(&mut screen, trace)?,
+            Step::Decode => loops::show_decode(&mut screen, trace)?,
+            Step::Recompute => loops::show_recompute(&mut screen, trace)?,
+        }
+    }
+    Ok(())
+}
+
+fn card(trace: &Trace) -> Vec<(&'static str, String)> {
+    let template = match trace.templated {
+        true => "; the chat template is put around it, --raw leaves it out",
+        false => "",
+    };
+    let mut rows = model_card(&trace.model);
+    rows.push(("prompt", format!("{:?}{template}", trace.text)));
+    rows
+}
+
+/// What every picture is about.
+fn model_card(model: &ModelFacts) -> Vec<(&'static str, String)> {
+    let ModelFacts {
+        name,
+        architecture,
+        layers,
+        ..
+    } = model;
+    let size = format!(
+        "{} parameters, stored as {}, computed in {}: {}",
+        count(model.parameters),
+        model.stored_as,
+        model.computed_in,
+        decimal(model.weight_bytes)
+    );
+    let letters = format!(
+        "E {} width, H {} query heads, Hkv {} key/value heads, D {} head width, F {} MLP width, \
+         V {} vocabulary",
+        model.width,
+        model.heads,
+        model.kv_heads,
+        model.head_dim,
+        model.inner,
+        count(model.vocabulary as u64)
+    );
+    vec![
+        (
+            "model",
+            format!("{name} ({architecture}, {layers} layers), {size}"),
+        ),
+        ("letters", letters),
+        (
+            "kind",
+            format!(
+                "{}; {}; {}; head {}",
+                model.position_encoding,
+                model.norm,
+                model.activation,
+                if model.tied {
+                    "tied to the embedding"
+                } else {
+                    "of its own"
+                }
+            ),
+        ),
+    ]
+}
+
+/// A token in a table cell.
+fn piece(text: &str) -> String {
+    shared::report::isolated(text).into_owned()
+}
+
+/// A small number in powers of ten.
+fn tiny(value: f32) -> String {
+    match value {
+        0.0 => "0".to_owned(),
+        value => format!("{value:.0e}"),
+    }
+}
+
+/// A token in a crowded cell.
+fn short(text: &str) -> String {
+    const MOST: usize = 11;
+    let cut: String = text.chars().take(MOST - 1).collect();
+    let whole = text.chars().count() <= MOST;
+    piece(&if whole {
+        text.to_owned()
+    } else {
+        format!("{cut}…")
+    })
+}
+
+/// `q [B, H, L, D] = [1, 4, 12, 64]`
+fn sizes(shape: &Shape) -> String {
+    format!("{:?}", shape.sizes)
+}

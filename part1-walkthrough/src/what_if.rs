@@ -1,0 +1,102 @@
+//! What if a piece were missing? The symptom shows what the piece is good for.
+
+use std::str::FromStr;
+
+use anyhow::Result;
+use shared::cli::SamplingArgs;
+use shared::layers::to_f32;
+
+use crate::decode::generate;
+use crate::decoder::Pass;
+use crate::embed::cosine;
+use crate::predict::{Candidates, TOP};
+use crate::trace::{WhatIf, WhatIfOutcome};
+use crate::walk::{Request, Subject};
+
+impl FromStr for WhatIf {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let place = |text: &str| {
+            let (layer, head) = text.split_once('.')?;
+            Some(Self::ZeroHead {
+                layer: layer.parse().ok()?,
+                head: head.parse().ok()?,
+            })
+        };
+        match text {
+            "no-mask" => Ok(Self::NoMask),
+            "no-positions" | "no-rope" => Ok(Self::NoPositions),
+            "no-scaling" => Ok(Self::NoScaling),
+            text => text
+                .strip_prefix("zero-head=")
+                .and_then(place)
+                .ok_or_else(|| {
+                    "must be no-mask, no-positions, no-scaling or zero-head=LAYER.HEAD".to_owned()
+                }),
+        }
+    }
+}
+
+/// Runs the model once more with something left out, and lets it answer both ways.
+///
+/// # Errors
+/// If an operation fails.
+pub fn outcome(
+    subject: &Subject,
+    request: &Request,
+    before: &Pass,
+    switch: WhatIf,
+) -> Result<WhatIfOutcome> {
+    let (decoder, tokenizer) = (&*subject.decoder, &subject.tokenizer);
+    let after = Pass::run(decoder, &before.ids, Some(switch))?;
+    let was = Candidates::of(&before.next_logits(decoder)?)?;
+    let is = Candidates::of(&after.next_logits(decoder)?)?;
+    let likely = was.top(tokenizer, 0, TOP)?;
+    let last = before.len() - 1;
+    let cosines = (0..=before.blocks.len()).map(|blocks| {
+        let both = cosine(before.stream_after(blocks), after.stream_after(blocks))?; // [1, L]
+        Ok(to_f32(&both)?[last])
+    });
+    let answer = |switch| {
+        let stop_ids = subject.stop_ids(request);
+        let limits = (
+            subject.room(before.len(), request.max_tokens),
+            &stop_ids[..],
+        );
+        let greedy = SamplingArgs::default();
+        let ids = generate(decoder, &before.ids, limits, &greedy, switch, |_| Ok(()))?;
+        tokenizer.decode(&ids, true)
+    };
+    Ok(WhatIfOutcome {
+        switch,
+        before_then: likely
+            .iter()
+            .map(|token| is.probability(0, token.id))
+            .collect(),
+        before: likely,
+        after: is.top(tokenizer, 0, TOP)?,
+        cosines: cosines.collect::<Result<_>>()?,
+        entropy_before: entropies(before)?,
+        entropy_after: entropies(&after)?,
+        text_before: answer(None)?,
+        text_after: answer(Some(switch))?,
+    })
+}
+
+/// Per layer, the mean of `−Σ w log₂ w` over all rows: 0 if each token looks at one other, `log₂ n` if at
+/// n of them alike.
+fn entropies(pass: &Pass) -> Result<Vec<f32>> {
+    let of = |row: &[f32]| -> f32 {
+        let bits = row.iter().filter(|w| **w > 0.0).map(|w| -w * w.log2());
+        bits.sum()
+    };
+    let mean = |weights: Vec<f32>| {
+        let rows: Vec<f32> = weights.chunks(pass.len()).map(of).collect();
+        rows.iter().sum::<f32>() / rows.len() as f32
+    };
+    let layers = pass.blocks.iter();
+    layers
+        .map(|block| Ok(mean(to_f32(&block.scores.weights)?)))
+        .collect()
+}
