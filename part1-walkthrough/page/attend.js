@@ -4,7 +4,7 @@ const headNorms = trace.layers.map((layer) => floats(layer.head_norms));
 const weight = (layer, head, query, key) => attention[layer][(head * L + query) * L + key];
 
 function attendStep() {
-  fill("#attend .shape", ...trace.focus.shapes.flatMap((shape, i) => [i ? el("br") : "", sizes(shape)]));
+  fill("#attend .shape", ...trace.focus.shapes.map((shape) => el("span", {}, sizes(shape))));
   pickers();
   mosaic();
   heatMap();
@@ -166,7 +166,7 @@ function strongest(query) {
 function legend() {
   const steps = [0, 0.02, 0.1, 0.25, 0.5, 1];
   fill(".legend", ...steps.map((value) => el("span", { "--s": shade(value) }, el("i"), String(value))),
-    el("span.mask", {}, el("i"), "masked"));
+    el("span.mask", {}, el("i"), "mask"));
 }
 
 /** Where a head looks on average: at the first token, at the one before, at itself. */
@@ -207,7 +207,7 @@ function workedRow() {
     const query = state.token;
     const body = tokens.map((token, key) => el("tr", {}, el("th", { scope: "row" }, piece(token.piece)),
       ...columns.map((values, i) => el("td", {}, number(values[query * L + key], i === 3 ? 4 : 3)))));
-    fill(".worked", el("details.panel", { open: find(".worked details")?.open ?? false },
+    fill(".worked", el("details.panel", { open: find(".worked details")?.open ?? true },
       el("summary", {}, el("b", {}, `One row in slow motion: layer ${focus.layer}, head ${focus.head}, `), piece(tokens[query].piece)),
       el("p.note", {}, `q · k says how well they match. Divided by √D = √${model.head_dim}, so that softmax does not saturate; later tokens get −∞; softmax makes weights of the rest. Head ${focus.head} reads the keys and values of key/value head ${focus.kv_head}.`),
       el("div.scroll", {}, el("table", {},

@@ -63,16 +63,17 @@ const shade = (value) => Math.sqrt(Math.max(0, Math.min(1, value)));
 const fixed = (value, digits) => value.toFixed(digits).replace("-", "−");
 const count = (value) => Math.round(value).toLocaleString("en-GB");
 const percent = (value) => {
-  if (value === 0) return "0 %";
-  if (value < 0.0001) return "< 0.01 %";
-  return `${(100 * value).toFixed(value < 0.1 ? 2 : 1)} %`;
+  if (value === 0) return "0\u00a0%";
+  if (value < 0.0001) return "<\u00a00.01\u00a0%";
+  if (value >= 0.9995) return "100\u00a0%";
+  return `${(100 * value).toFixed(value < 0.1 ? 2 : 1)}\u00a0%`;
 };
 /** `7.34 M`, with SI prefixes. */
 function compact(value, unit = "") {
   const step = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([size]) => value >= size) ?? [1, ""];
   const scaled = value / step[0];
   const digits = step[0] === 1 ? 0 : scaled < 10 ? 2 : scaled < 100 ? 1 : 0;
-  return `${scaled.toFixed(digits)} ${step[1]}${unit}`.trim();
+  return `${scaled.toFixed(digits)}\u00a0${step[1]}${unit}`.trim();
 }
 const small = (value) => (value === 0 ? "0" : value.toExponential(1).replace("e-", " · 10⁻").replace(/⁻(\d+)$/, (_, d) =>
   `⁻${[...d].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`));

@@ -36,7 +36,7 @@ function projection(width) {
       Plot.dot(others, { x: "x", y: "y", r: 3.5, fill: "var(--ghost)", title: "piece" }),
       Plot.text(lit, { ...named, fill: "var(--muted)", fontSize: 12 }),
       Plot.dot([here], { x: "x", y: "y", r: 11, stroke: "var(--accent)", strokeWidth: 2.5 }),
-      Plot.dot(own, { x: "x", y: "y", r: 6, fill: (point) => colour(point.at[0]) }),
+      Plot.dot(own, { x: "x", y: "y", r: 6, fill: { value: (point) => colour(point.at[0]), scale: null } }),
       Plot.text(own, { ...named, fill: "var(--ink)", fontWeight: (point) => (point === here ? 700 : 500) }),
       Plot.tip(points, Plot.pointer({ x: "x", y: "y", fill: "var(--card)", stroke: "var(--line)",
         title: (point) => `${point.piece}  id ${point.id}${point.at.length ? `\nposition ${point.at.join(", ")}` : "\na neighbour"}` })),
@@ -56,9 +56,9 @@ function neighbours() {
 
 /** RoPE: one dial for a pair of numbers, one hand for each position. */
 function rotated(place) {
-  const { frequencies, theta, same_distance } = trace.positions;
+  const { frequencies, theta, scaling, same_distance } = trace.positions;
   const shown = Math.min(8, frequencies.length);
-  const pairs = Array.from({ length: shown }, (_, i) => Math.round((i * (frequencies.length - 1)) / Math.max(1, shown - 1)));
+  const pairs = Array.from({ length: shown }, (_, i) => Math.round((frequencies.length - 1) * (i / Math.max(1, shown - 1)) ** 1.4));
   const hands = [];
   const dials = pairs.map((pair) => {
     const face = svg("svg", { viewBox: "-52 -52 104 104", role: "img", "aria-label": `pair ${pair}: ${fixed(frequencies[pair], 5)} radians per position` },
@@ -77,7 +77,7 @@ function rotated(place) {
     el("tr", {}, el("td", {}, String(query)), el("td", {}, String(key)), el("td", {}, String(query - key)), el("td", {}, fixed(product, 4))));
   place.replaceChildren(el("div.panel", {},
     el("h3", {}, "Where it stands: RoPE turns queries and keys"),
-    el("p.note", {}, `A row of the table does not say where its token stands. In every layer the ${model.head_dim} numbers of a query or a key are taken as ${frequencies.length} pairs, and pair i at position p is turned by p · ${count(theta)}^(−2i/${model.head_dim}). The hands below are the positions, in the colours of the tokens: fast pairs tell neighbours apart, slow ones tell near from far.`),
+    el("p.note", {}, `A row of the table does not say where its token stands. In every layer the ${model.head_dim} numbers of a query or a key are taken as ${frequencies.length} pairs, and pair i at position p is turned by p · ${count(theta)}`, el("sup", {}, `−2i/${model.head_dim}`), ` radians${scaling === "none" ? "" : `, stretched (${scaling})`}. The hands below are the positions, in the colours of the tokens: fast pairs tell neighbours apart, slow ones tell near from far.`),
     el("div.dials", {}, ...dials),
     products.length ? el("div.scroll", {}, el("table", {},
       el("caption.note", {}, "One query and one key of this prompt, put at other positions: as long as the distance stays, so does their product."),

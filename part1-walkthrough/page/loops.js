@@ -23,7 +23,7 @@ function recomputeStep() {
     return el(p < repeated[r] ? "i.again" : "i.new");
   }));
   const picture = el("div.triangle", { role: "img", "aria-label": `${sum(computed)} positions computed in ${computed.length} rounds, ${again} of them again` }, ...cells);
-  picture.style.gridTemplateColumns = `repeat(${width}, minmax(0, 1fr))`;
+  picture.style.gridTemplateColumns = `repeat(${width}, minmax(0, 2.4rem))`;
   const heads = model.heads === model.kv_heads ? "" : ` Queries share keys: with all ${model.heads} heads it would be ${count(kv_bytes_per_token_all_heads)} bytes.`;
   fill(".again",
     el("div.facts", {},
@@ -56,12 +56,12 @@ function budgetStep() {
     el("thead", {}, el("tr", {}, ...["part", ...measures.map(([, label]) => label)].map((title) => el("th", { scope: "col" }, title)))),
     el("tbody", {}, ...body, sums))));
   chart(picture, (width) => ({
-    height: 190, marginLeft: 92, marginRight: 8, ariaLabel: "Share of each part in parameters, operations, bytes and time",
+    height: 190, marginLeft: 92, marginRight: 22, ariaLabel: "Share of each part in parameters, operations, bytes and time",
     style: { background: "transparent", color: "var(--ink)", fontSize: "12px" },
     x: { label: null, tickFormat: ".0%", ticks: width < 480 ? 3 : 6 },
     y: { label: null, domain: measures.map(([, label]) => label), tickSize: 0 },
     marks: [
-      Plot.barX(shares, { x: "share", y: "label", fill: (d) => tint(d.part), inset: 0.5, rx: 2 }),
+      Plot.barX(shares, { x: "share", y: "label", fill: { value: (d) => tint(d.part), scale: null }, inset: 0.5, rx: 2 }),
       Plot.tip(shares, Plot.pointer(Plot.stackX({ x: "share", y: "label", fill: "var(--card)", stroke: "var(--line)", title: (d) => `${d.name}: ${percent(d.share)} of ${d.label}` }))),
     ],
   }))();
@@ -73,4 +73,30 @@ function checksStep() {
     return el(`li.${holds ? "yes" : "no"}`, {}, el("div", {}, el("b", {}, check.name), " = ", el("code", {}, check.fused),
       el("small", {}, `largest difference ${small(check.difference)} at numbers up to ${fixed(check.largest, 2)}; allowed ${small(check.tolerance * check.largest)}`)));
   }));
+}
+
+/** Only where the program was asked to leave something out: the symptom. */
+function whatIfStep() {
+  const outcome = trace.what_if;
+  if (!outcome) return;
+  const { kind, layer, head } = outcome.switch;
+  const said = {
+    "no-mask": "the causal mask is left out: every token sees the ones after it, too",
+    "no-positions": "the model is not told where a token stands",
+    "no-scaling": "the scores are not divided by √D",
+    "zero-head": `head ${head} of layer ${layer} adds nothing`,
+  }[kind];
+  find("#what-if").hidden = false;
+  fill("#what-if .idea", `Once more, but ${said}. Everything else on this page is of the model as it is.`);
+  const list = (title, rows) => el("div.panel", {}, el("h3", {}, title), ...rows.map(([text, value]) =>
+    el("div.meter", { "--v": value }, piece(text), el("i"), el("span.number", {}, percent(value)))));
+  const layers = outcome.cosines.map((cosine, after) => el("tr", {}, el("th", { scope: "row" }, after ? `layer ${after - 1}` : "embedding"), el("td", {}, fixed(cosine, 3)),
+    ...["entropy_before", "entropy_after"].map((name) => el("td", {}, after ? fixed(outcome[name][after - 1], 2) : "–"))));
+  fill(".symptom",
+    list("The model as it is", outcome.before.map((guess) => [guess.piece, guess.probability])),
+    list("The same tokens then", outcome.before.map((guess, i) => [guess.piece, outcome.before_then[i]])),
+    list("What it says then", outcome.after.map((guess) => [guess.piece, guess.probability])),
+    el("div.panel", {}, el("h3", {}, "The answers"), "as it is", el("blockquote", { dir: "auto" }, outcome.text_before), "then", el("blockquote", { dir: "auto" }, outcome.text_after)),
+    el("div.panel.scroll", {}, el("table", {}, el("caption.note", {}, "The last token’s stream with and without it, and how widely attention is spread (mean entropy of a row, in bits)."),
+      el("thead", {}, el("tr", {}, ...["after", "cosine", "bits", "bits then"].map((title) => el("th", { scope: "col" }, title)))), el("tbody", {}, ...layers))));
 }

@@ -3,7 +3,7 @@ const STEPS = [
   ["embed", "Embed", "ids → vectors", `[L, E] = [${L}, ${model.width}]`],
   ["attend", "Attend", `${model.layers} layers × ${model.heads} heads`, `[H, L, L] = [${model.heads}, ${L}, ${L}]`],
   ["predict", "Predict", "vector → probabilities", `[V] = [${count(model.vocabulary)}]`],
-  ["decode", "Decode", "one token after another", `L = ${L}, ${L + 1}, ${L + 2} …`],
+  ["decode", "Decode", "token by token", `L = ${L}, ${L + 1}, ${L + 2} …`],
   ["recompute", "Recompute", "why a cache", "2 · layers · Hkv · D"],
 ];
 
@@ -32,9 +32,9 @@ function theme() {
 }
 
 function navigation() {
-  const links = [...STEPS.map(([id, name]) => [id, name]), ["budget", "Cost"], ["checks", "Checked"]].map(([id, name]) => el("a", { href: `#${id}` }, name));
+  const links = [...STEPS.map(([id, name]) => [id, name]), ...(trace.what_if ? [["what-if", "What if"]] : []), ["budget", "Cost"], ["checks", "Checked"]].map(([id, name]) => el("a", { href: `#${id}` }, name));
   fill(".steps", ...links);
-  const sections = [...document.querySelectorAll("section")];
+  const sections = [...document.querySelectorAll("section:not([hidden])")];
   const mark = () => {
     const line = innerHeight * 0.35;
     const now = sections.findLast((section) => section.getBoundingClientRect().top < line);
@@ -73,5 +73,5 @@ function hero() {
   fill(".made", "Written by ", el("code", {}, "cargo run -p part1-walkthrough -- --html FILE"), ". One file, no network: all data is inside.");
 }
 
-for (const step of [theme, hero, tokenStrip, tokenizeStep, embedStep, attendStep, predictStep, decodeStep, recomputeStep, budgetStep, checksStep, navigation]) step();
+for (const step of [theme, hero, tokenStrip, tokenizeStep, embedStep, attendStep, predictStep, decodeStep, recomputeStep, whatIfStep, budgetStep, checksStep, navigation]) step();
 document.documentElement.dataset.ready = "";

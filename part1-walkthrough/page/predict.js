@@ -13,9 +13,9 @@ function lens() {
     el("th", { scope: "row" }, row.after === 0 ? "embedding" : String(row.after - 1)),
     ...row.each.map((guess, position) => {
       const right = tokens[position + 1]?.id === guess.id;
-      const s = shade(guess.probability);
+      const s = guess.probability;
       const after = position + 1 < L ? `; the prompt goes on with ${tokens[position + 1].piece}` : "";
-      return el(`td${s > 0.55 ? ".hot" : ""}${right ? ".right" : ""}`, {
+      return el(`td${s > 0.5 ? ".hot" : ""}${right ? ".right" : ""}`, {
         "--s": s, title: `${guess.piece} ${percent(guess.probability)}${after}`,
       }, piece(guess.piece));
     })));
@@ -23,7 +23,7 @@ function lens() {
   const last = el("div", { "aria-live": "polite" });
   fill(".lens", el("div.panel", {},
     el("h3", {}, "What each layer would say"),
-    el("p.note", {}, "The output table applied after every layer, not only after the last one: the likeliest next token at each position, the darker the surer. A green frame: the prompt does go on like this."),
+    el("p.note", {}, "The output table applied after every layer, not only after the last one: the likeliest next token at each position, the stronger the colour, the surer. A green frame: the prompt does go on like this."),
     el("div.scroll", { tabindex: 0, role: "region", "aria-label": "Logit lens, scrolls sideways" }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...body)))),
     el("div.two", {}, el("figure.panel", {}, el("h3", {}, "How sure each layer is of ", piece(trace.prediction.greedy.piece)), line), el("div.panel", {}, last)));
   chart(line, (width) => ({
@@ -118,10 +118,11 @@ function bar(rank, now, settings, scale) {
   const after = now.probabilities[rank];
   const why = removal(rank, now.stages, settings);
   const reason = why ?? (settings.temperature === 0 && rank > 0 ? "greedy takes the likeliest" : null);
-  return el(`li${why ? ".removed" : ""}`, { "data-id": id, "data-probability": after, "data-removed": why ? why.split(":")[0] : null, title: `id ${id}, logit ${fixed(logits[id], 3)}, ${percent(before)} at temperature 1` },
+  return el(`li${why ? ".removed" : ""}`, { "--b": before / scale, "data-id": id, "data-probability": after, "data-removed": why ? why.split(":")[0] : null, title: `id ${id}, logit ${fixed(logits[id], 3)}, ${percent(before)} at temperature 1` },
     piece(text),
-    el("span.track", { "--b": before / scale, "--a": after / scale }, el("i.before"), el("i.after")),
-    el("span.number", {}, after > 0 ? percent(after) : reason));
+    el("span.track", { "--a": after / scale }, el("i.before"), el("i.after")),
+    el("span.number", {}, reason ? "–" : percent(after)),
+    reason ? el("small.reason", {}, reason) : null);
 }
 
 function rest(rows, now) {

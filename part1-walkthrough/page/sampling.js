@@ -80,7 +80,7 @@ function removal(rank, stages, settings) {
   if (!stage) return null;
   const own = Math.exp(logprobs[rank]);
   return {
-    "top-p": `top-p: likelier ones have ${fixed(mass(stage.kept), 3)} ≥ ${settings.top_p}`,
+    "top-p": `top-p: ${fixed(mass(stage.kept), 3)} ≥ ${settings.top_p} before it`,
     "min-p": `min-p: ${fixed(own, 4)} < ${fixed(settings.min_p * Math.exp(logprobs[0]), 4)}`,
     "top-k": `top-k: rank ${rank + 1} of ${settings.top_k}`,
   }[stage.filter];

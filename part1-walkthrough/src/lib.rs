@@ -23,6 +23,7 @@
 //! - [`compare`]: one word in two sentences
 //! - [`what_if`]: a piece is left out
 //! - [`show`]: the trace on a terminal
+//! - [`html`]: the trace as one page for a browser
 //! - [`experiment`]: the flags
 
 pub mod attend;
@@ -32,6 +33,7 @@ pub mod decoder;
 pub mod embed;
 pub mod experiment;
 pub mod floats;
+pub mod html;
 pub mod llama;
 pub mod predict;
 pub mod recompute;

@@ -162,7 +162,7 @@ fn unfinished(directory: &Path) -> usize {
     let names = std::fs::read_dir(directory).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names
-        .filter(|name| name.starts_with(".prompt-cache-"))
+        .filter(|name| name.starts_with(".part-"))
         .count()
 }
 
