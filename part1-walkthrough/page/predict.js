@@ -103,6 +103,7 @@ function sampler() {
     const scale = Math.max(Math.exp(logprobs[0]), now.probabilities[0]);
     const rows = Math.min(shown, trace.prediction.named.length, logprobs.length);
     bars.replaceChildren(...Array.from({ length: rows }, (_, rank) => bar(rank, now, settings, scale)), rest(rows, now));
+    bars.dataset.kept = now.kept;
     more.hidden = logprobs.length <= FEW;
     more.textContent = shown === FEW ? "Show more" : "Show fewer";
   }
