@@ -79,7 +79,12 @@ pub struct Args {
     what_if: Option<WhatIf>,
 
     /// Write the walk as one page for a browser: no network, no other file
-    #[arg(long, value_name = "FILE", help_heading = "Walk", conflicts_with = "compare")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Walk",
+        conflicts_with = "compare"
+    )]
     html: Option<PathBuf>,
 
     /// Follow a word that two sentences share through the layers

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 /// An open page. The browser ends with it.
-pub struct Page {
+pub(crate) struct Page {
     tab: Arc<Tab>,
     complaints: Arc<Mutex<Vec<String>>>,
     _browser: Browser,
@@ -25,7 +25,7 @@ pub struct Page {
 ///
 /// `None` where there is no browser: on a newcomer's machine the test then says so and passes. Where
 /// `CI` is set it fails, since there a skipped test would be a lie.
-pub fn page(write: impl FnOnce(&Path)) -> Option<Page> {
+pub(crate) fn page(write: impl FnOnce(&Path)) -> Option<Page> {
     let Ok(program) = default_executable() else {
         let hint = "no Chrome or Chromium is there: install one, or name it in CHROME";
         assert!(std::env::var_os("CI").is_none(), "{hint}");
@@ -55,10 +55,17 @@ pub fn page(write: impl FnOnce(&Path)) -> Option<Page> {
         _browser: browser,
         _place: place,
     };
-    page.tab.navigate_to(&format!("file://{}", file.display())).unwrap();
-    page.tab.wait_for_element("html[data-ready]").unwrap_or_else(|error| {
-        panic!("the page's script did not end: {error}, {:?}", page.complaints());
-    });
+    page.tab
+        .navigate_to(&format!("file://{}", file.display()))
+        .unwrap();
+    page.tab
+        .wait_for_element("html[data-ready]")
+        .unwrap_or_else(|error| {
+            panic!(
+                "the page's script did not end: {error}, {:?}",
+                page.complaints()
+            );
+        });
     Some(page)
 }
 
@@ -79,11 +86,15 @@ fn listen(tab: &Tab) -> Arc<Mutex<Vec<String>>> {
     tab.add_event_listener(Arc::new(move |event: &Event| {
         let complaint = match event {
             Event::RuntimeConsoleAPICalled(event) => format!("console: {:?}", event.params.args),
-            Event::RuntimeExceptionThrown(event) => format!("thrown: {:?}", event.params.exception_details),
+            Event::RuntimeExceptionThrown(event) => {
+                format!("thrown: {:?}", event.params.exception_details)
+            }
             Event::LogEntryAdded(event) => format!("log: {:?}", event.params.entry.text),
             Event::NetworkRequestWillBeSent(event) => {
                 let url = &event.params.request.url;
-                if url.starts_with("data:") || url.ends_with("/page.html") && url.starts_with("file:") {
+                if url.starts_with("data:")
+                    || url.ends_with("/page.html") && url.starts_with("file:")
+                {
                     return;
                 }
                 format!("request: {url}")
@@ -98,55 +109,61 @@ fn listen(tab: &Tab) -> Arc<Mutex<Vec<String>>> {
 
 impl Page {
     /// Console messages, exceptions and requests so far.
-    pub fn complaints(&self) -> Vec<String> {
+    pub(crate) fn complaints(&self) -> Vec<String> {
         self.complaints.lock().unwrap().clone()
     }
 
     /// The value of an expression.
-    pub fn json<T: DeserializeOwned>(&self, expression: &str) -> T {
+    pub(crate) fn json<T: DeserializeOwned>(&self, expression: &str) -> T {
         let text = self.string(&format!("JSON.stringify({expression})"));
-        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{expression}: {error} in {text}"))
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{expression}: {error} in {text}"))
     }
 
-    pub fn number(&self, expression: &str) -> f64 {
+    pub(crate) fn number(&self, expression: &str) -> f64 {
         self.json(expression)
     }
 
-    pub fn string(&self, expression: &str) -> String {
+    pub(crate) fn string(&self, expression: &str) -> String {
         let result = self.tab.evaluate(expression, false).unwrap();
-        let value = result.value.unwrap_or_else(|| panic!("{expression}: {:?}", result.description));
-        value.as_str().unwrap_or_else(|| panic!("{expression} is {value}")).to_owned()
+        let value = result
+            .value
+            .unwrap_or_else(|| panic!("{expression}: {:?}", result.description));
+        value
+            .as_str()
+            .unwrap_or_else(|| panic!("{expression} is {value}"))
+            .to_owned()
     }
 
     fn act(&self, statement: &str) {
         self.string(&format!("{statement}; ''"));
     }
 
-    pub fn text(&self, selector: &str) -> String {
+    pub(crate) fn text(&self, selector: &str) -> String {
         self.string(&format!("document.querySelector({selector:?}).textContent"))
     }
 
     /// As a mouse does.
-    pub fn click(&self, selector: &str) {
+    pub(crate) fn click(&self, selector: &str) {
         self.tab.find_element(selector).unwrap().click().unwrap();
     }
 
-    pub fn focus(&self, selector: &str) {
+    pub(crate) fn focus(&self, selector: &str) {
         self.act(&format!("document.querySelector({selector:?}).focus()"));
     }
 
     /// Something of the element that has the focus.
-    pub fn focused(&self, what: &str) -> String {
+    pub(crate) fn focused(&self, what: &str) -> String {
         self.string(&format!("document.activeElement.{what}"))
     }
 
     /// A key on the keyboard.
-    pub fn press(&self, key: &str) {
+    pub(crate) fn press(&self, key: &str) {
         self.tab.press_key(key).unwrap();
     }
 
     /// Puts a slider somewhere.
-    pub fn slide(&self, id: &str, value: f64) {
+    pub(crate) fn slide(&self, id: &str, value: f64) {
         self.act(&format!(
             "{{ const slider = document.getElementById({id:?}); slider.value = {value:.6}; \
              slider.dispatchEvent(new Event('input')); }}"
@@ -154,7 +171,7 @@ impl Page {
     }
 
     /// Chooses from a list.
-    pub fn choose(&self, id: &str, value: usize) {
+    pub(crate) fn choose(&self, id: &str, value: usize) {
         self.act(&format!(
             "{{ const list = document.getElementById({id:?}); list.value = {value}; \
              list.dispatchEvent(new Event('change')); }}"
@@ -162,7 +179,7 @@ impl Page {
     }
 
     /// What the system's settings say: `light` or `dark`.
-    pub fn prefer(&self, scheme: &str) {
+    pub(crate) fn prefer(&self, scheme: &str) {
         let feature = Emulation::MediaFeature {
             name: "prefers-color-scheme".to_owned(),
             value: scheme.to_owned(),
@@ -176,7 +193,7 @@ impl Page {
     }
 
     /// A phone of this width, in CSS pixels.
-    pub fn phone(&self, width: u32) {
+    pub(crate) fn phone(&self, width: u32) {
         let metrics = Emulation::SetDeviceMetricsOverride {
             width,
             height: 740,
@@ -192,8 +209,6 @@ impl Page {
             viewport: None,
             display_feature: None,
             device_posture: None,
-            scrollbar_type: None,
-            screen_orientation_lock_emulation: None,
         };
         self.tab.call_method(metrics).unwrap();
         self.settle();
@@ -201,7 +216,8 @@ impl Page {
 
     /// Two frames: the first draws what has changed, the charts that watch their size follow it.
     fn settle(&self) {
-        let frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))";
+        let frames =
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))";
         self.tab.evaluate(frames, true).unwrap();
     }
 }
