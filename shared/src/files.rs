@@ -43,3 +43,37 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_else_is_left() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("file");
+        replace(&path, b"old").unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_had_leaves_no_temporary_file() {
+        let place = tempfile::tempdir().unwrap();
+        let taken = place.path().join("directory");
+        std::fs::create_dir(&taken).unwrap();
+        assert!(replace(&taken, b"new").is_err());
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let error = replace(Path::new("no/such/file"), b"").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no directory no/such: make it first"
+        );
+        assert_eq!(directory(Path::new("file")).unwrap(), Path::new("."));
+    }
+}
