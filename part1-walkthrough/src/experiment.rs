@@ -1,15 +1,19 @@
 //! The flags: which steps to show, of which sentence, and where to look closely.
 
-use anyhow::{Result, ensure};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use serde::Serialize;
 use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
+use shared::files;
 use shared::machine::{Machine, Versions};
 use shared::metrics::Run;
-use shared::report::{JsonReport, Report, clear_status};
+use shared::report::{JsonReport, Report, clear_status, decimal};
 
 use crate::compare::compare;
 use crate::faceoff::{self, Contender, FaceOff};
+use crate::html;
 use crate::show::{Pace, Step, comparison, journey, what_if};
 use crate::trace::{Comparison, Trace, WhatIf};
 use crate::walk::{Request, Subject, walk};
@@ -75,6 +79,15 @@ pub struct Args {
     #[arg(long, value_name = "PIECE", help_heading = "Walk")]
     what_if: Option<WhatIf>,
 
+    /// Write the walk as one page for a browser: no network, no other file
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Walk",
+        conflicts_with = "compare"
+    )]
+    html: Option<PathBuf>,
+
     /// Follow a word that two sentences share through the layers
     #[arg(long, num_args = 2, value_names = ["SENTENCE", "SENTENCE"], help_heading = "Walk")]
     #[arg(conflicts_with_all = ["step", "from", "to"])]
@@ -100,6 +113,9 @@ pub fn run(args: Args) -> Result<()> {
         return args.face_off();
     }
     let steps = args.steps()?;
+    if let Some(path) = &args.html {
+        files::directory(path).with_context(|| format!("--html {}", path.display()))?;
+    }
     let subject = Subject::open(&args.model)?;
     let mut report = Report::stdout();
     let pace = Pace::new(args.pace);
@@ -114,6 +130,10 @@ pub fn run(args: Args) -> Result<()> {
     match &trace.what_if {
         Some(outcome) if !args.picks_steps() => what_if(&mut report, &trace, outcome)?,
         _ => journey(&mut report, pace, &trace, &steps)?,
+    }
+    if let Some(path) = &args.html {
+        let size = html::save(path, &trace)?;
+        report.card(&[("page", format!("{}, {}", path.display(), decimal(size)))])?;
     }
     args.json(&mut report, Found::Trace(&trace))
 }

@@ -25,6 +25,7 @@
 //! - [`what_if`]: a piece is left out
 //! - [`faceoff`]: several tokenizers, one text
 //! - [`show`]: the trace on a terminal
+//! - [`html`]: the trace as one page for a browser
 //! - [`experiment`]: the flags
 
 pub mod attend;
@@ -36,6 +37,7 @@ pub mod experiment;
 pub mod faceoff;
 pub mod floats;
 pub mod gpt2;
+pub mod html;
 pub mod llama;
 pub mod predict;
 pub mod recompute;

@@ -161,9 +161,7 @@ fn damage_in_each_part_of_the_file_is_refused() {
 fn unfinished(directory: &Path) -> usize {
     let names = std::fs::read_dir(directory).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names
-        .filter(|name| name.starts_with(".prompt-cache-"))
-        .count()
+    names.filter(|name| name.starts_with(".part-")).count()
 }
 
 #[test]

@@ -14,6 +14,7 @@
 //! - [`sampling`]: logits → the next id
 //! - [`session`]: all of the above up to the checked ids of a prompt
 //! - [`prompt_cache`]: keys and values of a prompt in a file
+//! - [`files`]: files that are written whole or not at all
 //! - [`metrics`]: instants → the numbers of the report
 //! - [`machine`]: what ran it
 //! - [`ffi`]: the few calls into MLX that mlx-rs does not wrap
@@ -22,6 +23,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod config;
 pub mod ffi;
+pub mod files;
 pub mod gguf;
 pub mod hub;
 pub mod layers;

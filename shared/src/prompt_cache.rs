@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
@@ -17,6 +17,7 @@ use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
+use crate::files::replace;
 use crate::hub::{ModelFiles, embedded};
 use crate::report::count;
 
@@ -274,27 +275,6 @@ fn tensors(file: &SafeTensors<'_>) -> Result<PromptCache> {
         ids: ids.iter().map(|id| u32::from_le_bytes(*id)).collect(),
         layers: layers.collect::<Result<_>>()?,
     })
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    ensure!(
-        directory.is_dir(),
-        "there is no directory {}: make it first",
-        directory.display()
-    );
-    let mut file = tempfile::Builder::new()
-        .prefix(".prompt-cache-")
-        .tempfile_in(directory)
-        .context("making a file beside it")?;
-    file.write_all(bytes)?;
-    // Without it a crash of the machine could leave the new name with none of the bytes.
-    file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 const REAL: [&str; 3] = ["tiny", "smollm2", "rotating-smollm2"];
 
 /// All groups, in the order in which they are written.
-const GROUPS: [&str; 8] = [
+const GROUPS: [&str; 9] = [
     "synthetic",
     "gpt2",
     "gguf",

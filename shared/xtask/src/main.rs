@@ -3,9 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{
-    check, compare, decode, diff, fetch, fixtures, propagate, readme, setup, versus,
-};
+use xtask::{check, compare, decode, diff, fetch, fixtures, propagate, readme, setup, versus};
 
 /// The chores of the workspace.
 #[derive(Parser)]

@@ -1,0 +1,86 @@
+//! The trace as one HTML file: everything inside, nothing fetched, no server.
+//!
+//! The page itself is `page/`: a template, a style sheet and a script with one file per step. It gets
+//! the trace as JSON and draws what is in there, so it can say nothing that the terminal does not.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use minijinja::value::Serde;
+use minijinja::{Environment, context};
+use shared::files;
+
+use crate::trace::Trace;
+
+const TEMPLATE: &str = include_str!("../page/page.html");
+const STYLE: &str = include_str!("../page/page.css");
+/// In this order: each file uses what the ones before it define.
+const SCRIPT: &str = concat!(
+    include_str!("../page/data.js"),
+    include_str!("../page/sampling.js"),
+    include_str!("../page/tokenize.js"),
+    include_str!("../page/embed.js"),
+    include_str!("../page/attend.js"),
+    include_str!("../page/predict.js"),
+    include_str!("../page/loops.js"),
+    include_str!("../page/page.js"),
+);
+/// Observable Plot, see `page/vendor/build.mjs`.
+const PLOT: &str = include_str!("../page/vendor/plot.min.js");
+const LICENCES: &str = include_str!("../page/vendor/LICENSES.txt");
+
+/// Writes the page; a reader never sees half of it. Returns its size in bytes.
+///
+/// # Errors
+/// If the directory does not exist or the file cannot be written.
+pub fn save(path: &Path, trace: &Trace) -> Result<u64> {
+    let page = page(trace)?;
+    files::replace(path, page.as_bytes())
+        .with_context(|| format!("writing the page {}", path.display()))?;
+    Ok(page.len() as u64)
+}
+
+/// The whole file.
+///
+/// # Errors
+/// If the trace cannot be written as JSON.
+pub fn page(trace: &Trace) -> Result<String> {
+    let values = context! {
+        title => title(&trace.text),
+        css => STYLE,
+        plot => PLOT,
+        licences => LICENCES,
+        script => SCRIPT,
+        trace => json(trace)?,
+        text => trace.text.as_str(),
+        model => trace.model.name.as_str(),
+        answer => trace.decode.text.as_str(),
+        tokens => Serde(&trace.tokens),
+        bars => Serde(&trace.prediction.bars),
+    };
+    // The name's ending switches on the escaping of what the template inserts.
+    Environment::new()
+        .render_named_str("page.html", TEMPLATE, values)
+        .context("filling in the page's template")
+}
+
+/// JSON that a `<script>` can hold. Inside one, a browser looks for `</script` and `<!--` before it
+/// looks at quotes; U+2028 and U+2029 end a line in old scripts. All of them only occur in strings,
+/// where JSON has a second spelling for every character.
+fn json(trace: &Trace) -> Result<String> {
+    let mut text = serde_json::to_string(trace).context("writing the trace as JSON")?;
+    for character in ['<', '>', '&', '\u{2028}', '\u{2029}'] {
+        text = text.replace(character, &format!("\\u{:04x}", u32::from(character)));
+    }
+    Ok(text)
+}
+
+/// For the browser's tab: one line, not too long.
+fn title(text: &str) -> String {
+    const MOST: usize = 60;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None => line,
+    }
+}

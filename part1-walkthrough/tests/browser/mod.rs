@@ -1,0 +1,223 @@
+//! A headless browser on a page that a test wrote.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use headless_chrome::browser::default_executable;
+use headless_chrome::browser::tab::Tab;
+use headless_chrome::protocol::cdp::types::Event;
+use headless_chrome::protocol::cdp::{Emulation, Network};
+use headless_chrome::{Browser, LaunchOptions};
+use serde::de::DeserializeOwned;
+use tempfile::TempDir;
+
+/// An open page. The browser ends with it.
+pub(crate) struct Page {
+    tab: Arc<Tab>,
+    complaints: Arc<Mutex<Vec<String>>>,
+    _browser: Browser,
+    _place: TempDir,
+}
+
+/// Opens the file that `write` writes.
+///
+/// `None` where there is no browser: on a newcomer's machine the test then says so and passes. Where
+/// `CI` is set it fails, since there a skipped test would be a lie.
+pub(crate) fn page(write: impl FnOnce(&Path)) -> Option<Page> {
+    let Ok(program) = default_executable() else {
+        let hint = "no Chrome or Chromium is there: install one, or name it in CHROME";
+        assert!(std::env::var_os("CI").is_none(), "{hint}");
+        eprintln!("skipped: {hint}");
+        return None;
+    };
+    let place = TempDir::new().unwrap();
+    let file = place.path().join("page.html");
+    write(&file);
+    let options = LaunchOptions::default_builder()
+        .path(Some(program))
+        // The page is our own, and the sandbox needs rights that a container does not give.
+        .sandbox(false)
+        .window_size(Some((1280, 900)))
+        .idle_browser_timeout(Duration::from_secs(120))
+        // A container's shared memory is too small for it.
+        .args(vec![OsStr::new("--disable-dev-shm-usage")])
+        .build()
+        .unwrap();
+    let browser = Browser::new(options).unwrap();
+    let tab = browser.new_tab().unwrap();
+    tab.set_default_timeout(Duration::from_secs(60));
+    let complaints = listen(&tab);
+    let page = Page {
+        tab,
+        complaints,
+        _browser: browser,
+        _place: place,
+    };
+    page.tab
+        .navigate_to(&format!("file://{}", file.display()))
+        .unwrap();
+    page.tab
+        .wait_for_element("html[data-ready]")
+        .unwrap_or_else(|error| {
+            panic!(
+                "the page's script did not end: {error}, {:?}",
+                page.complaints()
+            );
+        });
+    Some(page)
+}
+
+/// What the page must not do: complain on the console, throw, ask for anything but itself.
+fn listen(tab: &Tab) -> Arc<Mutex<Vec<String>>> {
+    let complaints = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&complaints);
+    tab.enable_runtime().unwrap();
+    tab.enable_log().unwrap();
+    tab.call_method(Network::Enable {
+        max_total_buffer_size: None,
+        max_resource_buffer_size: None,
+        max_post_data_size: None,
+        report_direct_socket_traffic: None,
+        enable_durable_messages: None,
+    })
+    .unwrap();
+    tab.add_event_listener(Arc::new(move |event: &Event| {
+        let complaint = match event {
+            Event::RuntimeConsoleAPICalled(event) => format!("console: {:?}", event.params.args),
+            Event::RuntimeExceptionThrown(event) => {
+                format!("thrown: {:?}", event.params.exception_details)
+            }
+            Event::LogEntryAdded(event) => format!("log: {:?}", event.params.entry.text),
+            Event::NetworkRequestWillBeSent(event) => {
+                let url = &event.params.request.url;
+                if url.starts_with("data:")
+                    || url.ends_with("/page.html") && url.starts_with("file:")
+                {
+                    return;
+                }
+                format!("request: {url}")
+            }
+            _ => return,
+        };
+        heard.lock().unwrap().push(complaint);
+    }))
+    .unwrap();
+    complaints
+}
+
+impl Page {
+    /// Console messages, exceptions and requests so far.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.complaints.lock().unwrap().clone()
+    }
+
+    /// The value of an expression.
+    pub(crate) fn json<T: DeserializeOwned>(&self, expression: &str) -> T {
+        let text = self.string(&format!("JSON.stringify({expression})"));
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{expression}: {error} in {text}"))
+    }
+
+    pub(crate) fn number(&self, expression: &str) -> f64 {
+        self.json(expression)
+    }
+
+    pub(crate) fn string(&self, expression: &str) -> String {
+        let result = self.tab.evaluate(expression, false).unwrap();
+        let value = result
+            .value
+            .unwrap_or_else(|| panic!("{expression}: {:?}", result.description));
+        value
+            .as_str()
+            .unwrap_or_else(|| panic!("{expression} is {value}"))
+            .to_owned()
+    }
+
+    fn act(&self, statement: &str) {
+        self.string(&format!("{statement}; ''"));
+    }
+
+    pub(crate) fn text(&self, selector: &str) -> String {
+        self.string(&format!("document.querySelector({selector:?}).textContent"))
+    }
+
+    /// As a mouse does.
+    pub(crate) fn click(&self, selector: &str) {
+        self.tab.find_element(selector).unwrap().click().unwrap();
+    }
+
+    pub(crate) fn focus(&self, selector: &str) {
+        self.act(&format!("document.querySelector({selector:?}).focus()"));
+    }
+
+    /// Something of the element that has the focus.
+    pub(crate) fn focused(&self, what: &str) -> String {
+        self.string(&format!("document.activeElement.{what}"))
+    }
+
+    /// A key on the keyboard.
+    pub(crate) fn press(&self, key: &str) {
+        self.tab.press_key(key).unwrap();
+    }
+
+    /// Puts a slider somewhere.
+    pub(crate) fn slide(&self, id: &str, value: f64) {
+        self.act(&format!(
+            "{{ const slider = document.getElementById({id:?}); slider.value = {value:.6}; \
+             slider.dispatchEvent(new Event('input')); }}"
+        ));
+    }
+
+    /// Chooses from a list.
+    pub(crate) fn choose(&self, id: &str, value: usize) {
+        self.act(&format!(
+            "{{ const list = document.getElementById({id:?}); list.value = {value}; \
+             list.dispatchEvent(new Event('change')); }}"
+        ));
+    }
+
+    /// What the system's settings say: `light` or `dark`.
+    pub(crate) fn prefer(&self, scheme: &str) {
+        let feature = Emulation::MediaFeature {
+            name: "prefers-color-scheme".to_owned(),
+            value: scheme.to_owned(),
+        };
+        let media = Emulation::SetEmulatedMedia {
+            media: None,
+            features: Some(vec![feature]),
+        };
+        self.tab.call_method(media).unwrap();
+        self.settle();
+    }
+
+    /// A phone of this width, in CSS pixels.
+    pub(crate) fn phone(&self, width: u32) {
+        let metrics = Emulation::SetDeviceMetricsOverride {
+            width,
+            height: 740,
+            device_scale_factor: 2.0,
+            mobile: true,
+            scale: None,
+            screen_width: None,
+            screen_height: None,
+            position_x: None,
+            position_y: None,
+            dont_set_visible_size: None,
+            screen_orientation: None,
+            viewport: None,
+            display_feature: None,
+            device_posture: None,
+        };
+        self.tab.call_method(metrics).unwrap();
+        self.settle();
+    }
+
+    /// Two frames: the first draws what has changed, the charts that watch their size follow it.
+    fn settle(&self) {
+        let frames =
+            "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))";
+        self.tab.evaluate(frames, true).unwrap();
+    }
+}

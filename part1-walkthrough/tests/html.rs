@@ -1,0 +1,450 @@
+//! The page in a real browser: it loads in silence, and shows the trace's and the sampler's numbers.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
+mod browser;
+
+use std::sync::OnceLock;
+
+use assert_cmd::Command;
+use browser::{Page, page};
+use mlx_rs::Array;
+use part1_walkthrough::html;
+use part1_walkthrough::trace::{Trace, WhatIf};
+use part1_walkthrough::walk::{Request, Subject, walk};
+use shared::cli::{ModelArgs, SamplingArgs};
+use shared::sampling::{filter, greedy, log_softmax};
+use shared::testing::fixtures;
+use tempfile::TempDir;
+
+/// 12 tokens of the embedded model.
+const SENTENCE: &str = "A black hole is a place in space where gravity is so";
+
+fn request(text: &str) -> Request {
+    Request {
+        text: text.to_owned(),
+        raw: true,
+        max_tokens: 4,
+        stops: true,
+        sampling: SamplingArgs::default(),
+        layer: Some(4),
+        head: Some(0),
+        what_if: None,
+    }
+}
+
+fn subject(model: &str) -> Subject {
+    let args = ModelArgs {
+        model: model.to_owned(),
+        revision: None,
+        dtype: None,
+    };
+    Subject::open(&args).unwrap()
+}
+
+/// The walk of [`SENTENCE`], which most tests look at.
+fn sentence() -> &'static Trace {
+    static TRACE: OnceLock<Trace> = OnceLock::new();
+    TRACE.get_or_init(|| trace_of(SENTENCE))
+}
+
+fn trace_of(text: &str) -> Trace {
+    walk(&subject("tiny"), &request(text)).unwrap()
+}
+
+/// The page of a trace in a browser, if there is one.
+fn shown(trace: &Trace) -> Option<Page> {
+    page(|path| {
+        html::save(path, trace).unwrap();
+    })
+}
+
+fn part1(args: &[&str]) -> (i32, String) {
+    let mut command = Command::cargo_bin("part1-walkthrough").unwrap();
+    let output = command
+        .args(["--raw", "--step", "tokenize"])
+        .args(args)
+        .output()
+        .unwrap();
+    (
+        output.status.code().unwrap(),
+        String::from_utf8(output.stderr).unwrap(),
+    )
+}
+
+#[test]
+fn the_program_writes_a_page_that_loads_without_an_error_or_a_request() {
+    let page = page(|path| {
+        let path = path.to_str().unwrap();
+        let (code, stderr) = part1(&["--prompt", SENTENCE, "--html", path]);
+        assert_eq!(code, 0, "{stderr}");
+    });
+    let Some(page) = page else { return };
+    assert_eq!(
+        page.number("document.querySelectorAll('.cards .token').length"),
+        12.0
+    );
+    for chart in [".projection", ".lens", ".costs"] {
+        let marks = format!("document.querySelectorAll('{chart} svg [aria-label]').length");
+        assert!(page.number(&marks) > 0.0, "{chart}");
+    }
+    assert_eq!(
+        page.number("document.querySelectorAll('.heat .cell').length"),
+        144.0
+    );
+    assert_eq!(
+        page.number("document.querySelectorAll('.checks .no').length"),
+        0.0
+    );
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn no_file_is_left_beside_the_page_and_another_run_replaces_it() {
+    let place = TempDir::new().unwrap();
+    let file = place.path().join("page.html");
+    let path = file.to_str().unwrap();
+    for prompt in ["Penguins are birds that", SENTENCE] {
+        let (code, stderr) = part1(&["--prompt", prompt, "--html", path]);
+        assert_eq!(code, 0, "{stderr}");
+        let page = std::fs::read_to_string(&file).unwrap();
+        assert!(page.contains(&format!("<title>{prompt}</title>")));
+        assert!(page.trim_end().ends_with("</html>"));
+    }
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_directory_that_does_not_exist_gets_one_clear_line_before_the_model_runs() {
+    let (code, stderr) = part1(&["--html", "no/such/place/page.html"]);
+    assert_eq!(code, 1);
+    let expected = "error: --html no/such/place/page.html: there is no directory no/such/place: make it first\n";
+    assert_eq!(stderr, expected);
+}
+
+#[test]
+fn a_page_of_twelve_tokens_is_smaller_than_2_mb() {
+    let trace = sentence();
+    assert_eq!(trace.tokens.len(), 12);
+    assert!(html::page(trace).unwrap().len() < 2_000_000);
+    let Some(path) = fixtures::smollm2() else {
+        return;
+    };
+    let request = Request {
+        max_tokens: 1,
+        ..request(SENTENCE)
+    };
+    let trace = walk(&subject(path.to_str().unwrap()), &request).unwrap();
+    assert_eq!(trace.tokens.len(), 12);
+    let size = html::page(&trace).unwrap().len();
+    assert!(size < 2_000_000, "{size} bytes");
+}
+
+/// What the Rust sampler draws from, by id: what its filters leave, divided by the temperature.
+///
+/// The draw itself needs no probabilities. They are computed here in f64, since MLX's softmax on a CPU
+/// has errors of 1e-5.
+fn sampler(logits: &[f32], args: &SamplingArgs) -> Vec<f64> {
+    let logits = Array::from_slice(logits, &[1, logits.len() as i32]);
+    if args.temperature == 0.0 {
+        let mut probabilities = vec![0.0; logits.size()];
+        probabilities[greedy(&logits).unwrap().item_exact::<u32>() as usize] = 1.0;
+        return probabilities;
+    }
+    let kept = filter(&log_softmax(&logits).unwrap(), args).unwrap();
+    let cooled = kept
+        .multiply(Array::from_f32(1.0 / args.temperature))
+        .unwrap();
+    let cooled: Vec<f32> = cooled.to_vec_exact().unwrap();
+    let best = cooled.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weights = cooled.iter().map(|value| f64::from(value - best).exp());
+    let sum: f64 = weights.clone().sum();
+    weights.map(|weight| weight / sum).collect()
+}
+
+#[test]
+fn the_sliders_give_the_probabilities_of_the_rust_sampler() {
+    let trace = trace_of("The stars in the night sky are");
+    let Some(page) = shown(&trace) else { return };
+    page.click(".bars + .buttons button"); // more than the first few bars
+    for (temperature, top_k, top_p, min_p) in [
+        (1.0, 0, 1.0, 0.0),
+        (0.2, 0, 1.0, 0.0),
+        (2.0, 0, 1.0, 0.0),
+        (1.0, 5, 1.0, 0.0),
+        (1.0, 1, 1.0, 0.0),
+        (0.7, 0, 0.9, 0.0),
+        (0.7, 0, 0.05, 0.0),
+        (1.5, 0, 1.0, 0.1),
+        (1.5, 40, 0.99, 0.01),
+        (0.8, 3, 0.6, 0.3),
+        (0.0, 3, 0.6, 0.3),
+    ] {
+        let args = SamplingArgs {
+            temperature,
+            top_k,
+            top_p,
+            min_p,
+            ..SamplingArgs::default()
+        };
+        for (slider, value) in [
+            ("temperature", f64::from(temperature)),
+            ("top_k", top_k as f64),
+            ("top_p", f64::from(top_p)),
+            ("min_p", f64::from(min_p)),
+        ] {
+            page.slide(slider, value);
+        }
+        let expected = sampler(&trace.prediction.logits.0, &args);
+        compare(&page, &expected, &args);
+    }
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+/// Bars, their reasons and the number of tokens that are left, beside the sampler's probabilities.
+fn compare(page: &Page, expected: &[f64], args: &SamplingArgs) {
+    let bars: Vec<(usize, f64, Option<String>)> = page.json(
+        "[...document.querySelectorAll('.bars li[data-id]')].map(({ dataset }) => \
+         [Number(dataset.id), Number(dataset.probability), dataset.removed ?? null])",
+    );
+    assert_eq!(bars.len(), 64);
+    for (id, probability, removed) in bars {
+        let rust = expected[id];
+        // The page computes in f64. The sampler's log-probabilities are f32: those that matter here are
+        // right to 1e-6, and 1/T multiplies that by at most 5.
+        assert!(
+            (probability - rust).abs() < 1e-5,
+            "{args:?}, id {id}: {probability} and {rust}"
+        );
+        if args.temperature > 0.0 {
+            assert_eq!(
+                removed.is_some(),
+                rust == 0.0,
+                "{args:?}, id {id}: {removed:?}"
+            );
+        }
+    }
+    if args.temperature > 0.0 {
+        let kept = expected
+            .iter()
+            .filter(|probability| **probability > 0.0)
+            .count();
+        let shown = page.number("Number(document.querySelector('.bars').dataset.kept)");
+        assert_eq!(shown, kept as f64, "{args:?}");
+    }
+}
+
+#[test]
+fn a_drawn_token_is_one_of_those_that_the_filters_left() {
+    let trace = trace_of("The stars in the night sky are");
+    let Some(page) = shown(&trace) else { return };
+    page.slide("top_k", 3.0);
+    page.slide("top_p", 1.0);
+    page.slide("min_p", 0.0);
+    for _ in 0..20 {
+        page.click(".sampling button.main");
+    }
+    let drawn: Vec<String> = page
+        .json("[...document.querySelectorAll('.drawn .token')].map((token) => token.textContent)");
+    assert_eq!(drawn.len(), 20);
+    let left: Vec<&str> = trace.prediction.named[..3]
+        .iter()
+        .map(|named| named.piece.as_str())
+        .collect();
+    assert!(
+        drawn.iter().all(|piece| left.contains(&piece.as_str())),
+        "{drawn:?}, {left:?}"
+    );
+}
+
+#[test]
+fn layer_and_head_pickers_show_the_weights_of_the_trace() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    let l = trace.tokens.len();
+    for (layer, head) in [(0, 0), (3, 2), (7, 3)] {
+        page.choose("pick-layer", layer);
+        page.choose("pick-head", head);
+        let cells: Vec<f32> = page
+            .json("[...document.querySelectorAll('.heat .cell')].map((cell) => Number(cell.dataset.weight))");
+        let expected = &trace.layers[layer].weights.0[head * l * l..][..l * l];
+        assert_eq!(cells, expected, "layer {layer}, head {head}");
+        assert_eq!(
+            page.text(".map-title"),
+            format!("Layer {layer}, head {head}")
+        );
+    }
+    // The same with the small pictures: the button of layer 5, head 1.
+    page.click(".mosaic button[aria-label='layer 5, head 1']");
+    assert_eq!(page.text(".map-title"), "Layer 5, head 1");
+    assert_eq!(
+        page.number("document.querySelectorAll('.heat .masked').length"),
+        66.0
+    );
+}
+
+#[test]
+fn the_keyboard_reaches_what_the_mouse_reaches() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    page.focus(".heat .cell[data-query='2'][data-key='1']");
+    page.press("ArrowDown");
+    page.press("ArrowLeft");
+    let (layer, head) = (trace.focus.layer, trace.focus.head);
+    let l = trace.tokens.len();
+    let weight = trace.layers[layer].weights.0[(head * l + 3) * l];
+    let pieces = [&trace.tokens[3].piece, &trace.tokens[0].piece];
+    let label = format!("{} looks at {}: {weight:.2}", pieces[0], pieces[1]);
+    assert_eq!(page.focused("getAttribute('aria-label')"), label);
+    assert_eq!(
+        page.text(".says"),
+        format!("{} (3) looks at {} (0): {weight:.2}", pieces[0], pieces[1])
+    );
+
+    page.focus(".mosaic button[aria-pressed='true']");
+    page.press("ArrowRight");
+    page.press("Enter");
+    assert_eq!(
+        page.text(".map-title"),
+        format!("Layer {layer}, head {}", head + 1)
+    );
+
+    page.focus("#top_k");
+    let before = page.number("Number(document.querySelector('#top_k').value)");
+    page.press("ArrowRight");
+    assert_eq!(
+        page.number("Number(document.querySelector('#top_k').value)"),
+        before + 1.0
+    );
+    assert_eq!(
+        page.text(".slider output[for='top_k']"),
+        format!("{}", before + 1.0)
+    );
+}
+
+#[test]
+fn a_token_that_is_chosen_is_followed_in_every_picture() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    page.click(".strip .token[data-token='9']");
+    let piece = &trace.tokens[9].piece;
+    for (place, text) in [
+        (".neighbours h3", format!("Nearest to {piece}")),
+        (".reads h3", format!("{piece} reads")),
+        (".detail .piece", piece.clone()),
+    ] {
+        assert_eq!(page.text(place), text);
+    }
+    let nearest: Vec<String> =
+        page.json("[...document.querySelectorAll('.neighbours .meter .piece')].map((node) => node.textContent)");
+    let expected: Vec<&str> = trace.embedding.tokens[9]
+        .neighbours
+        .iter()
+        .map(|n| n.piece.as_str())
+        .collect();
+    assert_eq!(nearest, expected);
+}
+
+#[test]
+fn text_is_text_whatever_it_says() {
+    let nasty = "</script><b id=nasty>x</b><!--&\"'\u{2028}\u{202e}ab של \u{1b}[1m{{ 7 }}";
+    let trace = trace_of(nasty);
+    let Some(page) = shown(&trace) else { return };
+    assert_eq!(
+        page.number("document.querySelectorAll('#nasty').length"),
+        0.0
+    );
+    assert!(
+        page.text(".sentence").starts_with(nasty),
+        "{}",
+        page.text(".sentence")
+    );
+    let pieces: Vec<String> = page
+        .json("[...document.querySelectorAll('.cards .piece')].map((node) => node.textContent)");
+    let expected: Vec<&str> = trace
+        .tokens
+        .iter()
+        .map(|token| token.piece.as_str())
+        .collect();
+    assert_eq!(pieces, expected);
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_page_follows_the_systems_colours_until_one_is_chosen() {
+    let Some(page) = shown(&trace_of("Penguins are birds that")) else {
+        return;
+    };
+    let paper = || page.string("getComputedStyle(document.body).backgroundColor");
+    page.prefer("light");
+    let light = paper();
+    let canvas = "[...document.querySelector('.mosaic canvas').getContext('2d').getImageData(0, 0, 1, 1).data]";
+    let painted: Vec<u8> = page.json(canvas);
+    page.prefer("dark");
+    let dark = paper();
+    assert_ne!(light, dark);
+    assert_ne!(
+        page.json::<Vec<u8>>(canvas),
+        painted,
+        "the small pictures are painted again"
+    );
+    page.click(".theme");
+    assert_eq!(paper(), light, "the first click chooses light");
+    page.click(".theme");
+    page.prefer("light");
+    assert_eq!(paper(), dark, "the second click chooses dark");
+}
+
+#[test]
+fn nothing_scrolls_sideways_on_a_phone() {
+    let many = "star ".repeat(60);
+    for text in ["a", "Penguins are birds that", SENTENCE, many.trim_end()] {
+        let Some(page) = shown(&trace_of(text)) else {
+            return;
+        };
+        page.phone(360);
+        let width = page.number("document.documentElement.scrollWidth");
+        assert_eq!(width, 360.0, "{text:?}");
+        assert_eq!(page.complaints(), Vec::<String>::new(), "{text:?}");
+    }
+}
+
+#[test]
+fn what_was_left_out_has_a_section_of_its_own() {
+    let with = |what_if| {
+        let request = Request {
+            what_if,
+            ..request("Penguins are birds that")
+        };
+        walk(&subject("tiny"), &request).unwrap()
+    };
+    let trace = with(Some(WhatIf::NoMask));
+    let Some(page) = shown(&trace) else { return };
+    assert!(page.text("#what-if .idea").contains("mask is left out"));
+    let text = &trace.what_if.as_ref().unwrap().text_after;
+    assert!(page.text("#what-if").contains(text.as_str()));
+    assert_eq!(page.complaints(), Vec::<String>::new());
+    let page = shown(&with(None)).unwrap();
+    assert_eq!(
+        page.number("document.querySelectorAll('section[hidden]').length"),
+        1.0
+    );
+}
+
+#[test]
+fn without_a_script_the_page_still_tells_the_story() {
+    let trace = trace_of("Penguins <b> & birds");
+    let page = html::page(&trace).unwrap();
+    let (_, rest) = page.split_once("<noscript>").unwrap();
+    let (summary, _) = rest.split_once("</noscript>").unwrap();
+    assert!(
+        summary.contains("Penguins &lt;b&gt; &amp; birds"),
+        "{summary}"
+    );
+    for token in &trace.tokens {
+        assert!(
+            summary.contains(&format!("<td>{}</td>", token.id)),
+            "{summary}"
+        );
+    }
+}

@@ -1,0 +1,79 @@
+//! Files that are written whole or not at all.
+
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+/// The directory in which `path` will stand.
+///
+/// # Errors
+/// If there is none: worth asking before long work whose result would be lost.
+pub fn directory(path: &Path) -> Result<&Path> {
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    ensure!(
+        directory.is_dir(),
+        "there is no directory {}: make it first",
+        directory.display()
+    );
+    Ok(directory)
+}
+
+/// Puts `bytes` at `path` under a temporary name and renames it, so that nobody finds half a file there
+/// and a failure leaves the old one.
+///
+/// # Errors
+/// If there is no such directory or it cannot be written.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    let directory = directory(path)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".part-")
+        // As for any new file: the umask takes away what it should.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(directory)
+        .context("making a file beside it")?;
+    file.write_all(bytes)?;
+    // Without it a crash of the machine could leave the new name with none of the bytes.
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_else_is_left() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("file");
+        replace(&path, b"old").unwrap();
+        replace(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_had_leaves_no_temporary_file() {
+        let place = tempfile::tempdir().unwrap();
+        let taken = place.path().join("directory");
+        std::fs::create_dir(&taken).unwrap();
+        assert!(replace(&taken, b"new").is_err());
+        assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let error = replace(Path::new("no/such/file"), b"").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "there is no directory no/such: make it first"
+        );
+        assert_eq!(directory(Path::new("file")).unwrap(), Path::new("."));
+    }
+}
