@@ -10,9 +10,9 @@ use mlx_rs::{Array, Dtype};
 use shared::layers::to_f32;
 use shared::tokenizer::Tokenizer;
 
-use crate::attend::{contributions, norms};
 use crate::decoder::Pass;
 use crate::embed::cosine;
+use crate::pictures::{contributions, norms};
 use crate::tokenize::{PICTURE_LIMIT, tokens};
 use crate::trace::{Comparison, Drift, HeadShift, Side, Token, WhatIf};
 use crate::walk::Subject;

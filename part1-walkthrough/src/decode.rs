@@ -15,8 +15,8 @@ use mlx_rs::Array;
 use shared::cli::{SamplingArgs, check_interrupted};
 use shared::sampling::Sampler;
 
+use crate::candidates::Candidates;
 use crate::decoder::{Decoder, Pass};
-use crate::predict::Candidates;
 use crate::trace::{Decode, Round, WhatIf};
 use crate::walk::{Request, Subject};
 

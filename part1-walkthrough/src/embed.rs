@@ -17,9 +17,9 @@ use mlx_rs::{Array, Dtype, Stream, ops, with_stream};
 use shared::layers::{ids_array, to_f32};
 use shared::tokenizer::Tokenizer;
 
-use crate::attend::norms;
+use crate::candidates::likeliest;
 use crate::decoder::{Decoder, Pass};
-use crate::predict::likeliest;
+use crate::pictures::norms;
 use crate::tokenize::name;
 use crate::trace::{AddedPosition, Embedded, Embedding, Map, Neighbour, Point, Shifted};
 

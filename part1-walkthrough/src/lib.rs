@@ -18,9 +18,9 @@
 //! - [`decoder`]: what a family of models has to provide, and the pass that all of them share
 //! - [`llama`]: the Llama family, in plain operations
 //! - [`gpt2`]: GPT-2, and what differs
+//! - [`pictures`], [`candidates`]: what of a block and of a prediction is shown
 //! - [`trace`], [`floats`]: what was found, as plain data
 //! - [`walk`]: a model and a text → a trace
-
 //! - [`compare`]: one word in two sentences
 //! - [`what_if`]: a piece is left out
 //! - [`faceoff`]: several tokenizers, one text
@@ -29,6 +29,7 @@
 //! - [`experiment`]: the flags
 
 pub mod attend;
+pub mod candidates;
 pub mod compare;
 pub mod decode;
 pub mod decoder;
@@ -39,6 +40,7 @@ pub mod floats;
 pub mod gpt2;
 pub mod html;
 pub mod llama;
+pub mod pictures;
 pub mod predict;
 pub mod recompute;
 pub mod show;

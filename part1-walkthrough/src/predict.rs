@@ -11,7 +11,7 @@
 //! `shared::sampling` does, by the same code and in its order: top-p, min-p, top-k, and the temperature
 //! last.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use mlx_rs::{Array, ops};
 use shared::cli::SamplingArgs;
 use shared::layers::{ids_array, to_f32};
@@ -22,10 +22,11 @@ use shared::sampling::{
 use shared::tokenizer::Tokenizer;
 
 use crate::attend::{compare, like, softmax};
+use crate::candidates::{Candidates, likeliest};
 use crate::decoder::{Decoder, Pass};
 use crate::tokenize::{name, named};
 use crate::trace::{
-    Bar, Candidate, Check, Filter, FilterOutcome, LensRow, NAMED, Prediction, Settings, Temperature,
+    Bar, Check, Filter, FilterOutcome, LensRow, NAMED, Prediction, Settings, Temperature,
 };
 
 /// Tokens that are drawn as bars.
@@ -235,83 +236,6 @@ pub fn lens(decoder: &dyn Decoder, tokenizer: &Tokenizer, pass: &Pass) -> Result
     (0..=pass.blocks.len()).map(row).collect()
 }
 
-/// Probabilities of a whole vocabulary, one row per position, on the host.
-#[derive(Debug)]
-pub struct Candidates {
-    values: Vec<f32>,
-    vocabulary: usize,
-}
-
-impl Candidates {
-    /// Of logits `[…, V]`.
-    ///
-    /// # Errors
-    /// If MLX refuses the shape.
-    pub fn of(logits: &Array) -> Result<Self> {
-        let vocabulary = *logits.shape().last().context("logits without an axis")?;
-        Ok(Self {
-            values: to_f32(&probabilities(logits, 1.0)?)?,
-            vocabulary: vocabulary as usize,
-        })
-    }
-
-    fn rows(&self) -> usize {
-        self.values.len() / self.vocabulary
-    }
-
-    /// Of one token in one row.
-    pub fn probability(&self, row: usize, id: u32) -> f32 {
-        self.values[row * self.vocabulary + id as usize]
-    }
-
-    /// One token of the first row.
-    ///
-    /// # Errors
-    /// For an id that neither the tokenizer nor the model has.
-    pub fn candidate(&self, tokenizer: &Tokenizer, id: u32) -> Result<Candidate> {
-        Ok(Candidate {
-            id,
-            piece: name(tokenizer, id)?,
-            probability: self.probability(0, id),
-        })
-    }
-
-    /// The `n` likeliest of a row.
-    ///
-    /// # Errors
-    /// As [`Candidates::candidate`].
-    pub fn top(&self, tokenizer: &Tokenizer, row: usize, n: usize) -> Result<Vec<Candidate>> {
-        let row = &self.values[row * self.vocabulary..][..self.vocabulary];
-        let candidate = |(id, probability)| {
-            Ok(Candidate {
-                id,
-                piece: name(tokenizer, id)?,
-                probability,
-            })
-        };
-        likeliest(row, n).into_iter().map(candidate).collect()
-    }
-}
-
-/// Index and value of the `n` largest, largest first; of equal ones the first.
-pub fn likeliest(values: &[f32], n: usize) -> Vec<(u32, f32)> {
-    let mut order: Vec<u32> = (0..values.len() as u32).collect();
-    let better = |a: &u32, b: &u32| {
-        values[*b as usize]
-            .total_cmp(&values[*a as usize])
-            .then(a.cmp(b))
-    };
-    if n < order.len() {
-        order.select_nth_unstable_by(n, better);
-        order.truncate(n);
-    }
-    order.sort_unstable_by(better);
-    order
-        .into_iter()
-        .map(|id| (id, values[id as usize]))
-        .collect()
-}
-
 /// Softmax with a temperature beside MLX's own.
 ///
 /// # Errors
@@ -344,14 +268,6 @@ fn one_hot(ids: &[u32], vocabulary: usize) -> Result<Array> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_largest_come_first_and_of_equal_ones_the_first() {
-        let values = [0.1, 0.7, f32::NEG_INFINITY, 0.7, 0.2];
-        assert_eq!(likeliest(&values, 3), [(1, 0.7), (3, 0.7), (4, 0.2)]);
-        assert_eq!(likeliest(&values, 9).len(), 5);
-        assert_eq!(likeliest(&[], 3), []);
-    }
 
     #[test]
     fn filters_that_were_asked_for_are_drawn_although_greedy_ignores_them() {

@@ -11,7 +11,7 @@ use crate::decoder::{Decoder, Pass};
 use crate::gpt2::Gpt2;
 use crate::llama::{Llama, UNPACK_UP_TO};
 use crate::trace::{Trace, WhatIf};
-use crate::{attend, decode, embed, predict, recompute, tokenize, what_if};
+use crate::{attend, decode, embed, pictures, predict, recompute, tokenize, what_if};
 
 /// A model that is ready to be watched. Any family: this is all that the steps know of it.
 pub struct Subject {
@@ -132,12 +132,12 @@ pub fn walk(subject: &Subject, request: &Request) -> Result<Trace> {
 
     status("one pass over the prompt");
     let pass = Pass::run(decoder, &ids, None)?;
-    let layers = attend::layers(decoder, &pass)?;
+    let layers = pictures::layers(decoder, &pass)?;
     let head = request
         .head
         .unwrap_or_else(|| layers[layer].loudest(ids.len() - 1));
-    let focus = attend::focus(decoder, &pass, layer, head)?;
-    let (q, k) = attend::query_and_key(&pass, &focus)?;
+    let focus = pictures::focus(decoder, &pass, layer, head)?;
+    let (q, k) = pictures::query_and_key(&pass, &focus)?;
     let positions = decoder.positions(ids.len(), &q, &k)?;
     check_interrupted()?;
     status("looking through each layer's eyes");

@@ -6,10 +6,11 @@ use anyhow::Result;
 use shared::cli::SamplingArgs;
 use shared::layers::to_f32;
 
+use crate::candidates::Candidates;
 use crate::decode::generate;
 use crate::decoder::Pass;
 use crate::embed::cosine;
-use crate::predict::{Candidates, TOP};
+use crate::predict::TOP;
 use crate::trace::{WhatIf, WhatIfOutcome};
 use crate::walk::{Request, Subject};
 

@@ -6,9 +6,10 @@
 mod common;
 
 use common::{SENTENCE, request};
-use part1_walkthrough::attend::{self, contributions};
+use part1_walkthrough::attend;
 use part1_walkthrough::decoder::{Decoder, Pass};
 use part1_walkthrough::llama::Llama;
+use part1_walkthrough::pictures::contributions;
 use part1_walkthrough::predict;
 use part1_walkthrough::trace::{Check, WhatIf};
 use part1_walkthrough::walk::{Subject, walk};
