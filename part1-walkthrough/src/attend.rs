@@ -212,7 +212,12 @@ pub fn rms_norm(x: &Array, w: &Array, eps: f32) -> Result<Array> {
     let wide = x.as_dtype(Dtype::Float32)?;
     let mean_square = wide.square()?.mean_axis(-1, true)?;
     let inverse = mean_square.add(Array::from_f32(eps))?.rsqrt()?;
-    Ok(wide.multiply(inverse)?.as_dtype(x.dtype())?.multiply(w)?)
+    // A 16-bit x with f32 weights (GGUF) gives f32: it must not be rounded in between.
+    let dtype = match x.dtype() == w.dtype() {
+        true => x.dtype(),
+        false => Dtype::Float32,
+    };
+    Ok(wide.multiply(inverse)?.as_dtype(dtype)?.multiply(w)?)
 }
 
 /// `silu(gate) · up` with `silu(x) = x / (1 + exp(−x))`. Shazeer 2020 (arXiv 2002.05202).

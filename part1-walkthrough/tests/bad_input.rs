@@ -90,7 +90,7 @@ fn what_cannot_be_printed_is_spelled_out() {
     let text = succeeds(&[
         "--raw",
         "--prompt",
-        "a\u{1b}[31m\u{202e}b\u{0}",
+        "a\u{1b}[31m\u{202e}b\u{7}",
         "--step",
         "tokenize",
     ]);

@@ -72,17 +72,20 @@ impl<W: Write> Report<W> {
             _ => 4,
         };
         let step = if width == 4 { 1 } else { 5 };
+        // As many columns as there are come first; the names take what is left.
+        let name = WIDTH.saturating_sub(n * width + LEFT - NAME).min(NAME);
+        let left = name + LEFT - NAME;
         let head: String = (0..n)
             .step_by(step)
             .map(|column| format!("{column:<room$}", room = width * step))
             .collect();
-        let indent = if width == 4 { LEFT + 1 } else { LEFT };
+        let indent = if width == 4 { left + 1 } else { left };
         let head = self.styled(DIM, head.trim_end());
         self.line(&format!("{:indent$}{head}", ""))?;
         for (row, label) in labels.iter().enumerate() {
             let shares = cells.iter().skip(row * n).take(n);
             let drawn: String = shares.map(|share| self.cell(*share, width)).collect();
-            let name = self.styled(LABEL_STYLE, &label_cell(label, NAME));
+            let name = self.styled(LABEL_STYLE, &label_cell(label, name));
             self.line(&format!(" {row:>2} {name} {drawn}"))?;
         }
         self.out.flush()
