@@ -14,7 +14,7 @@ use shared::report::{JsonReport, Report, clear_status, decimal};
 use crate::compare::compare;
 use crate::faceoff::{self, Contender, FaceOff};
 use crate::html;
-use crate::show::{Pace, Step, comparison, journey, what_if};
+use crate::show::{self, Pace, Step, comparison, journey, what_if};
 use crate::trace::{Comparison, Trace, WhatIf};
 use crate::walk::{Request, Subject, walk};
 
@@ -164,7 +164,7 @@ impl Args {
             false => faceoff::face_off(&contenders, &[self.prompt.text()?])?,
         };
         let mut report = Report::stdout();
-        faceoff::show(&mut report, &rounds)?;
+        show::face_off(&mut report, &rounds)?;
         self.json(&mut report, Found::FaceOffs(&rounds))
     }
 

@@ -4,13 +4,10 @@
 //! read. A vocabulary that was trained on English has long pieces for English and single bytes for what
 //! it rarely saw, so the same question costs a Hindi reader several times as much.
 
-use std::borrow::Cow;
-use std::io::Write;
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
 use serde::Serialize;
-use shared::report::{Report, count, fixed};
 use shared::tokenizer::Tokenizer;
 
 use crate::tokenize::printable;
@@ -198,107 +195,6 @@ fn whole(text: &str, cuts: &[Cut]) -> Span {
         bytes: 0..text.len(),
         tokens: cuts.iter().map(|cut| 0..cut.ids.len()).collect(),
     }
-}
-
-/// Prints every face-off, each as a table of counts and the pieces beside each other.
-///
-/// # Errors
-/// If it cannot be written.
-pub fn show<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<()> {
-    for round in rounds {
-        report.card(&[
-            ("text", round.text.as_str()),
-            (
-                "size",
-                &format!(
-                    "{} characters, {} bytes in UTF-8",
-                    round.characters, round.bytes
-                ),
-            ),
-        ])?;
-        report.blank()?;
-        let rows: Vec<Vec<String>> = round.cuts.iter().map(row).collect();
-        report.table(
-            &["tokenizer", "vocabulary", "tokens", "bytes per token"],
-            &rows,
-        )?;
-        report.blank()?;
-        pieces(report, round)?;
-        report.blank()?;
-    }
-    totals(report, rounds)
-}
-
-fn row(cut: &Cut) -> Vec<String> {
-    vec![
-        cut.tokenizer.clone(),
-        count(cut.vocabulary as u64),
-        count(cut.ids.len() as u64),
-        fixed(cut.bytes_per_token, 2),
-    ]
-}
-
-fn pieces<W: Write>(report: &mut Report<W>, round: &FaceOff) -> Result<()> {
-    let mut head = vec!["bytes"];
-    head.extend(round.cuts.iter().map(|cut| cut.tokenizer.as_str()));
-    let cell = |(cut, tokens): (&Cut, &Range<usize>)| {
-        let pieces = cut.pieces[tokens.clone()]
-            .iter()
-            .map(|piece| ordered(piece));
-        pieces.collect::<Vec<_>>().join(" ")
-    };
-    let row = |span: &Span| {
-        let mut row = vec![format!("{}–{}", span.bytes.start, span.bytes.end)];
-        row.extend(round.cuts.iter().zip(&span.tokens).map(cell));
-        row
-    };
-    let rows: Vec<Vec<String>> = round.spans.iter().map(row).collect();
-    let all: Vec<usize> = (0..head.len()).collect();
-    report.text_table(&head, &rows, &all)?;
-    Ok(())
-}
-
-/// A piece in a script that runs from right to left, with a mark behind it that ends the run: without
-/// it a terminal that knows such scripts would put neighbouring pieces, and columns, in reverse order.
-fn ordered(piece: &str) -> Cow<'_, str> {
-    const LEFT_TO_RIGHT_MARK: char = '\u{200E}';
-    let right_to_left = |c: char| {
-        matches!(c, '\u{590}'..='\u{8FF}' | '\u{FB1D}'..='\u{FDFF}' | '\u{FE70}'..='\u{FEFE}'
-            | '\u{10800}'..='\u{10FFF}' | '\u{1E800}'..='\u{1EFFF}')
-    };
-    match piece.contains(right_to_left) {
-        true => format!("{piece}{LEFT_TO_RIGHT_MARK}").into(),
-        false => piece.into(),
-    }
-}
-
-/// The tokens of all texts in one table.
-fn totals<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<()> {
-    let Some(first) = rounds.first().filter(|_| rounds.len() > 1) else {
-        return Ok(());
-    };
-    let names: Vec<String> = (1..=rounds.len())
-        .map(|text| format!("text {text}"))
-        .collect();
-    let mut head = vec!["tokens"];
-    head.extend(names.iter().map(String::as_str));
-    let row = |(index, cut): (usize, &Cut)| {
-        let mut row = vec![cut.tokenizer.clone()];
-        row.extend(
-            rounds
-                .iter()
-                .map(|round| count(round.cuts[index].ids.len() as u64)),
-        );
-        row
-    };
-    let rows: Vec<Vec<String>> = first.cuts.iter().enumerate().map(row).collect();
-    report.table(&head, &rows)?;
-    report.blank()?;
-    report.note(
-        "Each token is one pass through the model when it is written, and one place in the context when \
-         it is read.",
-    )?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use shared::weights::Weights;
 use crate::attend::{compare, like, split_heads};
 use crate::decoder::{Decoder, Embedded, Part, PartWeights, Pass, Projected};
 use crate::embed::cosine;
-use crate::llama;
+use crate::facts;
 use crate::trace::{Check, ModelFacts, Positions};
 
 /// Positions whose vectors are compared with each other, at least.
@@ -338,6 +338,6 @@ fn facts(checkpoint: &Checkpoint) -> ModelFacts {
         position_encoding: format!("learned, {} vectors added", count(rows)),
         norm: "LayerNorm".to_owned(),
         activation: "GELU (tanh)".to_owned(),
-        ..llama::facts(checkpoint, false)
+        ..facts::facts(checkpoint, false)
     }
 }

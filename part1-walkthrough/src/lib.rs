@@ -18,6 +18,7 @@
 //! - [`decoder`]: what a family of models has to provide, and the pass that all of them share
 //! - [`llama`]: the Llama family, in plain operations
 //! - [`gpt2`]: GPT-2, and what differs
+//! - [`facts`]: what a checkpoint says of itself
 //! - [`pictures`], [`candidates`]: what of a block and of a prediction is shown
 //! - [`trace`], [`floats`]: what was found, as plain data
 //! - [`walk`]: a model and a text → a trace
@@ -36,6 +37,7 @@ pub mod decoder;
 pub mod embed;
 pub mod experiment;
 pub mod faceoff;
+pub mod facts;
 pub mod floats;
 pub mod gpt2;
 pub mod html;

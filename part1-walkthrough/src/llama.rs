@@ -13,6 +13,7 @@ use shared::weights::Weights;
 use crate::attend::{self, compare, rms_norm, split_heads, swiglu};
 use crate::decoder::{Decoder, Embedded, Part, PartWeights, Pass, Projected};
 use crate::embed;
+use crate::facts::{facts, parts};
 use crate::trace::{Check, ModelFacts, Positions};
 
 /// Packed models up to this size as float32 are unpacked: on a CPU, MLX multiplies packed matrices in
@@ -296,85 +297,5 @@ fn scaling(scaling: &RopeScaling) -> &'static str {
         RopeScaling::Llama3 { .. } => "llama3",
         RopeScaling::Yarn { .. } => "yarn",
         RopeScaling::Factors(_) => "factors",
-    }
-}
-
-/// The part that a tensor of the checkpoint belongs to.
-fn part_of(name: &str) -> Part {
-    const PARTS: [(&str, Part); 6] = [
-        ("embed_tokens", Part::Embedding),
-        ("lm_head", Part::Head),
-        ("norm", Part::Norms), // also q_norm and k_norm
-        (".mlp.", Part::Mlp),
-        (".o_proj.", Part::Output),
-        (".self_attn.", Part::Qkv),
-    ];
-    let found = PARTS.iter().find(|(mark, _)| name.contains(mark));
-    found.map_or(Part::Norms, |(_, part)| *part)
-}
-
-fn parts(checkpoint: &Checkpoint, unpacked: bool) -> Vec<(Part, PartWeights)> {
-    let mut parts: Vec<(Part, PartWeights)> = Part::ALL
-        .iter()
-        .map(|part| (*part, PartWeights::default()))
-        .collect();
-    for (tensor, elements) in checkpoint.elements() {
-        let part = part_of(&tensor.name);
-        let weights = &mut parts[part as usize].1;
-        weights.parameters += elements;
-        weights.multiplied += if part == Part::Norms { 0 } else { elements };
-        weights.bytes += match unpacked {
-            true => elements * checkpoint.activation_bytes() as u64,
-            false => checkpoint.bytes_in_memory(tensor),
-        };
-    }
-    parts
-}
-
-/// What a checkpoint says of itself, in the words for this family.
-pub(crate) fn facts(checkpoint: &Checkpoint, unpacked: bool) -> ModelFacts {
-    let config = &checkpoint.config;
-    let activation_bytes = checkpoint.activation_bytes();
-    let weights = parts(checkpoint, unpacked);
-    let used = checkpoint.elements().map(|(tensor, _)| tensor);
-    let largest = used.max_by_key(|tensor| tensor.bytes);
-    ModelFacts {
-        name: checkpoint.name.clone(),
-        architecture: config.model_type.clone(),
-        layers: config.num_hidden_layers,
-        heads: config.num_attention_heads,
-        kv_heads: config.num_key_value_heads,
-        head_dim: config.head_dim,
-        width: config.hidden_size,
-        inner: config.intermediate_size,
-        vocabulary: config.vocab_size,
-        context: config.max_position_embeddings,
-        position_encoding: format!(
-            "rotated, theta {}",
-            shared::report::count(config.rope.theta as u64)
-        ),
-        norm: "RMSNorm".to_owned(),
-        activation: "SwiGLU".to_owned(),
-        tied: checkpoint.tied(),
-        parameters: checkpoint.parameters(),
-        weight_bytes: weights.iter().map(|(_, weights)| weights.bytes).sum(),
-        stored_as: stored_as(checkpoint, largest.map_or("", |tensor| &tensor.dtype)),
-        computed_in: computed_in(checkpoint, activation_bytes),
-        activation_bytes,
-    }
-}
-
-fn stored_as(checkpoint: &Checkpoint, dtype: &str) -> String {
-    match (&checkpoint.gguf, &checkpoint.config.quantization) {
-        (None, Some(quantization)) => format!("{}-bit", quantization.default.bits),
-        _ => dtype.to_owned(),
-    }
-}
-
-fn computed_in(checkpoint: &Checkpoint, activation_bytes: usize) -> String {
-    match checkpoint.dtype {
-        Some(dtype) => format!("{:?}", dtype.dtype()).to_lowercase(),
-        None if activation_bytes == 4 => "float32".to_owned(),
-        None => "16-bit floats".to_owned(),
     }
 }

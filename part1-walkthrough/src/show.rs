@@ -2,6 +2,7 @@
 
 mod attend;
 mod embed;
+mod faceoff;
 mod loops;
 mod predict;
 mod symptoms;
@@ -19,6 +20,7 @@ use shared::report::{Report, count, decimal};
 
 use crate::trace::{ModelFacts, Shape, Trace};
 
+pub use faceoff::face_off;
 pub use symptoms::{comparison, what_if};
 
 /// The steps of the journey, in their order.
