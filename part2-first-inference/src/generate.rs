@@ -51,11 +51,12 @@ pub fn generate(
     mut on_token: impl FnMut(u32) -> Result<ControlFlow<FinishReason>>,
 ) -> Result<Generation> {
     let mut sampler = Sampler::new(sampling, prompt)?;
-    let mut sequence = prompt.to_vec();
+    let mut tokens = Vec::new();
     let mut positions_recomputed = Vec::new();
     let mut finish_reason = FinishReason::Length;
     let mut timeline = Timeline::start();
-    for step in 0..limits.max_tokens {
+    while tokens.len() < limits.max_tokens {
+        let sequence = [prompt, &tokens].concat();
         let logits = model.next_logits(&ids_array(&sequence))?; // [1, V]
         // Reading the id evaluates the whole step: it is needed on the host to go on.
         let token = sampler.sample(&logits)?.try_item_exact::<u32>()?;
@@ -64,18 +65,16 @@ pub fn generate(
             break;
         }
         timeline.mark();
-        positions_recomputed.push(if step == 0 {
-            0
-        } else {
-            sequence.len() as u64 - 1
+        positions_recomputed.push(match tokens.is_empty() {
+            true => 0,
+            false => sequence.len() as u64 - 1,
         });
-        sequence.push(token);
+        tokens.push(token);
         if let ControlFlow::Break(reason) = on_token(token)? {
             finish_reason = reason;
             break;
         }
     }
-    let tokens = sequence.split_off(prompt.len());
     Ok(Generation {
         tokens,
         finish_reason,

@@ -11,15 +11,14 @@ use mlx_rs::fast::{ScaledDotProductAttentionMask as SdpaMask, scaled_dot_product
 use mlx_rs::{Array, ops};
 use shared::checkpoint::Checkpoint;
 use shared::config::ModelConfig;
-use shared::layers::{Embedding, Linear, RmsNorm, Rope, dims3, swiglu};
+use shared::layers::{Embedding, JoinedLinear, Linear, RmsNorm, Rope, dims3, split, swiglu};
 use shared::weights::Weights;
 
 /// Attention with grouped key/value heads and rotated queries and keys.
 #[derive(Debug)]
 pub struct Attention {
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
+    /// `q_proj`, `k_proj` and `v_proj`: the same input, so one matrix.
+    qkv_proj: JoinedLinear,
     o_proj: Linear,
     q_norm: Option<RmsNorm>,
     k_norm: Option<RmsNorm>,
@@ -53,9 +52,17 @@ impl Attention {
         Ok(Self {
             q_norm: head_norm("q_norm")?,
             k_norm: head_norm("k_norm")?,
-            q_proj: Linear::load(weights, &format!("{prefix}.q_proj"), q_width, width, bias)?,
-            k_proj: Linear::load(weights, &format!("{prefix}.k_proj"), kv_width, width, bias)?,
-            v_proj: Linear::load(weights, &format!("{prefix}.v_proj"), kv_width, width, bias)?,
+            qkv_proj: JoinedLinear::load(
+                weights,
+                &prefix,
+                &[
+                    ("q_proj", q_width),
+                    ("k_proj", kv_width),
+                    ("v_proj", kv_width),
+                ],
+                width,
+                bias,
+            )?,
             o_proj: Linear::load(
                 weights,
                 &format!("{prefix}.o_proj"),
@@ -86,28 +93,37 @@ impl Attention {
     /// If `x` has another shape.
     pub fn forward(&self, x: &Array) -> Result<Array> {
         let [b, l, _] = dims3(x)?;
-        let q = self.split_heads(&self.q_proj.forward(x)?, self.num_heads, &self.q_norm)?;
-        let k = self.split_heads(&self.k_proj.forward(x)?, self.num_kv_heads, &self.k_norm)?;
-        let v = self.split_heads(&self.v_proj.forward(x)?, self.num_kv_heads, &None)?;
+        let (h, hkv) = (self.num_heads, self.num_kv_heads);
+        let heads = self.split_heads(&self.qkv_proj.forward(x)?)?; // [B, H + 2·Hkv, L, D]
+        let [qk, v] = split(&heads, &[h + hkv], 1)?;
+        let qk = self.normalise(qk)?;
 
-        // A rotation, not a sum: q·k then depends only on how far apart two tokens are.
-        let q = self.rope.forward(&q, 0)?;
-        let k = self.rope.forward(&k, 0)?;
+        // A rotation, not a sum: q·k then depends only on how far apart two tokens are. Queries and
+        // keys are rotated alike, so in one go.
+        let qk = self.rope.forward(&qk, 0)?; // [B, H + Hkv, L, D]
+        let [q, k] = split(&qk, &[h], 1)?;
 
         let output = attention(&q, &k, &v, self.sliding_window)?; // [B, H, L, D]
         let joined = output.transpose_axes(&[0, 2, 1, 3])?.reshape(&[b, l, -1])?; // [B, L, H·D]
         self.o_proj.forward(&joined)
     }
 
-    /// `[B, L, heads·D]` → `[B, heads, L, D]`; with a norm, each head's vector is normalised first
-    /// (Qwen3), which keeps the products q·k in range.
-    fn split_heads(&self, x: &Array, heads: i32, norm: &Option<RmsNorm>) -> Result<Array> {
+    /// `[B, L, heads·D]` → `[B, heads, L, D]`
+    fn split_heads(&self, x: &Array) -> Result<Array> {
         let [b, l, _] = dims3(x)?;
-        let mut x = x.reshape(&[b, l, heads, self.head_dim])?;
-        if let Some(norm) = norm {
-            x = norm.forward(&x)?;
-        }
-        Ok(x.transpose_axes(&[0, 2, 1, 3])?) // [B, heads, L, D]
+        let x = x.reshape(&[b, l, -1, self.head_dim])?;
+        Ok(x.transpose_axes(&[0, 2, 1, 3])?)
+    }
+
+    /// Normalises each head's query and key (Qwen3), which keeps the products q·k in range; nothing
+    /// to do for models without. `[B, H + Hkv, L, D]` → the same
+    fn normalise(&self, qk: Array) -> Result<Array> {
+        let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) else {
+            return Ok(qk);
+        };
+        let [q, k] = split(&qk, &[self.num_heads], 1)?;
+        let (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
+        Ok(ops::concatenate(&[&q, &k], 1)?)
     }
 }
 
@@ -150,8 +166,8 @@ fn sliding_mask(l: i32, s: i32, window: i32) -> Result<Array> {
 /// SwiGLU: `W_down(silu(W_gate x) · W_up x)`. Shazeer 2020 (arXiv 2002.05202).
 #[derive(Debug)]
 pub struct Mlp {
-    gate_proj: Linear,
-    up_proj: Linear,
+    /// `gate_proj` and `up_proj`: the same input, so one matrix.
+    gate_up_proj: JoinedLinear,
     down_proj: Linear,
 }
 
@@ -164,8 +180,13 @@ impl Mlp {
             config.mlp_bias,
         );
         Ok(Self {
-            gate_proj: Linear::load(weights, &format!("{prefix}.gate_proj"), inner, width, bias)?,
-            up_proj: Linear::load(weights, &format!("{prefix}.up_proj"), inner, width, bias)?,
+            gate_up_proj: JoinedLinear::load(
+                weights,
+                &prefix,
+                &[("gate_proj", inner), ("up_proj", inner)],
+                width,
+                bias,
+            )?,
             down_proj: Linear::load(weights, &format!("{prefix}.down_proj"), width, inner, bias)?,
         })
     }
@@ -181,8 +202,8 @@ impl Mlp {
     /// # Errors
     /// If `x` has another shape.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let gate = self.gate_proj.forward(x)?; // [B, L, F]
-        let up = self.up_proj.forward(x)?; // [B, L, F]
+        let gate_up = self.gate_up_proj.forward(x)?; // [B, L, 2·F]
+        let [gate, up] = split(&gate_up, &[gate_up.dim(2) / 2], 2)?;
         self.down_proj.forward(&swiglu(&gate, &up)?)
     }
 }
@@ -216,11 +237,10 @@ impl Block {
     /// # Errors
     /// If `x` has another shape.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let h = x.add(self.self_attn.forward(&self.input_layernorm.forward(x)?)?)?;
-        let r = self
-            .mlp
-            .forward(&self.post_attention_layernorm.forward(&h)?)?;
-        Ok(h.add(r)?)
+        let normed = self.input_layernorm.forward(x)?;
+        let h = x.add(self.self_attn.forward(&normed)?)?;
+        let normed = self.post_attention_layernorm.forward(&h)?;
+        Ok(h.add(self.mlp.forward(&normed)?)?)
     }
 }
 

@@ -64,7 +64,8 @@ impl Attention {
                 ],
                 width,
                 bias,
-            )?,
+            )?
+            .for_one_row()?,
             o_proj: Linear::load(
                 weights,
                 &format!("{prefix}.o_proj"),
@@ -190,7 +191,8 @@ impl Mlp {
                 &[("gate_proj", inner), ("up_proj", inner)],
                 width,
                 bias,
-            )?,
+            )?
+            .for_one_row()?,
             down_proj: Linear::load(weights, &format!("{prefix}.down_proj"), width, inner, bias)?,
         })
     }
@@ -241,14 +243,10 @@ impl Block {
     /// # Errors
     /// If `x` has another shape.
     pub fn forward(&self, x: &Array, cache: &mut KvCache) -> Result<Array> {
-        let h = x.add(
-            self.self_attn
-                .forward(&self.input_layernorm.forward(x)?, cache)?,
-        )?;
-        let r = self
-            .mlp
-            .forward(&self.post_attention_layernorm.forward(&h)?)?;
-        Ok(h.add(r)?)
+        let normed = self.input_layernorm.forward(x)?;
+        let h = x.add(self.self_attn.forward(&normed, cache)?)?;
+        let normed = self.post_attention_layernorm.forward(&h)?;
+        Ok(h.add(self.mlp.forward(&normed)?)?)
     }
 }
 
