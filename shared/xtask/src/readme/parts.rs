@@ -13,9 +13,10 @@ pub(super) fn render(series: &Series, steps: &[Step]) -> String {
         let package = &part.package;
         let step = steps.iter().find(|step| step.part.number == part.number);
         let step = step.filter(|step| step.changes.share());
-        let diff = step.map_or_else(String::new, |step| {
-            format!("`cargo xtask diff {} {}`", step.before.number, part.number)
-        });
+        let diff = step.map_or_else(
+            || "all of it is new".to_owned(),
+            |step| format!("`cargo xtask diff {} {}`", step.before.number, part.number),
+        );
         let _ = writeln!(
             text,
             "| [{}]({package}) | {} | `cargo run -p {package}` | {diff} |",
