@@ -25,6 +25,8 @@ pub struct Lane {
     pieces: u64,
     /// Milliseconds between them.
     gaps: Vec<u64>,
+    /// How many of the last pieces were line ends: those before the report are no tokens.
+    line_ends: usize,
     decoder: Decoder,
     /// All of stdout as text, and where the report begins in it.
     said: String,
@@ -60,6 +62,7 @@ impl Lane {
             last: None,
             pieces: 0,
             gaps: Vec::new(),
+            line_ends: 0,
             decoder: Decoder::default(),
             said: String::new(),
             card: None,
@@ -87,6 +90,14 @@ impl Lane {
             let before = self.last.replace(now);
             let gap = before.map(|before| now.duration_since(before).as_millis() as u64);
             self.gaps.extend(gap);
+            self.line_ends = match bytes {
+                b"\n" => self.line_ends + 1,
+                _ => 0,
+            };
+        } else {
+            self.pieces -= self.line_ends as u64;
+            let text = self.gaps.len().saturating_sub(self.line_ends);
+            self.gaps.truncate(text);
         }
     }
 

@@ -42,6 +42,25 @@ fn the_report_is_no_text_however_it_is_cut_into_pieces() {
 }
 
 #[test]
+fn line_ends_before_the_report_are_no_tokens() {
+    let start = Instant::now();
+    let mut lane = lane(start);
+    let pieces = [
+        ("A", 100),
+        ("\n", 150),
+        ("b", 200),
+        ("\n", 250),
+        ("\n", 251),
+    ];
+    for (piece, ms) in pieces {
+        lane.out(piece.as_bytes(), after(start, ms));
+    }
+    lane.out(b" model    tiny\n", after(start, 252));
+    assert_eq!(lane.text(), "A\nb");
+    assert_eq!((lane.tokens(), lane.gaps()), (3, [50, 50].as_slice()));
+}
+
+#[test]
 fn the_end_has_the_numbers_of_the_part_itself() {
     let start = Instant::now();
     let mut lane = lane(start);
