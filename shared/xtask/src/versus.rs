@@ -37,7 +37,7 @@ pub struct Args {
 /// What every comparison with mlx-lm can be told.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Common {
-    /// Directory of a model, repeatable [default: the embedded one, and SmolLM2 in f32 if made]
+    /// Directory of a model, repeatable [default: the embedded one, and SmolLM2 in f32 if fetched]
     #[arg(long, value_name = "DIR")]
     model: Vec<PathBuf>,
     /// Measurements of each program, after a warm-up that does not count
