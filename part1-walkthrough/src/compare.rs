@@ -31,6 +31,11 @@ pub fn compare(
     word: Option<&str>,
     switch: Option<WhatIf>,
 ) -> Result<Comparison> {
+    ensure!(
+        texts[0] != texts[1],
+        "both sentences are {:?}: give two that differ",
+        texts[0]
+    );
     let word = shared_word(texts, word)?;
     let sides = [0, 1].map(|i| side(&subject.tokenizer, texts[i], &word, 1));
     let first = drift(subject, both(sides)?, switch)?;
@@ -65,17 +70,27 @@ fn both(sides: [Result<Side>; 2]) -> Result<[Side; 2]> {
     Ok([a?, b?])
 }
 
+/// What stands between blanks and punctuation: an emoji is a word, too.
 fn words(text: &str) -> impl Iterator<Item = &str> {
-    text.split(|c: char| !c.is_alphanumeric() && c != '\'')
-        .filter(|word| !word.is_empty())
+    let ends = |c: char| {
+        let punctuation = matches!(c, '¿' | '¡' | '«' | '»' | '\u{2010}'..='\u{205E}' | '\u{3001}'..='\u{301F}')
+            || (c.is_ascii_punctuation() && c != '\'');
+        c.is_whitespace() || punctuation
+    };
+    text.split(ends).filter(|word| !word.is_empty())
+}
+
+/// "The" and "the" are one word.
+fn same(word: &str, other: &str) -> bool {
+    word.to_lowercase() == other.to_lowercase()
 }
 
 /// The longest word of the first sentence that the second has, too; the first of equally long ones.
 fn shared_word([a, b]: [&str; 2], wanted: Option<&str>) -> Result<String> {
-    let common = |word: &&str| words(b).any(|other| other == *word);
+    let common = |word: &&str| words(b).any(|other| same(other, word));
     if let Some(word) = wanted {
         ensure!(
-            words(a).any(|other| other == word) && common(&word),
+            words(a).any(|other| same(other, word)) && common(&word),
             "the word {word:?} is not in both sentences"
         );
         return Ok(word.to_owned());
@@ -89,7 +104,7 @@ fn shared_word([a, b]: [&str; 2], wanted: Option<&str>) -> Result<String> {
 }
 
 fn occurrences(text: &str, word: &str) -> usize {
-    words(text).filter(|other| *other == word).count()
+    words(text).filter(|other| same(other, word)).count()
 }
 
 /// The tokens of a text, and where the `nth` occurrence of the word ends.
@@ -101,9 +116,9 @@ fn side(tokenizer: &Tokenizer, text: &str, word: &str, nth: usize) -> Result<Sid
         ids.len()
     );
     let tokens = tokens(tokenizer, &ids)?;
-    let start = words(text).filter(|other| *other == word).nth(nth - 1);
-    let start = start.map(|found| found.as_ptr() as usize - text.as_ptr() as usize);
-    let end = start.with_context(|| format!("{word:?} is not in {text:?}"))? + word.len();
+    let found = words(text).filter(|other| same(other, word)).nth(nth - 1);
+    let found = found.with_context(|| format!("{word:?} is not in {text:?}"))?;
+    let end = found.as_ptr() as usize - text.as_ptr() as usize + found.len();
     let position = token_at(&tokens, text, end)
         .with_context(|| format!("no token of {text:?} ends with {word:?}"))?;
     Ok(Side {
@@ -210,5 +225,21 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("not in both"), "{error}");
+    }
+
+    #[test]
+    fn case_does_not_tell_words_apart_and_an_emoji_is_one() {
+        assert_eq!(shared_word(["Crane!", "the crane"], None).unwrap(), "Crane");
+        assert_eq!(
+            shared_word(["I love 🍕.", "we hate 🍕…"], None).unwrap(),
+            "🍕"
+        );
+        let tokenizer = Tokenizer::open_alone("tiny").unwrap();
+        let found = side(&tokenizer, "A CRANE.", "crane", 1).unwrap();
+        let before: usize = found.tokens[..=found.position]
+            .iter()
+            .map(|token| token.bytes.len())
+            .sum();
+        assert_eq!(before, "A CRANE".len());
     }
 }

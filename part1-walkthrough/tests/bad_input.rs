@@ -55,10 +55,12 @@ fn what_cannot_be_shown_is_refused_in_one_line() {
         fails(&["--what-if", "zero-head=0.4"]),
         fails(&["--compare", "A cat.", "The dog."]),
         fails(&["--compare", "", "The dog."]),
+        fails(&["--compare", "A cat.", "A cat."]),
         fails(&["--compare", "A cat.", "The cat.", "--word", "dog"]),
         fails(&["--compare", "The cat.", &format!("The cat {long}")]),
         fails(&["--from", "decode", "--to", "embed"]),
         fails(&["--prompt-file", "/no/such/file"]),
+        fails(&["--html", "/"]),
     ];
     insta::assert_snapshot!(errors.join("\n"));
 }

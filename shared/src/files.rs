@@ -10,8 +10,14 @@ use anyhow::{Context, Result, ensure};
 /// The directory in which `path` will stand.
 ///
 /// # Errors
-/// If there is none: worth asking before long work whose result would be lost.
+/// If there is none, or if `path` is one itself: worth asking before long work whose result would be
+/// lost.
 pub fn directory(path: &Path) -> Result<&Path> {
+    ensure!(
+        !path.is_dir(),
+        "{} is a directory: give the name of a file in it",
+        path.display()
+    );
     let directory = match path.parent() {
         Some(parent) if parent != Path::new("") => parent,
         _ => Path::new("."),
@@ -63,7 +69,8 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let taken = place.path().join("directory");
         std::fs::create_dir(&taken).unwrap();
-        assert!(replace(&taken, b"new").is_err());
+        let error = replace(&taken, b"new").unwrap_err().to_string();
+        assert!(error.ends_with("is a directory: give the name of a file in it"));
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
     }
 
