@@ -67,16 +67,27 @@ pub struct Args {
     pace: Option<f32>,
 
     /// The layer to look at closely, from 0 [default: the one in the middle]
-    #[arg(long, value_name = "LAYER", help_heading = "Walk")]
+    #[arg(
+        long,
+        value_name = "LAYER",
+        help_heading = "Walk",
+        allow_negative_numbers = true
+    )]
     layer: Option<usize>,
 
     /// The head of it to look at closely, from 0 [default: the one that adds most]
-    #[arg(long, value_name = "HEAD", help_heading = "Walk")]
+    #[arg(
+        long,
+        value_name = "HEAD",
+        help_heading = "Walk",
+        allow_negative_numbers = true
+    )]
     head: Option<usize>,
 
     /// Leave something out and show what breaks: no-mask, no-positions, no-scaling or
     /// zero-head=LAYER.HEAD
     #[arg(long, value_name = "PIECE", help_heading = "Walk")]
+    #[arg(conflicts_with_all = ["step", "from", "to"])]
     what_if: Option<WhatIf>,
 
     /// Write the walk as one page for a browser: no network, no other file
@@ -90,7 +101,7 @@ pub struct Args {
 
     /// Follow a word that two sentences share through the layers
     #[arg(long, num_args = 2, value_names = ["SENTENCE", "SENTENCE"], help_heading = "Walk")]
-    #[arg(conflicts_with_all = ["step", "from", "to"])]
+    #[arg(conflicts_with_all = ["step", "from", "to", "layer", "head", "prompt", "prompt_file"])]
     compare: Option<Vec<String>>,
 
     /// The word to follow [default: the longest one that both sentences have]
@@ -100,7 +111,8 @@ pub struct Args {
     /// Let this tokenizer cut the prompt, or three examples; give it again for another beside it.
     /// `tiny`, a directory, a tokenizer.json, a .gguf file, or a Hugging Face id
     #[arg(long, value_name = "TOKENIZER", help_heading = "Walk")]
-    #[arg(conflicts_with_all = ["step", "from", "to", "compare", "what_if"])]
+    #[arg(conflicts_with_all = ["model", "step", "from", "to", "layer", "head", "pace"])]
+    #[arg(conflicts_with_all = ["what_if", "html", "compare"])]
     tokenizer: Vec<String>,
 }
 
@@ -128,8 +140,8 @@ pub fn run(args: Args) -> Result<()> {
     let trace = walk(&subject, &args.request()?)?;
     clear_status();
     match &trace.what_if {
-        Some(outcome) if !args.picks_steps() => what_if(&mut report, &trace, outcome)?,
-        _ => journey(&mut report, pace, &trace, &steps)?,
+        Some(outcome) => what_if(&mut report, pace, &trace, outcome)?,
+        None => journey(&mut report, pace, &trace, &steps)?,
     }
     if let Some(path) = &args.html {
         let size = html::save(path, &trace)?;
@@ -166,10 +178,6 @@ impl Args {
         let mut report = Report::stdout();
         show::face_off(&mut report, &rounds)?;
         self.json(&mut report, Found::FaceOffs(&rounds))
-    }
-
-    fn picks_steps(&self) -> bool {
-        self.step.or(self.from).or(self.to).is_some()
     }
 
     fn steps(&self) -> Result<Vec<Step>> {

@@ -22,7 +22,8 @@ fn printed() -> String {
     let mut text: String = Step::all().map(|step| shown(&trace, step)).collect();
     let mut out = Vec::new();
     let mut report = Report::plain(&mut out);
-    what_if(&mut report, &trace, trace.what_if.as_ref().unwrap()).unwrap();
+    let outcome = trace.what_if.as_ref().unwrap();
+    what_if(&mut report, Pace::new(None), &trace, outcome).unwrap();
     let birds = [
         "The fish looked at the bird.",
         "In the cage there was a small bird.",

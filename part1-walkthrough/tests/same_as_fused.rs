@@ -21,7 +21,6 @@ use shared::sampling::greedy;
 use shared::testing::fixtures;
 use shared::tokenizer::Tokenizer;
 
-/// Part 2's tolerance for mlx-lm's logits, relative to the largest.
 /// Of logits in float32, beside the largest of them.
 const TOLERANCE: f32 = 2e-5;
 

@@ -91,6 +91,7 @@ fn what_breaks_without_a_piece() {
         let mut out = Vec::new();
         what_if(
             &mut Report::plain(&mut out),
+            Pace::new(None),
             &trace,
             trace.what_if.as_ref().unwrap(),
         )

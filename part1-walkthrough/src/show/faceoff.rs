@@ -9,6 +9,9 @@ use shared::report::{Report, count, fixed};
 
 use crate::faceoff::{Cut, FaceOff, Span};
 
+/// Rows of pieces that are shown of a text.
+const MOST_ROWS: usize = 200;
+
 /// Prints every face-off, each as a table of counts and the pieces beside each other.
 ///
 /// # Errors
@@ -56,15 +59,29 @@ fn pieces<W: Write>(report: &mut Report<W>, round: &FaceOff) -> Result<()> {
             .map(|piece| ordered(piece));
         pieces.collect::<Vec<_>>().join(" ")
     };
+    // One tokenizer alone leaves room for them.
+    let with_ids = round.cuts.len() == 1;
+    if with_ids {
+        head.push("ids");
+    }
     let row = |span: &Span| {
         let mut row = vec![format!("{}–{}", span.bytes.start, span.bytes.end)];
         row.extend(round.cuts.iter().zip(&span.tokens).map(cell));
+        row.extend(with_ids.then(|| ids(&round.cuts[0].ids[span.tokens[0].clone()])));
         row
     };
-    let rows: Vec<Vec<String>> = round.spans.iter().map(row).collect();
+    let rows: Vec<Vec<String>> = round.spans.iter().take(MOST_ROWS).map(row).collect();
     let all: Vec<usize> = (0..head.len()).collect();
     report.text_table(&head, &rows, &all)?;
+    if let more @ 1.. = round.spans.len().saturating_sub(MOST_ROWS) {
+        report.note(&format!("… and {} more", count(more as u64)))?;
+    }
     Ok(())
+}
+
+fn ids(ids: &[u32]) -> String {
+    let ids: Vec<String> = ids.iter().map(u32::to_string).collect();
+    ids.join(" ")
 }
 
 /// A piece in a script that runs from right to left, with a mark behind it that ends the run: without

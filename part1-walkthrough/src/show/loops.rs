@@ -11,6 +11,9 @@ use crate::trace::{Recompute, Round, Trace};
 /// Characters of a round's input that have room.
 const TAIL: usize = 16;
 
+/// Characters of two runners-up that have room.
+const RUNNERS_UP: usize = 16;
+
 pub(super) fn show_decode<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.say(
         "One pass gives one token. For the next one the token is appended, and the whole sequence goes \
@@ -53,7 +56,15 @@ fn row(trace: &Trace, index: usize) -> Vec<String> {
         .map(|round| round.chosen.piece.as_str());
     let sequence: Vec<&str> = prompt.chain(answered).collect();
     let others = top.iter().filter(|token| token.id != chosen.id).take(2);
-    let others: Vec<String> = others.map(|token| short(&token.piece)).collect();
+    let mut others: Vec<String> = others.map(|token| short(&token.piece)).collect();
+    if others
+        .iter()
+        .map(|piece| piece.chars().count())
+        .sum::<usize>()
+        > RUNNERS_UP
+    {
+        others.truncate(1);
+    }
     vec![
         (index + 1).to_string(),
         input.to_string(),

@@ -21,7 +21,7 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
 fn lens<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.say(&format!(
         "The head multiplies the last vector with all {} rows: a score for each token. Asked after every \
-         layer (the logit lens), it shows how the answer {} forms:",
+         layer (the logit lens), it shows how the answer “{}” forms:",
         count(trace.model.vocabulary as u64),
         piece(&trace.prediction.greedy.piece)
     ))?;
@@ -69,7 +69,7 @@ fn bars<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.picture(|report| report.before_after(heads, &rows))?;
     let chosen = &prediction.chosen;
     screen.say(&format!(
-        "{}The flags choose {}.",
+        "{}The flags choose “{}”.",
         removed(prediction),
         piece(&chosen.piece)
     ))?;
@@ -148,7 +148,7 @@ fn temperatures<W: Write>(screen: &mut Screen<'_, W>, prediction: &Prediction) -
 
 fn budget<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.say(&format!(
-        "What one pass over these {} tokens takes, all layers together. An operation is one addition or one \
+        "What one pass takes (tokens: {}), all layers together. An operation is one addition or one \
          multiplication in a matrix product; the time was measured with a wait after each part:",
         trace.tokens.len()
     ))?;

@@ -11,9 +11,10 @@ use crate::trace::{Comparison, Drift, HeadShift, Side, Token, Trace, WhatIf, Wha
 /// What breaks without a piece.
 ///
 /// # Errors
-/// If stdout fails.
+/// If stdout fails, or Ctrl-C was pressed.
 pub fn what_if<W: Write>(
     report: &mut Report<W>,
+    pace: Pace,
     trace: &Trace,
     outcome: &WhatIfOutcome,
 ) -> Result<()> {
@@ -22,26 +23,24 @@ pub fn what_if<W: Write>(
     let (title, about) = described(outcome.switch);
     report.heading(&format!("what if: {title}"), "the symptom")?;
     report.blank()?;
-    report.note(about)?;
-    report.blank()?;
-    report.before_after(["p as it is", "p without it"], &bars(outcome))?;
-    report.blank()?;
-    report.note(
+    let mut screen = Screen { report, pace };
+    screen.say(about)?;
+    screen.report.blank()?;
+    let bars = bars(outcome);
+    screen.picture(|report| report.before_after(["p as it is", "p without it"], &bars))?;
+    screen.say(
         "The last token's vector with and without it (cosine), and how widely attention looks (mean \
          entropy of a row, in bits):",
     )?;
-    report.blank()?;
-    report.table(
-        &["after", "cosine", "entropy as it is", "entropy without it"],
-        &layer_rows(outcome),
-    )?;
-    report.blank()?;
-    report.card(&[
-        ("as it is", &outcome.text_before),
-        ("without it", &outcome.text_after),
-    ])?;
-    report.blank()?;
-    Ok(())
+    screen.report.blank()?;
+    let head = ["after", "cosine", "entropy as it is", "entropy without it"];
+    screen.picture(|report| report.table(&head, &layer_rows(outcome)))?;
+    screen.picture(|report| {
+        report.card(&[
+            ("as it is", &outcome.text_before),
+            ("without it", &outcome.text_after),
+        ])
+    })
 }
 
 fn described(switch: WhatIf) -> (String, &'static str) {

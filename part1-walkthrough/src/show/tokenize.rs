@@ -55,12 +55,22 @@ fn summary(tokens: &[Token], vocabulary: usize) -> String {
     let marks = tokens.len() - pieces;
     let marks = match marks {
         0 => String::new(),
+        1 => " and one mark that no text can spell".to_owned(),
         n => format!(" and {n} marks that no text can spell"),
     };
+    let pieces = counted(pieces, "piece");
+    let bytes = counted(bytes, "byte");
     format!(
-        "{pieces} pieces for {bytes} bytes of text{marks}: ids [B, L] = [1, {}], each a row number \
+        "{pieces} for {bytes} of text{marks}: ids [B, L] = [1, {}], each a row number \
          between 0 and {}. That one is larger than another means nothing.",
         tokens.len(),
         vocabulary - 1
     )
+}
+
+fn counted(n: usize, what: &str) -> String {
+    match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
 }
