@@ -17,11 +17,11 @@ use crate::workspace::Workspace;
 /// If Python's packages cannot be installed, if the conversion fails, or if `.mlx` cannot be written.
 pub(super) fn unpacked(workspace: &Workspace, packed: &Path) -> Result<PathBuf> {
     let folder = workspace.mlx("models").join("smollm2-f32");
+    let _lock = workspace.lock()?;
     // Renamed when whole, so there at all is enough.
     if folder.is_dir() {
         return Ok(folder);
     }
-    let _lock = workspace.lock()?;
     let python = fixtures::python(workspace.root())?;
     let scratch = workspace.scratch("fetch")?;
     let made = scratch.path().join("smollm2-f32");
