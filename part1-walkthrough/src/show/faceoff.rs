@@ -5,7 +5,7 @@ use std::io::Write;
 use std::ops::Range;
 
 use anyhow::Result;
-use shared::report::{Report, count, fixed};
+use shared::report::{Report, count, fixed, is_right_to_left};
 
 use crate::faceoff::{Cut, FaceOff, Span};
 
@@ -88,11 +88,7 @@ fn ids(ids: &[u32]) -> String {
 /// it a terminal that knows such scripts would put neighbouring pieces, and columns, in reverse order.
 fn ordered(piece: &str) -> Cow<'_, str> {
     const LEFT_TO_RIGHT_MARK: char = '\u{200E}';
-    let right_to_left = |c: char| {
-        matches!(c, '\u{590}'..='\u{8FF}' | '\u{FB1D}'..='\u{FDFF}' | '\u{FE70}'..='\u{FEFE}'
-            | '\u{10800}'..='\u{10FFF}' | '\u{1E800}'..='\u{1EFFF}')
-    };
-    match piece.contains(right_to_left) {
+    match piece.contains(is_right_to_left) {
         true => format!("{piece}{LEFT_TO_RIGHT_MARK}").into(),
         false => piece.into(),
     }

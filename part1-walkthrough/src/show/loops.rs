@@ -57,12 +57,7 @@ fn row(trace: &Trace, index: usize) -> Vec<String> {
     let sequence: Vec<&str> = prompt.chain(answered).collect();
     let others = top.iter().filter(|token| token.id != chosen.id).take(2);
     let mut others: Vec<String> = others.map(|token| short(&token.piece)).collect();
-    if others
-        .iter()
-        .map(|piece| piece.chars().count())
-        .sum::<usize>()
-        > RUNNERS_UP
-    {
+    if others.concat().chars().count() > RUNNERS_UP {
         others.truncate(1);
     }
     vec![

@@ -279,14 +279,16 @@ fn label_cell(text: &str, width: usize) -> String {
     format!("{}{:blanks$}", isolated(&text), "")
 }
 
+/// Whether `c` belongs to a script that is written from right to left.
+pub fn is_right_to_left(c: char) -> bool {
+    matches!(c, '\u{590}'..='\u{8FF}' | '\u{FB1D}'..='\u{FDFF}' | '\u{FE70}'..='\u{FEFE}'
+        | '\u{10800}'..='\u{10FFF}' | '\u{1E800}'..='\u{1EFFF}')
+}
+
 /// Text of a script that is written from right to left, between marks that keep its neighbours in place
 /// (U+2068 and U+2069, of no width); other text as it is.
 pub fn isolated(text: &str) -> Cow<'_, str> {
-    let right_to_left = |c: char| {
-        matches!(c, '\u{590}'..='\u{8FF}' | '\u{FB1D}'..='\u{FDFF}' | '\u{FE70}'..='\u{FEFC}'
-            | '\u{10800}'..='\u{10FFF}' | '\u{1E800}'..='\u{1EFFF}')
-    };
-    match text.contains(right_to_left) {
+    match text.contains(is_right_to_left) {
         true => format!("\u{2068}{text}\u{2069}").into(),
         false => text.into(),
     }
