@@ -98,13 +98,13 @@ impl Attention {
         let [b, l, _] = dims3(x)?;
         let (h, hkv) = (self.num_heads, self.num_kv_heads);
         let heads = self.split_heads(&self.qkv_proj.forward(x)?)?; // [B, H + 2·Hkv, L, D]
-        let [qk, v] = split(&heads, &[h + hkv], 1)?;
-        let qk = self.normalise(qk)?;
+        let heads = self.normalise(heads)?;
 
-        // A rotation, not a sum: q·k then depends only on how far apart two tokens are. Queries and
-        // keys are rotated alike, so in one go.
-        let qk = self.rope.forward(&qk, cache.offset())?; // [B, H + Hkv, L, D]
-        let [q, k] = split(&qk, &[h], 1)?;
+        // A rotation, not a sum: q·k then depends only on how far apart two tokens are. Values are
+        // not rotated, but to rotate all heads is one operation less than to take them out first.
+        let rotated = self.rope.forward(&heads, cache.offset())?; // [B, H + 2·Hkv, L, D]
+        let [q, k, _] = split(&rotated, &[h, h + hkv], 1)?;
+        let [_, v] = split(&heads, &[h + hkv], 1)?;
         let (k, v) = cache.update_and_fetch(k, v)?; // [B, Hkv, S, D]
 
         let window = cache.window().or(self.sliding_window);
@@ -121,14 +121,15 @@ impl Attention {
     }
 
     /// Normalises each head's query and key (Qwen3), which keeps the products q·k in range; nothing
-    /// to do for models without. `[B, H + Hkv, L, D]` → the same
-    fn normalise(&self, qk: Array) -> Result<Array> {
+    /// to do for models without. `[B, H + 2·Hkv, L, D]` → the same
+    fn normalise(&self, heads: Array) -> Result<Array> {
         let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) else {
-            return Ok(qk);
+            return Ok(heads);
         };
-        let [q, k] = split(&qk, &[self.num_heads], 1)?;
+        let (h, hkv) = (self.num_heads, self.num_kv_heads);
+        let [q, k, v] = split(&heads, &[h, h + hkv], 1)?;
         let (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
-        Ok(ops::concatenate(&[&q, &k], 1)?)
+        Ok(ops::concatenate(&[&q, &k, &v], 1)?)
     }
 }
 
