@@ -1,7 +1,9 @@
 //! The few calls into MLX that mlx-rs does not wrap, behind safe functions.
 //!
-//! All of the project's `unsafe` about MLX itself is in this file. MLX must be used from one thread;
-//! nothing here takes an array, so nothing here can break that rule for another module.
+//! All of the project's `unsafe` about MLX itself is in this module, but for the launch of the one
+//! kernel that is our own. MLX must be used from one thread: no array is kept here.
+
+pub mod cuda_kernel;
 
 use std::ffi::{CStr, CString};
 

@@ -4,6 +4,8 @@
 //! module framework: a field is named like its key in the checkpoint, and [`Weights`] is strict, so
 //! a layer that was forgotten or misnamed is an error and not noise in the output.
 
+mod one_row;
+
 use std::cell::RefCell;
 
 use anyhow::{Context, Result, anyhow};
@@ -11,6 +13,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::transforms::compile::compile;
 use mlx_rs::{Array, Device, DeviceType, Dtype, fast, ops};
 
+use self::one_row::OneRow;
 use crate::config::{ModelConfig, RopeConfig, RopeScaling};
 use crate::weights::{QuantizedTriple, Weights};
 
@@ -27,16 +30,22 @@ enum Matrix {
     /// Kept as its transposed view `[in, out]`, so that no step has to build the view again. In
     /// memory the rows are the checkpoint's, or after [`Matrix::for_one_row`] those of the view.
     Dense(Array),
-    Quantized(QuantizedTriple),
+    /// With how one row is multiplied, where MLX's own kernel is not the fastest.
+    Quantized(QuantizedTriple, Option<OneRow>),
 }
 
 impl Matrix {
     fn load(weights: &mut Weights, prefix: &str, rows: usize, columns: usize) -> Result<Self> {
         if let Some(triple) = weights.take_quantized(prefix, rows, columns)? {
-            return Ok(Self::Quantized(triple));
+            return Self::quantized(triple);
         }
         let weight = weights.take(&format!("{prefix}.weight"), &[rows, columns])?;
         Ok(Self::Dense(weight.t()))
+    }
+
+    fn quantized(triple: QuantizedTriple) -> Result<Self> {
+        let one_row = OneRow::of(&triple)?;
+        Ok(Self::Quantized(triple, one_row))
     }
 
     /// The rows of all parts, evaluated: while a model is loaded, each layer's parts are freed
@@ -50,23 +59,25 @@ impl Matrix {
                 })?;
                 Ok(joined.map(|weight| Self::Dense(weight.t())))
             }
-            [Self::Quantized(first), ..] => {
+            [Self::Quantized(first, _), ..] => {
                 let join = |array: fn(&QuantizedTriple) -> &Array| {
                     join_rows(parts, |part| match part {
-                        Self::Quantized(q) if q.is_packed_like(first) => Some(array(q).clone()),
+                        Self::Quantized(q, _) if q.is_packed_like(first) => Some(array(q).clone()),
                         _ => None,
                     })
                 };
                 let (weight, scales) = (join(|q| &q.weight)?, join(|q| &q.scales)?);
                 let triple = weight.zip(scales).zip(join(|q| &q.biases)?);
-                Ok(triple.map(|((weight, scales), biases)| {
-                    Self::Quantized(QuantizedTriple {
-                        weight,
-                        scales,
-                        biases,
-                        ..*first
+                triple
+                    .map(|((weight, scales), biases)| {
+                        Self::quantized(QuantizedTriple {
+                            weight,
+                            scales,
+                            biases,
+                            ..*first
+                        })
                     })
-                }))
+                    .transpose()
             }
             [] => Ok(None),
         }
@@ -92,7 +103,8 @@ impl Matrix {
     fn forward(&self, x: &Array) -> Result<Array> {
         Ok(match self {
             Self::Dense(transposed) => ops::matmul(x, transposed)?,
-            Self::Quantized(q) => ops::quantized_matmul(
+            Self::Quantized(q, Some(one_row)) if one_row.takes(x) => one_row.forward(x, q)?,
+            Self::Quantized(q, _) => ops::quantized_matmul(
                 x,
                 &q.weight,
                 &q.scales,
@@ -292,7 +304,7 @@ impl Embedding {
         Ok(match &self.weight {
             Matrix::Dense(transposed) => transposed.t().take_axis(ids, 0)?,
             // Only the rows that are needed are unpacked, never the table.
-            Matrix::Quantized(q) => ops::dequantize(
+            Matrix::Quantized(q, _) => ops::dequantize(
                 q.weight.take_axis(ids, 0)?,
                 q.scales.take_axis(ids, 0)?,
                 &q.biases.take_axis(ids, 0)?,
@@ -309,7 +321,7 @@ impl Embedding {
     pub fn table(&self) -> Result<Array> {
         Ok(match &self.weight {
             Matrix::Dense(transposed) => transposed.t(),
-            Matrix::Quantized(q) => {
+            Matrix::Quantized(q, _) => {
                 ops::dequantize(&q.weight, &q.scales, &q.biases, q.group_size, q.bits)?
             }
         })
