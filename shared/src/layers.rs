@@ -5,6 +5,7 @@
 //! a layer that was forgotten or misnamed is an error and not noise in the output.
 
 mod one_row;
+mod rope;
 
 use std::cell::RefCell;
 
@@ -13,8 +14,9 @@ use mlx_rs::error::Exception;
 use mlx_rs::transforms::compile::compile;
 use mlx_rs::{Array, Device, DeviceType, Dtype, fast, ops};
 
+pub use self::rope::{Rope, rope_frequencies, rope_magnitude};
+
 use self::one_row::OneRow;
-use crate::config::{ModelConfig, RopeConfig, RopeScaling};
 use crate::weights::{QuantizedTriple, Weights};
 
 /// `y = x Wᵀ + b`, with `W` dense or packed.
@@ -362,168 +364,6 @@ impl RmsNorm {
     pub fn forward(&self, x: &Array) -> Result<Array> {
         Ok(fast::rms_norm(x, Some(&self.weight), self.eps)?)
     }
-}
-
-/// Rotary position embedding: each pair of a head's dimensions is rotated by `position · θᵢ`.
-///
-/// Su et al. 2021 (arXiv 2104.09864); scaling: linear (arXiv 2306.15595), YaRN (arXiv 2309.00071),
-/// `llama3` (the Llama 3.1 release).
-#[derive(Debug)]
-pub struct Rope {
-    dims: i32,
-    traditional: bool,
-    base: Option<f32>,
-    scale: f32,
-    /// One wavelength per pair (positions per radian) where scaling changes each by its own factor.
-    wavelengths: Option<Array>,
-    /// YaRN makes queries and keys a little longer, which sharpens the attention.
-    magnitude: f32,
-}
-
-impl Rope {
-    /// The rotation that `config` asks for, over heads of width `config.head_dim`.
-    pub fn new(config: &ModelConfig) -> Self {
-        let RopeConfig {
-            theta,
-            traditional,
-            scaling,
-        } = &config.rope;
-        let dims = config.head_dim;
-        let (base, scale, table) = match scaling {
-            RopeScaling::None => (Some(*theta), 1.0, None),
-            RopeScaling::Linear { factor } => (Some(*theta), 1.0 / factor, None),
-            scaling => (
-                None,
-                1.0,
-                Some(wavelengths(dims, f64::from(*theta), scaling)),
-            ),
-        };
-        Self {
-            dims: dims as i32,
-            traditional: *traditional,
-            base,
-            scale,
-            wavelengths: table.map(|table| Array::from_slice(&table, &[(dims / 2) as i32])),
-            magnitude: yarn_magnitude(scaling),
-        }
-    }
-
-    /// x `[B, H, L, D]`, whose first position is `offset` → the same shape, rotated.
-    ///
-    /// # Errors
-    /// If the last axis of `x` is narrower than the rotation.
-    pub fn forward(&self, x: &Array, offset: i32) -> Result<Array> {
-        let longer;
-        let x = if self.magnitude == 1.0 {
-            x
-        } else {
-            longer = x.multiply(Array::from_f32(self.magnitude).as_dtype(x.dtype())?)?;
-            &longer
-        };
-        Ok(fast::rope(
-            x,
-            self.dims,
-            self.traditional,
-            self.base,
-            self.scale,
-            offset,
-            self.wavelengths.as_ref(),
-        )?)
-    }
-}
-
-/// How far each of the D/2 pairs turns from one position to the next, in radians: what [`Rope`] does,
-/// as numbers.
-pub fn rope_frequencies(config: &ModelConfig) -> Vec<f32> {
-    let theta = f64::from(config.rope.theta);
-    let table = wavelengths(config.head_dim, theta, &config.rope.scaling);
-    table.iter().map(|wavelength| 1.0 / wavelength).collect()
-}
-
-/// The factor by which [`Rope`] makes queries and keys longer; 1 without YaRN.
-pub fn rope_magnitude(config: &ModelConfig) -> f32 {
-    yarn_magnitude(&config.rope.scaling)
-}
-
-/// The unscaled wavelength of pair `i`, in positions per radian, is `base^(2i/D)`; each scheme
-/// stretches long ones and leaves short ones alone, with a ramp in between.
-fn wavelengths(dims: usize, base: f64, scaling: &RopeScaling) -> Vec<f32> {
-    (0..dims / 2)
-        .map(|pair| {
-            let plain = base.powf(2.0 * pair as f64 / dims as f64);
-            (plain * stretch(pair, plain, dims, base, scaling)) as f32
-        })
-        .collect()
-}
-
-/// The factor by which the wavelength of one pair grows.
-fn stretch(pair: usize, plain: f64, dims: usize, base: f64, scaling: &RopeScaling) -> f64 {
-    match scaling {
-        RopeScaling::None => 1.0,
-        RopeScaling::Linear { factor } => f64::from(*factor),
-        RopeScaling::Factors(factors) => factors.get(pair).map_or(1.0, |f| f64::from(*f)),
-        RopeScaling::Llama3 {
-            factor,
-            low_freq_factor,
-            high_freq_factor,
-            original_max_position_embeddings,
-        } => {
-            let turns = *original_max_position_embeddings as f64 / (std::f64::consts::TAU * plain);
-            let (low, high) = (f64::from(*low_freq_factor), f64::from(*high_freq_factor));
-            // Share of the plain frequency: 1 for fast pairs, 0 for those that turn seldom.
-            let keep = ((turns - low) / (high - low)).clamp(0.0, 1.0);
-            1.0 / ((1.0 - keep) / f64::from(*factor) + keep)
-        }
-        RopeScaling::Yarn { factor, .. } => {
-            let keep = 1.0 - yarn_ramp(pair, dims, base, scaling);
-            1.0 / ((1.0 - keep) / f64::from(*factor) + keep)
-        }
-    }
-}
-
-/// YaRN's ramp (§3.2 of the paper): 0 where a pair turns `beta_fast` times or more within the
-/// original context, 1 where it turns `beta_slow` times or fewer.
-fn yarn_ramp(pair: usize, dims: usize, base: f64, scaling: &RopeScaling) -> f64 {
-    let RopeScaling::Yarn {
-        original_max_position_embeddings,
-        beta_fast,
-        beta_slow,
-        ..
-    } = scaling
-    else {
-        return 0.0;
-    };
-    let pair_with_turns = |turns: f32| {
-        let context = *original_max_position_embeddings as f64;
-        let wavelength = context / (f64::from(turns) * std::f64::consts::TAU);
-        dims as f64 * wavelength.ln() / (2.0 * base.ln())
-    };
-    let low = pair_with_turns(*beta_fast).floor().max(0.0);
-    let high = pair_with_turns(*beta_slow).ceil().min(dims as f64 - 1.0);
-    let width = if high == low { 0.001 } else { high - low };
-    ((pair as f64 - low) / width).clamp(0.0, 1.0)
-}
-
-/// YaRN's length correction, `0.1 · mscale · ln(factor) + 1` (equation 22 of the paper); some
-/// checkpoints divide by the same term of another `mscale`.
-fn yarn_magnitude(scaling: &RopeScaling) -> f32 {
-    let RopeScaling::Yarn {
-        factor,
-        mscale,
-        mscale_all_dim,
-        ..
-    } = scaling
-    else {
-        return 1.0;
-    };
-    let term = |mscale: f32| {
-        if *factor <= 1.0 {
-            1.0
-        } else {
-            0.1 * mscale * factor.ln() + 1.0
-        }
-    };
-    term(*mscale) / term(*mscale_all_dim)
 }
 
 /// `silu(gate) · up`, `silu(x) = x · sigmoid(x)`. Shazeer 2020 (arXiv 2002.05202).

@@ -1,0 +1,339 @@
+//! Rotary position embedding, and the wavelengths of its pairs.
+
+use std::cell::RefCell;
+
+use anyhow::Result;
+use mlx_rs::{Array, Dtype, fast, ops};
+
+use super::{on_gpu, split};
+use crate::config::{ModelConfig, RopeConfig, RopeScaling};
+
+/// Rotary position embedding: each pair of a head's dimensions is rotated by `position · θᵢ`.
+///
+/// Su et al. 2021 (arXiv 2104.09864); scaling: linear (arXiv 2306.15595), YaRN (arXiv 2309.00071),
+/// `llama3` (the Llama 3.1 release).
+#[derive(Debug)]
+pub struct Rope {
+    angles: Angles,
+    /// `angles.wavelengths` as MLX takes them.
+    wavelengths: Option<Array>,
+    /// YaRN makes queries and keys a little longer, which sharpens the attention.
+    magnitude: f32,
+    /// Whether a step of one position takes its cosines and sines from [`KEPT`].
+    keeps: bool,
+}
+
+/// What the angles depend on, beside the position.
+#[derive(Debug, Clone, PartialEq)]
+struct Angles {
+    dims: i32,
+    /// Pairs are neighbours, not half a head apart.
+    traditional: bool,
+    base: Option<f32>,
+    scale: f32,
+    /// One per pair (positions per radian) where scaling changes each by its own factor.
+    wavelengths: Option<Vec<f32>>,
+}
+
+/// Cosines and sines of one position, `[1, 1, 1, D]` each.
+struct Turn {
+    angles: Angles,
+    offset: i32,
+    dtype: Dtype,
+    /// `cos, cos`: a half for each number of a pair.
+    cos: Array,
+    /// `−sin, sin`
+    sin: Array,
+}
+
+thread_local! {
+    /// The turn of the last step of one position: all layers of a model rotate by the same angles.
+    static KEPT: RefCell<Option<Turn>> = const { RefCell::new(None) };
+}
+
+impl Rope {
+    /// The rotation that `config` asks for, over heads of width `config.head_dim`.
+    pub fn new(config: &ModelConfig) -> Self {
+        let RopeConfig {
+            theta,
+            traditional,
+            scaling,
+        } = &config.rope;
+        let dims = config.head_dim;
+        let (base, scale, wavelengths) = match scaling {
+            RopeScaling::None => (Some(*theta), 1.0, None),
+            RopeScaling::Linear { factor } => (Some(*theta), 1.0 / factor, None),
+            scaling => (
+                None,
+                1.0,
+                Some(wavelengths(dims, f64::from(*theta), scaling)),
+            ),
+        };
+        let shape = [(dims / 2) as i32];
+        Self {
+            wavelengths: wavelengths
+                .as_ref()
+                .map(|table| Array::from_slice(table, &shape)),
+            angles: Angles {
+                dims: dims as i32,
+                traditional: *traditional,
+                base,
+                scale,
+                wavelengths,
+            },
+            magnitude: yarn_magnitude(scaling),
+            keeps: !on_gpu() && !traditional,
+        }
+    }
+
+    /// x `[B, H, L, D]`, whose first position is `offset` → the same shape, rotated.
+    ///
+    /// # Cost
+    /// One operation on a GPU. On the CPU MLX makes some twenty of it, of which half find the cosines
+    /// and sines; in a step of one position they are found once for all layers.
+    ///
+    /// # Errors
+    /// If the last axis of `x` is narrower than the rotation.
+    pub fn forward(&self, x: &Array, offset: i32) -> Result<Array> {
+        let longer;
+        let x = if self.magnitude == 1.0 {
+            x
+        } else {
+            longer = x.multiply(Array::from_f32(self.magnitude).as_dtype(x.dtype())?)?;
+            &longer
+        };
+        match x.shape() {
+            [_, _, 1, width] if self.keeps && *width == self.angles.dims => self.turn(x, offset),
+            _ => self.rotate(x, offset),
+        }
+    }
+
+    /// MLX's own operation.
+    fn rotate(&self, x: &Array, offset: i32) -> Result<Array> {
+        let Angles {
+            dims,
+            traditional,
+            base,
+            scale,
+            ..
+        } = self.angles;
+        let wavelengths = self.wavelengths.as_ref();
+        Ok(fast::rope(
+            x,
+            dims,
+            traditional,
+            base,
+            scale,
+            offset,
+            wavelengths,
+        )?)
+    }
+
+    /// The same for one position: `x · cos + (x with its halves exchanged) · (−sin, sin)`.
+    fn turn(&self, x: &Array, offset: i32) -> Result<Array> {
+        let (cos, sin) = self.cos_sin(offset, x.dtype())?;
+        let [left, right] = split(x, &[self.angles.dims / 2], 3)?;
+        let exchanged = ops::concatenate(&[&right, &left], 3)?;
+        Ok(x.multiply(cos)?.add(exchanged.multiply(sin)?)?)
+    }
+
+    fn cos_sin(&self, offset: i32, dtype: Dtype) -> Result<(Array, Array)> {
+        KEPT.with_borrow_mut(|kept| {
+            let fits = |turn: &Turn| {
+                turn.offset == offset && turn.dtype == dtype && turn.angles == self.angles
+            };
+            if !kept.as_ref().is_some_and(fits) {
+                *kept = None;
+            }
+            let turn = match kept {
+                Some(turn) => turn,
+                none => none.insert(self.find_turn(offset, dtype)?),
+            };
+            Ok((turn.cos.clone(), turn.sin.clone()))
+        })
+    }
+
+    /// Rotates (1, 0), which gives (cos, sin): MLX's own numbers, in the type that it multiplies with.
+    fn find_turn(&self, offset: i32, dtype: Dtype) -> Result<Turn> {
+        let shape = [1, 1, 1, self.angles.dims / 2];
+        let (ones, zeros) = (
+            ops::ones_dtype(&shape, dtype)?,
+            ops::zeros_dtype(&shape, dtype)?,
+        );
+        let unit = ops::concatenate(&[&ones, &zeros], 3)?;
+        let [cos, sin] = split(&self.rotate(&unit, offset)?, &[self.angles.dims / 2], 3)?;
+        Ok(Turn {
+            angles: self.angles.clone(),
+            offset,
+            dtype,
+            cos: ops::concatenate(&[&cos, &cos], 3)?,
+            sin: ops::concatenate(&[&sin.negative()?, &sin], 3)?,
+        })
+    }
+}
+
+/// How far each of the D/2 pairs turns from one position to the next, in radians: what [`Rope`] does,
+/// as numbers.
+pub fn rope_frequencies(config: &ModelConfig) -> Vec<f32> {
+    let theta = f64::from(config.rope.theta);
+    let table = wavelengths(config.head_dim, theta, &config.rope.scaling);
+    table.iter().map(|wavelength| 1.0 / wavelength).collect()
+}
+
+/// The factor by which [`Rope`] makes queries and keys longer; 1 without YaRN.
+pub fn rope_magnitude(config: &ModelConfig) -> f32 {
+    yarn_magnitude(&config.rope.scaling)
+}
+
+/// The unscaled wavelength of pair `i`, in positions per radian, is `base^(2i/D)`; each scheme
+/// stretches long ones and leaves short ones alone, with a ramp in between.
+fn wavelengths(dims: usize, base: f64, scaling: &RopeScaling) -> Vec<f32> {
+    (0..dims / 2)
+        .map(|pair| {
+            let plain = base.powf(2.0 * pair as f64 / dims as f64);
+            (plain * stretch(pair, plain, dims, base, scaling)) as f32
+        })
+        .collect()
+}
+
+/// The factor by which the wavelength of one pair grows.
+fn stretch(pair: usize, plain: f64, dims: usize, base: f64, scaling: &RopeScaling) -> f64 {
+    match scaling {
+        RopeScaling::None => 1.0,
+        RopeScaling::Linear { factor } => f64::from(*factor),
+        RopeScaling::Factors(factors) => factors.get(pair).map_or(1.0, |f| f64::from(*f)),
+        RopeScaling::Llama3 {
+            factor,
+            low_freq_factor,
+            high_freq_factor,
+            original_max_position_embeddings,
+        } => {
+            let turns = *original_max_position_embeddings as f64 / (std::f64::consts::TAU * plain);
+            let (low, high) = (f64::from(*low_freq_factor), f64::from(*high_freq_factor));
+            // Share of the plain frequency: 1 for fast pairs, 0 for those that turn seldom.
+            let keep = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+            1.0 / ((1.0 - keep) / f64::from(*factor) + keep)
+        }
+        RopeScaling::Yarn { factor, .. } => {
+            let keep = 1.0 - yarn_ramp(pair, dims, base, scaling);
+            1.0 / ((1.0 - keep) / f64::from(*factor) + keep)
+        }
+    }
+}
+
+/// YaRN's ramp (§3.2 of the paper): 0 where a pair turns `beta_fast` times or more within the
+/// original context, 1 where it turns `beta_slow` times or fewer.
+fn yarn_ramp(pair: usize, dims: usize, base: f64, scaling: &RopeScaling) -> f64 {
+    let RopeScaling::Yarn {
+        original_max_position_embeddings,
+        beta_fast,
+        beta_slow,
+        ..
+    } = scaling
+    else {
+        return 0.0;
+    };
+    let pair_with_turns = |turns: f32| {
+        let context = *original_max_position_embeddings as f64;
+        let wavelength = context / (f64::from(turns) * std::f64::consts::TAU);
+        dims as f64 * wavelength.ln() / (2.0 * base.ln())
+    };
+    let low = pair_with_turns(*beta_fast).floor().max(0.0);
+    let high = pair_with_turns(*beta_slow).ceil().min(dims as f64 - 1.0);
+    let width = if high == low { 0.001 } else { high - low };
+    ((pair as f64 - low) / width).clamp(0.0, 1.0)
+}
+
+/// YaRN's length correction, `0.1 · mscale · ln(factor) + 1` (equation 22 of the paper); some
+/// checkpoints divide by the same term of another `mscale`.
+fn yarn_magnitude(scaling: &RopeScaling) -> f32 {
+    let RopeScaling::Yarn {
+        factor,
+        mscale,
+        mscale_all_dim,
+        ..
+    } = scaling
+    else {
+        return 1.0;
+    };
+    let term = |mscale: f32| {
+        if *factor <= 1.0 {
+            1.0
+        } else {
+            0.1 * mscale * factor.ln() + 1.0
+        }
+    };
+    term(*mscale) / term(*mscale_all_dim)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::to_f32;
+    use mlx_rs::random;
+
+    fn rope(base: Option<f32>, scale: f32, wavelengths: Option<Vec<f32>>) -> Rope {
+        Rope {
+            wavelengths: wavelengths
+                .as_ref()
+                .map(|table| Array::from_slice(table, &[4])),
+            angles: Angles {
+                dims: 8,
+                traditional: false,
+                base,
+                scale,
+                wavelengths,
+            },
+            magnitude: 1.0,
+            keeps: true,
+        }
+    }
+
+    #[test]
+    fn one_position_is_rotated_as_mlx_does_bit_for_bit() {
+        let ropes = [
+            rope(Some(10_000.0), 1.0, None),
+            rope(Some(500_000.0), 0.25, None),
+            rope(None, 1.0, Some(vec![1.0, 7.5, 80.0, 3000.0])),
+            rope(None, 1.0, Some(vec![1.0, 7.5, 80.0, 9000.0])),
+        ];
+        let key = random::key(5).unwrap();
+        let x = random::normal::<f32>(&[2, 3, 1, 8], None, None, &key).unwrap();
+        for dtype in [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16] {
+            let x = x.as_dtype(dtype).unwrap();
+            // Each offset twice and with every rotation in between: none may get another one's turn.
+            for offset in [0, 1, 1, 2, 1000, 30_000, 1] {
+                for rope in ropes.iter().chain(&ropes) {
+                    let by_table = to_f32(&rope.forward(&x, offset).unwrap()).unwrap();
+                    let by_mlx = to_f32(&rope.rotate(&x, offset).unwrap()).unwrap();
+                    assert_eq!(by_table, by_mlx, "{:?} at {offset}", rope.angles);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn layers_of_a_step_share_one_turn() {
+        let (first, second) = (
+            rope(Some(10_000.0), 1.0, None),
+            rope(Some(10_000.0), 1.0, None),
+        );
+        let x = Array::ones::<f32>(&[1, 1, 1, 8]).unwrap();
+        first.forward(&x, 3).unwrap();
+        let address = || KEPT.with_borrow(|kept| kept.as_ref().map(|turn| turn.cos.as_ptr().ctx));
+        let kept = address();
+        second.forward(&x, 3).unwrap();
+        assert!(kept.is_some() && kept == address());
+        second.forward(&x, 4).unwrap();
+        assert_eq!(
+            KEPT.with_borrow(|kept| kept.as_ref().map(|turn| turn.offset)),
+            Some(4)
+        );
+    }
+
+    #[test]
+    fn a_width_that_is_not_the_rotations_is_an_error() {
+        let narrow = Array::ones::<f32>(&[1, 1, 1, 6]).unwrap();
+        assert!(rope(Some(10_000.0), 1.0, None).forward(&narrow, 0).is_err());
+    }
+}
