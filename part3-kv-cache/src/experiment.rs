@@ -4,9 +4,10 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, check_interrupted};
+use shared::files;
 use shared::machine::{active_bytes, peak_bytes, reset_peak};
 use shared::metrics::Run;
 use shared::report::{Stdout, TextStream, count, fixed, status};
@@ -36,13 +37,13 @@ pub struct Args {
     #[arg(long, value_enum)]
     cache: Option<Kind>,
 
-    /// Positions that a rotating cache keeps
-    #[arg(long, value_name = "N", default_value = "64", value_parser = clap::value_parser!(i32).range(2..))]
-    window: i32,
+    /// Positions that a rotating cache keeps [default: 64]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(2..))]
+    window: Option<i32>,
 
-    /// First positions that a rotating cache never drops, fewer than the window
-    #[arg(long, value_name = "N", default_value = "4", value_parser = clap::value_parser!(i32).range(0..))]
-    keep: i32,
+    /// First positions that a rotating cache never drops, fewer than the window [default: 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
+    keep: Option<i32>,
 
     /// Prompt tokens that go through the model at once
     #[arg(long, value_name = "N", default_value = "512", value_parser = clap::value_parser!(u32).range(1..))]
@@ -65,12 +66,16 @@ pub struct Args {
     load_cache: Option<PathBuf>,
 
     /// Show which sentence of a prompt is forgotten as the window shrinks
-    #[arg(long, conflicts_with_all = ["cache", "plot"])]
+    #[arg(long, conflicts_with_all = ["cache", "plot", "rounds", "window", "keep", "json"])]
+    #[arg(conflicts_with_all = ["prompt", "prompt_file", "max_tokens", "raw", "ignore_eos"])]
     needle: bool,
 }
 
 /// Rounds of a comparison.
 const ROUNDS: u32 = 3;
+const WINDOW: i32 = 64;
+/// Sinks: mlx-lm's number.
+const KEEP: i32 = 4;
 
 /// A kind of cache, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -103,10 +108,31 @@ impl Args {
             Kind::Concat => CacheKind::Concat,
             Kind::Prealloc => CacheKind::Prealloc,
             Kind::Rotating => CacheKind::Rotating {
-                size: self.window,
-                keep: self.keep,
+                size: self.window.unwrap_or(WINDOW),
+                keep: self.keep.unwrap_or(KEEP),
             },
         }
+    }
+
+    /// What no flag says alone, and what would be lost after long work.
+    fn check(&self) -> Result<()> {
+        let (window, keep) = (self.window.unwrap_or(WINDOW), self.keep.unwrap_or(KEEP));
+        ensure!(
+            keep < window,
+            "--keep {keep} leaves no room in --window {window}: keep fewer"
+        );
+        let rotates = self.cache.is_none_or(|kind| kind == Kind::Rotating);
+        ensure!(
+            rotates || (self.window.is_none() && self.keep.is_none()),
+            "--window and --keep are for --cache rotating"
+        );
+        for (flag, path) in [("--plot", &self.plot), ("--save-cache", &self.save_cache)] {
+            path.as_deref()
+                .map(files::directory)
+                .transpose()
+                .context(flag)?;
+        }
+        Ok(())
     }
 }
 
@@ -115,12 +141,7 @@ impl Args {
 /// # Errors
 /// If the model, the prompt or the output fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
-    ensure!(
-        args.keep < args.window,
-        "--keep {} leaves no room in --window {}: keep fewer",
-        args.keep,
-        args.window
-    );
+    args.check()?;
     let session = Session::open(&args.model, &args.prompt)?;
     status(&format!("loading {}", session.checkpoint.name));
     let started = Instant::now();

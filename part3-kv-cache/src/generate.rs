@@ -128,22 +128,28 @@ pub fn prefill(model: &Model, cache: &mut Cache, prompt: &[u32], step: usize) ->
         (true, false) => (rest.len() - 1) / step * step,
         (true, true) => rest.len() - 1,
     };
-    fill(model, cache, &prompt[..seen + before], step)?;
+    fill(model, cache, prompt, seen + before, step)?;
     Ok(ids_array(&rest[before..]))
 }
 
-/// Runs what `cache` has not seen of `tokens`, all of it, in pieces of `step`.
+/// Runs what `cache` has not seen of the first `end` tokens of `prompt`, in pieces of `step`.
 ///
 /// # Errors
 /// If the model fails.
-pub fn fill(model: &Model, cache: &mut Cache, tokens: &[u32], step: usize) -> Result<()> {
+pub fn fill(
+    model: &Model,
+    cache: &mut Cache,
+    prompt: &[u32],
+    end: usize,
+    step: usize,
+) -> Result<()> {
     let seen = cache.offset() as usize;
-    for piece in tokens.get(seen..).unwrap_or_default().chunks(step) {
+    for piece in prompt.get(seen..end).unwrap_or_default().chunks(step) {
         model.hidden(&ids_array(piece), cache)?;
         // Evaluated piece by piece: one graph of the whole prompt would hold all of its activations.
         transforms::eval(cache.arrays())?;
         memory::clear_cache()?; // the next piece has other sizes
-        let (done, all) = (cache.offset(), tokens.len());
+        let (done, all) = (cache.offset(), prompt.len());
         status(&format!("prefill: {done} of {all} tokens"));
         check_interrupted()?;
     }
@@ -177,12 +183,12 @@ impl Decoder<'_> {
         let id = self.sampler.sample(&logits)?; // [1]
         // Not `eval`: the host has more to do.
         transforms::async_eval([&id])?;
+        self.in_flight = Some(id.clone());
         let token = id.reshape(&[1, 1])?;
         self.input = match self.cache.remembers() {
             true => token,
             false => ops::concatenate(&[&self.input, &token], 1)?,
         };
-        self.in_flight = Some(id.clone());
         Ok(Step { id, positions })
     }
 }

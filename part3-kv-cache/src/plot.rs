@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
 use plotters::prelude::*;
+use shared::files;
 use shared::report::fixed;
 
 /// One curve: what each token of a run cost.
@@ -31,12 +32,8 @@ const COLOURS: [RGBColor; 4] = [
 pub fn save(path: &Path, title: &str, curves: &[Curve<'_>]) -> Result<()> {
     let mut svg = String::new();
     draw(&mut svg, title, curves).context("drawing the chart")?;
-    std::fs::write(path, svg).with_context(|| {
-        format!(
-            "writing the chart {}: does the folder exist?",
-            path.display()
-        )
-    })
+    files::replace(path, svg.as_bytes())
+        .with_context(|| format!("writing the chart {}", path.display()))
 }
 
 fn draw(svg: &mut String, title: &str, curves: &[Curve<'_>]) -> Result<()> {

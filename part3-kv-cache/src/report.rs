@@ -49,7 +49,8 @@ impl Bench<'_> {
             .collect();
         report.sparklines("ms/token", 2, &series)?;
         report.blank()?;
-        report.table(&MEMORY_HEAD, &self.memory(variants))?;
+        let unit = Unit::of(variants);
+        report.table(&unit.head(), &self.memory(variants, unit))?;
         report.blank()?;
         report.note(&self.formula())?;
         report.note(
@@ -90,11 +91,11 @@ impl Bench<'_> {
     }
 
     /// Predicted beside measured, per kind of cache.
-    fn memory(&self, variants: &[Variant]) -> Vec<Vec<String>> {
+    fn memory(&self, variants: &[Variant], unit: Unit) -> Vec<Vec<String>> {
         let per_token = self.kv_bytes_per_token();
         let row = |variant: &Variant| {
             let last = variant.measured.last()?;
-            let kib = |bytes: u64| fixed(bytes as f64 / 1024.0, 1);
+            let kv = |bytes: u64| fixed(bytes as f64 / unit.bytes, 1);
             Some(vec![
                 variant.kind.name().to_owned(),
                 count(last.run.positions_recomputed.unwrap_or(0)),
@@ -105,10 +106,10 @@ impl Bench<'_> {
                     1,
                 ),
                 count(last.offset as u64),
-                kib(per_token * last.offset as u64),
+                kv(per_token * last.offset as u64),
                 count(last.capacity as u64),
-                kib(last.run.kv_bytes.unwrap_or(0)),
-                kib(last.active),
+                kv(last.run.kv_bytes.unwrap_or(0)),
+                kv(last.active),
             ])
         };
         variants.iter().filter_map(row).collect()
@@ -164,9 +165,39 @@ const HEAD: [&str; 6] = [
     "× off",
 ];
 
-const MEMORY_HEAD: [&str; 8] = [
-    "KV KiB", "again", "peak MiB", "offset", "formula", "capacity", "held", "MLX says",
-];
+/// The unit in which a table tells keys and values: the smallest in which the numbers stay short.
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    name: &'static str,
+    bytes: f64,
+}
+
+impl Unit {
+    fn of(variants: &[Variant]) -> Self {
+        let all = variants.iter().filter_map(|v| v.measured.last());
+        let largest = all.map(|m| m.active.max(m.run.kv_bytes.unwrap_or(0))).max();
+        Self::for_bytes(largest.unwrap_or(0))
+    }
+
+    fn for_bytes(largest: u64) -> Self {
+        match largest >> 10 {
+            0..10_000 => Self {
+                name: "KV KiB",
+                bytes: 1024.0,
+            },
+            _ => Self {
+                name: "KV MiB",
+                bytes: 1024.0 * 1024.0,
+            },
+        }
+    }
+
+    fn head(self) -> [&'static str; 8] {
+        [
+            self.name, "again", "peak MiB", "offset", "formula", "capacity", "held", "MLX says",
+        ]
+    }
+}
 
 fn row(rounds: &Rounds, first: &Rounds) -> Vec<String> {
     let Rounds { run, .. } = rounds;
@@ -204,20 +235,21 @@ fn same_tokens(rounds: &[Rounds]) -> String {
     });
     let others: Vec<String> = others.collect();
     if others.is_empty() {
-        return format!("{} tokens.", first.tokens.len());
+        let tokens = first.tokens.len();
+        return format!("{tokens} token{}.", if tokens == 1 { "" } else { "s" });
     }
     format!("Beside {}: {}.", first.variant, others.join(", "))
 }
 
-/// What a line through the times says: with a cache it should be flat. The first gap is left out, too:
-/// there the host is not yet a step ahead.
+/// What a line through the times of the first round says, the same that the curves show: with a cache
+/// it should be flat. The first gap is left out, too: there the host is not yet a step ahead.
 fn lines(variants: &[Variant]) -> Vec<String> {
     let sentence = |variant: &Variant| {
         let times = variant.measured.first()?.steady_ms();
         let line = Line::fit(times.get(1..)?)?;
         let sign = if line.slope < 0.0 { '−' } else { '+' };
         Some(format!(
-            "{}: {} ms {sign} {} µs for each token before it, residual {} ms",
+            "{}: {} ms {sign} {} µs for each further token, residual {} ms",
             variant.kind.name(),
             fixed(line.intercept, 2),
             fixed(line.slope.abs() * 1e3, 1),
@@ -225,4 +257,17 @@ fn lines(variants: &[Variant]) -> Vec<String> {
         ))
     };
     variants.iter().filter_map(sentence).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_memory_stay_short() {
+        for bytes in [0, 4096, 9_999 << 10, 10_000 << 10, 4 << 30, 9 << 30] {
+            let text = fixed(bytes as f64 / Unit::for_bytes(bytes).bytes, 1);
+            assert!(text.len() <= "9,999.9".len(), "{bytes}: {text}");
+        }
+    }
 }

@@ -24,18 +24,19 @@ pub fn save(
     cache: &mut Cache,
     step: usize,
 ) -> Result<()> {
-    let before = &session.prompt[..session.prompt.len().saturating_sub(1)];
+    let identity = identity(session, kind)?;
+    let before = session.prompt.len().saturating_sub(1);
     ensure!(
-        !before.is_empty(),
+        before > 0,
         "--save-cache: a prompt of one token leaves nothing to save"
     );
-    fill(model, cache, before, step)?;
+    fill(model, cache, &session.prompt, before, step)?;
     let layers = cache.state()?.into_iter();
     let saved = PromptCache {
-        ids: before.to_vec(),
+        ids: session.prompt[..before].to_vec(),
         layers: layers.map(|kv| [kv.keys, kv.values]).collect(),
     };
-    prompt_cache::save(path, &identity(session, kind)?, &saved)
+    prompt_cache::save(path, &identity, &saved)
 }
 
 /// The cache that is in the file, for a prompt that begins with the same tokens.

@@ -124,7 +124,7 @@ fn the_built_in_model_gives_the_tokens_of_mlx_lm_in_both_types() {
 }
 
 #[test]
-fn sampled_tokens_are_those_of_part_2_too() {
+fn sampled_tokens_are_the_same_with_and_without_a_cache() {
     let (config, weights) = convert::dense(&tiny(), Dtype::Float32).unwrap();
     let model = Model::new(&config, weights).unwrap();
     let sampling = SamplingArgs {

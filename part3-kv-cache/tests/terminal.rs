@@ -5,6 +5,7 @@
 use assert_cmd::Command;
 use part3_kv_cache::experiment::Args;
 use serde_json::Value;
+use shared::testing::fixtures;
 
 fn part3(args: &[&str]) -> (i32, String, String) {
     let output = Command::cargo_bin("part3-kv-cache")
@@ -62,6 +63,57 @@ fn the_comparison_has_four_caches_and_fits_80_columns() {
 }
 
 #[test]
+fn the_comparison_fits_80_columns_with_a_real_model_too() {
+    let Some(path) = fixtures::smollm2() else {
+        return;
+    };
+    let model = ["--model", path.to_str().unwrap(), "--prompt", "Stars"];
+    let (code, stdout, stderr) = part3(&[&model[..], &["--max-tokens", "3"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains(" KV MiB "), "{stdout}");
+    for line in stdout.lines().skip(1) {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    // No cell is broken into two rows.
+    let row = |name: &str| stdout.lines().filter(|l| l.starts_with(name)).count();
+    assert_eq!(
+        [" off  ", " concat  ", " prealloc  ", " rotating  "].map(row),
+        [2; 4],
+        "{stdout}"
+    );
+}
+
+#[test]
+fn progress_counts_the_whole_prompt() {
+    let args = [
+        "--raw",
+        "--prompt",
+        "one two three four five six seven eight",
+    ];
+    let more = [
+        "--cache",
+        "concat",
+        "--prefill-step",
+        "2",
+        "--max-tokens",
+        "2",
+    ];
+    let (code, _, stderr) = part3(&[&args[..], &more].concat());
+    assert_eq!(code, 0, "{stderr}");
+    let totals: Vec<&str> = stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("prefill: ")?.split(" of ").nth(1))
+        .collect();
+    let (last, rest) = (totals[0], &totals[1..]);
+    assert!(rest.iter().all(|total| *total == last), "{stderr}");
+    let done = format!("prefill: {last}");
+    assert!(
+        !stderr.contains(&done),
+        "the last piece is still to run: {stderr}"
+    );
+}
+
+#[test]
 fn bad_flags_and_files_get_one_clear_line() {
     for (args, code, says) in [
         (
@@ -79,17 +131,25 @@ fn bad_flags_and_files_get_one_clear_line() {
         ),
         (&["--prompt", ""], 1, "prompt"),
         (
-            &[
-                "--max-tokens",
-                "2",
-                "--rounds",
-                "1",
-                "--plot",
-                "/no/such/folder/x.svg",
-            ],
+            &["--plot", "/no/such/folder/x.svg"],
             1,
-            "writing the chart /no/such/folder/x.svg",
+            "there is no directory /no/such/folder: make it first",
         ),
+        (&["--plot", "/tmp"], 1, "/tmp is a directory"),
+        (&["--save-cache", "/dev/null"], 1, "is a device or a pipe"),
+        (&["--load-cache", "/dev/null"], 1, "/dev/null is no file"),
+        (
+            &["--cache", "off", "--save-cache", "x"],
+            1,
+            "--cache off keeps nothing that a file could hold",
+        ),
+        (
+            &["--cache", "prealloc", "--window", "8"],
+            1,
+            "--window and --keep are for --cache rotating",
+        ),
+        (&["--needle", "--json"], 2, "cannot be used with"),
+        (&["--needle", "--prompt", "x"], 2, "cannot be used with"),
     ] {
         let (found, _, stderr) = part3(args);
         assert_eq!(found, code, "{args:?}: {stderr}");

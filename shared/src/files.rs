@@ -10,12 +10,17 @@ use anyhow::{Context, Result, ensure};
 /// The directory in which `path` will stand.
 ///
 /// # Errors
-/// If there is none, or if `path` is one itself: worth asking before long work whose result would be
-/// lost.
+/// If there is none, or if `path` is something that is no file: worth asking before long work whose
+/// result would be lost.
 pub fn directory(path: &Path) -> Result<&Path> {
     ensure!(
         !path.is_dir(),
         "{} is a directory: give the name of a file in it",
+        path.display()
+    );
+    ensure!(
+        path.is_file() || !path.exists(),
+        "{} is a device or a pipe, no file: give another name",
         path.display()
     );
     let directory = match path.parent() {
@@ -31,12 +36,13 @@ pub fn directory(path: &Path) -> Result<&Path> {
 }
 
 /// Puts `bytes` at `path` under a temporary name and renames it, so that nobody finds half a file there
-/// and a failure leaves the old one.
+/// and a failure leaves the old one. If `path` is a link, the file that it points to is replaced.
 ///
 /// # Errors
 /// If there is no such directory or it cannot be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let directory = directory(path)?;
+    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let directory = directory(&target)?;
     let mut file = tempfile::Builder::new()
         .prefix(".part-")
         // As for any new file: the umask takes away what it should.
@@ -46,7 +52,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes)?;
     // Without it a crash of the machine could leave the new name with none of the bytes.
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    file.persist(&target).map_err(|error| error.error)?;
     Ok(())
 }
 
@@ -72,6 +78,24 @@ mod tests {
         let error = replace(&taken, b"new").unwrap_err().to_string();
         assert!(error.ends_with("is a directory: give the name of a file in it"));
         assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_a_link_and_its_file_is_replaced() {
+        let place = tempfile::tempdir().unwrap();
+        let (file, link) = (place.path().join("file"), place.path().join("link"));
+        replace(&file, b"old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        replace(&link, b"new").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_device_is_never_replaced() {
+        let error = replace(Path::new("/dev/null"), b"").unwrap_err();
+        let message = "/dev/null is a device or a pipe, no file: give another name";
+        assert_eq!(error.to_string(), message);
     }
 
     #[test]

@@ -65,6 +65,12 @@ pub fn save(path: &Path, identity: &Identity, cache: &PromptCache) -> Result<()>
 /// If it cannot be read, is damaged or no prompt cache, or belongs to something else.
 pub fn load(path: &Path, identity: &Identity) -> Result<PromptCache> {
     let doing = || format!("loading the prompt cache {}", path.display());
+    // A pipe would be waited for.
+    ensure!(
+        path.is_file() || !path.exists(),
+        "{} is no file: give one that --save-cache wrote",
+        path.display()
+    );
     let mut bytes = std::fs::read(path).with_context(doing)?;
     from_bytes(&mut bytes, identity).with_context(doing)
 }

@@ -106,7 +106,7 @@ pub struct Launch {
     raw: sys::mlx_fast_cuda_kernel_config,
 }
 
-// SAFETY: plain numbers and texts that nothing else points to and no call changes after `new`.
+// SAFETY: plain numbers and texts that nothing else points to; what changes them takes the launch itself.
 unsafe impl Send for Launch {}
 
 impl Launch {
@@ -143,7 +143,7 @@ impl Launch {
     ///
     /// # Errors
     ///
-    /// If `name` is no name.
+    /// If `name` contains a zero byte.
     pub fn with_type(self, name: &str, dtype: Dtype) -> Result<Self> {
         let text = CString::new(name)?;
         // SAFETY: the configuration is ours; the text is copied.
@@ -162,7 +162,7 @@ impl Launch {
     ///
     /// # Errors
     ///
-    /// If `name` is no name.
+    /// If `name` contains a zero byte.
     pub fn with_number(self, name: &str, value: i32) -> Result<Self> {
         let text = CString::new(name)?;
         // SAFETY: as above.

@@ -19,7 +19,7 @@ const int row = blockIdx.x * ROWS;
 const bool has_x = thread < threads;
 
 // What memory has to give is asked for first, all of it: one row of codes is too little to keep it
-// busy while the numbers before it are multiplied. Each code is read once: past the caches.
+// busy while the numbers before it are multiplied. Each code is read once, so no cache need keep it.
 uint4 codes[ROWS];
 T scale[ROWS], bias[ROWS];
 #pragma unroll
