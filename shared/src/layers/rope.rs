@@ -69,20 +69,23 @@ impl Rope {
                 Some(wavelengths(dims, f64::from(*theta), scaling)),
             ),
         };
-        let shape = [(dims / 2) as i32];
+        let angles = Angles {
+            dims: dims as i32,
+            traditional: *traditional,
+            base,
+            scale,
+            wavelengths,
+        };
+        Self::by(angles, yarn_magnitude(scaling), !on_gpu() && !traditional)
+    }
+
+    fn by(angles: Angles, magnitude: f32, keeps: bool) -> Self {
+        let array = |table: &Vec<f32>| Array::from_slice(table, &[angles.dims / 2]);
         Self {
-            wavelengths: wavelengths
-                .as_ref()
-                .map(|table| Array::from_slice(table, &shape)),
-            angles: Angles {
-                dims: dims as i32,
-                traditional: *traditional,
-                base,
-                scale,
-                wavelengths,
-            },
-            magnitude: yarn_magnitude(scaling),
-            keeps: !on_gpu() && !traditional,
+            wavelengths: angles.wavelengths.as_ref().map(array),
+            angles,
+            magnitude,
+            keeps,
         }
     }
 
@@ -142,13 +145,11 @@ impl Rope {
             let fits = |turn: &Turn| {
                 turn.offset == offset && turn.dtype == dtype && turn.angles == self.angles
             };
-            if !kept.as_ref().is_some_and(fits) {
-                *kept = None;
-            }
-            let turn = match kept {
-                Some(turn) => turn,
-                none => none.insert(self.find_turn(offset, dtype)?),
+            let turn = match kept.take() {
+                Some(turn) if fits(&turn) => turn,
+                _ => self.find_turn(offset, dtype)?,
             };
+            let turn = kept.insert(turn);
             Ok((turn.cos.clone(), turn.sin.clone()))
         })
     }
@@ -273,20 +274,14 @@ mod tests {
     use mlx_rs::random;
 
     fn rope(base: Option<f32>, scale: f32, wavelengths: Option<Vec<f32>>) -> Rope {
-        Rope {
-            wavelengths: wavelengths
-                .as_ref()
-                .map(|table| Array::from_slice(table, &[4])),
-            angles: Angles {
-                dims: 8,
-                traditional: false,
-                base,
-                scale,
-                wavelengths,
-            },
-            magnitude: 1.0,
-            keeps: true,
-        }
+        let angles = Angles {
+            dims: 8,
+            traditional: false,
+            base,
+            scale,
+            wavelengths,
+        };
+        Rope::by(angles, 1.0, true)
     }
 
     #[test]
