@@ -7,6 +7,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+/// Whether there is something at `path` that is no file: a device would be replaced, a pipe waited for.
+pub fn is_no_file(path: &Path) -> bool {
+    path.exists() && !path.is_file()
+}
+
 /// The directory in which `path` will stand.
 ///
 /// # Errors
@@ -19,7 +24,7 @@ pub fn directory(path: &Path) -> Result<&Path> {
         path.display()
     );
     ensure!(
-        path.is_file() || !path.exists(),
+        !is_no_file(path),
         "{} is a device or a pipe, no file: give another name",
         path.display()
     );

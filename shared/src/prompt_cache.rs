@@ -17,7 +17,7 @@ use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
-use crate::files::replace;
+use crate::files::{is_no_file, replace};
 use crate::hub::{ModelFiles, embedded};
 use crate::report::count;
 
@@ -65,9 +65,8 @@ pub fn save(path: &Path, identity: &Identity, cache: &PromptCache) -> Result<()>
 /// If it cannot be read, is damaged or no prompt cache, or belongs to something else.
 pub fn load(path: &Path, identity: &Identity) -> Result<PromptCache> {
     let doing = || format!("loading the prompt cache {}", path.display());
-    // A pipe would be waited for.
     ensure!(
-        path.is_file() || !path.exists(),
+        !is_no_file(path),
         "{} is no file: give one that --save-cache wrote",
         path.display()
     );
