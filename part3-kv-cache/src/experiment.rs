@@ -74,8 +74,6 @@ pub struct Args {
 /// Rounds of a comparison.
 const ROUNDS: u32 = 3;
 const WINDOW: i32 = 64;
-/// Sinks: mlx-lm's number.
-const KEEP: i32 = 4;
 
 /// A kind of cache, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,15 +106,23 @@ impl Args {
             Kind::Concat => CacheKind::Concat,
             Kind::Prealloc => CacheKind::Prealloc,
             Kind::Rotating => CacheKind::Rotating {
-                size: self.window.unwrap_or(WINDOW),
-                keep: self.keep.unwrap_or(KEEP),
+                size: self.window(),
+                keep: self.keep(),
             },
         }
     }
 
+    fn window(&self) -> i32 {
+        self.window.unwrap_or(WINDOW)
+    }
+
+    fn keep(&self) -> i32 {
+        self.keep.unwrap_or(needle::KEEP)
+    }
+
     /// What no flag says alone, and what would be lost after long work.
     fn check(&self) -> Result<()> {
-        let (window, keep) = (self.window.unwrap_or(WINDOW), self.keep.unwrap_or(KEEP));
+        let (window, keep) = (self.window(), self.keep());
         ensure!(
             keep < window,
             "--keep {keep} leaves no room in --window {window}: keep fewer"

@@ -28,7 +28,7 @@ const SENTENCES: [&str; 6] = [
 /// Tokens that tell which sentence comes.
 const CUE: usize = 2;
 /// Sinks where there are any: mlx-lm's number.
-const KEEP: i32 = 4;
+pub(crate) const KEEP: i32 = 4;
 
 /// Perplexity of each sentence for each cache, as a table.
 ///
