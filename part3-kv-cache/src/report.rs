@@ -3,7 +3,7 @@
 use anyhow::Result;
 use shared::machine::Versions;
 use shared::metrics::{Line, Rounds, Run};
-use shared::report::{JsonReport, Report, count, fixed, or_dash};
+use shared::report::{JsonReport, Report, count, fixed, or_dash, plural};
 
 use crate::experiment::{Bench, Variant};
 use crate::plot::{self, Curve};
@@ -236,7 +236,7 @@ fn same_tokens(rounds: &[Rounds]) -> String {
     let others: Vec<String> = others.collect();
     if others.is_empty() {
         let tokens = first.tokens.len();
-        return format!("{tokens} token{}.", if tokens == 1 { "" } else { "s" });
+        return format!("{tokens} {}.", plural(tokens, "token"));
     }
     format!("Beside {}: {}.", first.variant, others.join(", "))
 }

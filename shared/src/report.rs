@@ -18,7 +18,7 @@ use comfy_table::{
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-pub use numbers::{binary, count, decimal, fixed, gb, gib, kib, ms, or_dash, tok_s};
+pub use numbers::{binary, count, decimal, fixed, gb, gib, kib, ms, or_dash, plural, tok_s};
 pub use picture::{BeforeAfter, Dot, is_right_to_left, isolated};
 pub use stream::{
     Stdout, TextStream, clear_status, error, harmless, one_line, status, stdout_closed, warn,

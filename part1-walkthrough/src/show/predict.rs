@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use shared::report::{BeforeAfter, binary, count, fixed};
+use shared::report::{BeforeAfter, binary, count, fixed, plural};
 
 use super::{Screen, piece};
 use crate::trace::{Candidate, Cost, Filter, Prediction, Settings, Trace};
@@ -116,8 +116,7 @@ fn removed(prediction: &Prediction) -> String {
 }
 
 fn tokens(n: usize) -> String {
-    let s = if n == 1 { "" } else { "s" };
-    format!("{} token{s}", count(n as u64))
+    format!("{} {}", count(n as u64), plural(n, "token"))
 }
 
 fn temperatures<W: Write>(screen: &mut Screen<'_, W>, prediction: &Prediction) -> Result<()> {

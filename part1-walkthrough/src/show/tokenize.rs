@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
+use shared::report::plural;
 
 use super::{Screen, piece};
 use crate::trace::{Token, Trace};
@@ -58,19 +59,12 @@ fn summary(tokens: &[Token], vocabulary: usize) -> String {
         1 => " and one mark that no text can spell".to_owned(),
         n => format!(" and {n} marks that no text can spell"),
     };
-    let pieces = counted(pieces, "piece");
-    let bytes = counted(bytes, "byte");
     format!(
-        "{pieces} for {bytes} of text{marks}: ids [B, L] = [1, {}], each a row number \
+        "{pieces} {} for {bytes} {} of text{marks}: ids [B, L] = [1, {}], each a row number \
          between 0 and {}. That one is larger than another means nothing.",
+        plural(pieces, "piece"),
+        plural(bytes, "byte"),
         tokens.len(),
         vocabulary - 1
     )
-}
-
-fn counted(n: usize, what: &str) -> String {
-    match n {
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
-    }
 }

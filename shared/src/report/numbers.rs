@@ -8,6 +8,14 @@ pub fn count(n: u64) -> String {
     grouped(&n.to_string())
 }
 
+/// `noun`, as it stands after `n`: `1 token`, `2 tokens`.
+pub fn plural(n: usize, noun: &str) -> String {
+    match n {
+        1 => noun.to_owned(),
+        _ => format!("{noun}s"),
+    }
+}
+
 /// `decimals` places, thousands separators; a dash for what is not a finite number. From 10¹² on in
 /// powers of ten: no number that wide belongs into a table.
 pub fn fixed(value: f64, decimals: usize) -> String {
