@@ -5,3 +5,4 @@ pub mod convert;
 pub mod fixtures;
 pub mod hub_server;
 pub mod process;
+pub mod skip;
