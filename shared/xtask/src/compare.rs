@@ -27,6 +27,6 @@ pub struct Args {
 /// If Cargo cannot be started.
 pub fn run(args: Args) -> Result<()> {
     let mut command = Command::new(cargo());
-    command.args(["run", "--profile", "chores", "--package", "compare", "--"]);
+    command.args(["run", "--package", "compare", "--"]);
     Err(command.args(args.flags).exec()).context("starting `cargo compare`")
 }
