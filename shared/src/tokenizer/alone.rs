@@ -45,9 +45,6 @@ impl Tokenizer {
     }
 
     /// The ids of the text and nothing else: no template, and no special token before or after it.
-    ///
-    /// # Errors
-    /// If the tokenizer fails.
     pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>> {
         let encoding = self.inner.encode_fast(text, false);
         let encoding = encoding.map_err(|error| anyhow!("encoding with {}: {error}", self.name))?;

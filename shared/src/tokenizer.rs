@@ -118,9 +118,6 @@ struct Parts {
 
 impl TokenizerFiles {
     /// Reads the files that are there.
-    ///
-    /// # Errors
-    /// If one is there and cannot be read.
     pub fn read(checkpoint: &Checkpoint) -> Result<Self> {
         let text = |name: &str| checkpoint.files.read_text(name);
         Ok(Self {
@@ -139,9 +136,6 @@ impl TokenizerFiles {
 impl Tokenizer {
     /// Reads or builds the tokenizer of a checkpoint: from the metadata if it is a GGUF file, from
     /// `tokenizer.json` and its companions otherwise.
-    ///
-    /// # Errors
-    /// As [`from_files`](Self::from_files) and [`from_gguf`](Self::from_gguf).
     pub fn open(checkpoint: &Checkpoint) -> Result<Self> {
         match &checkpoint.gguf {
             Some(header) => {
@@ -277,7 +271,7 @@ impl Tokenizer {
     /// has no chat template (a base model).
     ///
     /// # Errors
-    /// If the prompt is empty, and as the functions above.
+    /// If the prompt is empty.
     pub fn encode_prompt(&self, prompt: &str, raw: bool) -> Result<Vec<u32>> {
         ensure!(
             !prompt.is_empty(),
