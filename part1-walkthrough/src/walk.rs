@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, ensure};
 use shared::checkpoint::{Checkpoint, FloatType};
 use shared::cli::{ModelArgs, SamplingArgs, check_interrupted};
+use shared::config::Family;
 use shared::report::status;
-use shared::session::open_checkpoint_with_gpt2;
+use shared::session::open_checkpoint;
 use shared::tokenizer::Tokenizer;
 
 use crate::decoder::{Decoder, Pass};
@@ -51,7 +52,7 @@ impl Subject {
     /// # Errors
     /// If the model cannot be found or read.
     pub fn open(model: &ModelArgs) -> Result<Self> {
-        let mut checkpoint = open_checkpoint_with_gpt2(model)?;
+        let mut checkpoint = open_checkpoint(model)?;
         if checkpoint.dtype.is_none() && 4 * checkpoint.parameters() <= UNPACK_UP_TO {
             checkpoint.dtype = Some(FloatType::F32);
         }
@@ -66,9 +67,9 @@ impl Subject {
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
         Ok(Self {
             tokenizer: Tokenizer::open(checkpoint)?,
-            decoder: match checkpoint.config.learned_positions {
-                true => Box::new(Gpt2::load(checkpoint)?),
-                false => Box::new(Llama::load(checkpoint)?),
+            decoder: match checkpoint.config.family {
+                Family::Gpt2 => Box::new(Gpt2::load(checkpoint)?),
+                Family::Llama => Box::new(Llama::load(checkpoint)?),
             },
         })
     }

@@ -30,7 +30,7 @@ fn fixture(layout: &str) -> PathBuf {
 
 fn open(path: &Path) -> anyhow::Result<Checkpoint> {
     let path = path.to_str().unwrap();
-    Checkpoint::open_with_gpt2(path, hub::locate(path, None)?)
+    Checkpoint::open(path, hub::locate(path, None)?)
 }
 
 fn load(path: &Path) -> anyhow::Result<Gpt2> {

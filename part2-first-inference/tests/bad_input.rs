@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use assert_cmd::Command;
 use shared::testing::checkpoints::{Defect, broken};
+use shared::testing::fixtures;
 use shared::testing::hub_server::{Fault, HubServer};
 use tempfile::TempDir;
 
@@ -67,6 +68,16 @@ fn a_name_that_is_no_model_lists_what_is_accepted() {
     fails(
         part2(dir.path()).args(["--model", "tinny"]),
         &["tinny", "tiny", ".gguf"],
+    );
+}
+
+#[test]
+fn gpt2_is_left_to_part_1() {
+    let dir = TempDir::new().unwrap();
+    let gpt2 = fixtures::directory().join("gpt2/hub");
+    fails(
+        part2(dir.path()).arg("--model").arg(gpt2),
+        &["\"gpt2\"", "part 1", "llama, mistral"],
     );
 }
 

@@ -1,23 +1,25 @@
 //! What a checkpoint says of itself before any weight is loaded: configuration and tensor list.
 //!
-//! The headers are read here, through a memory map and with every offset checked, because MLX trusts
-//! the files that it is given.
+//! The headers are read through a memory map and with every offset checked, because MLX trusts the
+//! files that it is given.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::File;
-use std::path::Path;
+mod fit;
+mod inspect;
+mod load;
+mod safetensors;
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use std::collections::HashSet;
+
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use mlx_rs::Dtype;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Metadata, SafeTensorError};
-use serde::Deserialize;
 
-use crate::config::{ModelConfig, RopeScaling};
-use crate::gguf::{self, GgufHeader};
-use crate::hub::{INDEX, ModelFiles, embedded};
-use crate::report::{binary, count, decimal};
+pub use fit::check_fit;
+
+use crate::config::ModelConfig;
+use crate::gguf::{GgufHeader, ROPE_FACTORS, hugging_face_name};
+use crate::hub::ModelFiles;
+use crate::weights::superfluous;
 
 /// A model's files, their headers read.
 #[derive(Debug, Clone)]
@@ -85,18 +87,6 @@ impl Checkpoint {
     /// # Errors
     /// If a file is missing, damaged or of a kind that is not supported: one line that names it.
     pub fn open(name: &str, files: ModelFiles) -> Result<Self> {
-        Self::open_as(name, files, ModelConfig::from_json)
-    }
-
-    /// [`Checkpoint::open`] that takes GPT-2, too: see [`ModelConfig::from_json_with_gpt2`].
-    ///
-    /// # Errors
-    /// As [`Checkpoint::open`].
-    pub fn open_with_gpt2(name: &str, files: ModelFiles) -> Result<Self> {
-        Self::open_as(name, files, ModelConfig::from_json_with_gpt2)
-    }
-
-    fn open_as(name: &str, files: ModelFiles, read: ReadConfig) -> Result<Self> {
         let (config, tensors, gguf) = match &files {
             ModelFiles::Gguf(path) => {
                 let header = GgufHeader::open(path)?;
@@ -105,8 +95,8 @@ impl Checkpoint {
                 (config, gguf_tensors(&header), Some(header))
             }
             files => (
-                read_config(name, files, read)?,
-                safetensors_tensors(files)?,
+                read_config(name, files)?,
+                safetensors::tensors(files)?,
                 None,
             ),
         };
@@ -235,231 +225,14 @@ impl Checkpoint {
         }
         Ok(())
     }
-
-    /// What `--inspect` prints: label and text per row, among them every way in which the checkpoint
-    /// differs from plain Llama. `ram_bytes`: memory of this machine, if known.
-    pub fn inspect(&self, ram_bytes: Option<u64>) -> Vec<(String, String)> {
-        let config = &self.config;
-        let mut rows = vec![
-            ("model", self.name.clone()),
-            (
-                "type",
-                format!("{}, {} layers", config.model_type, config.num_hidden_layers),
-            ),
-            ("widths", self.widths()),
-            ("heads", self.heads()),
-            (
-                "positions",
-                format!(
-                    "{}, {}",
-                    count(config.max_position_embeddings as u64),
-                    self.rope()
-                ),
-            ),
-            ("differs", self.differences().join("; ")),
-            ("weights", self.weights()),
-            ("KV cache", self.kv_cache()),
-        ];
-        if let Some(ram) = ram_bytes {
-            let positions = config.max_position_embeddings;
-            let fits = match check_fit(self, positions, ram) {
-                Ok(()) => format!("in {}, with the full context", binary(ram)),
-                Err(refusal) => format!("not with the full context: {refusal}"),
-            };
-            rows.push(("fits", fits));
-        }
-        rows.into_iter()
-            .map(|(label, text)| (label.to_owned(), text))
-            .collect()
-    }
-
-    fn widths(&self) -> String {
-        let config = &self.config;
-        format!(
-            "model {}, MLP {}, vocabulary {}",
-            count(config.hidden_size as u64),
-            count(config.intermediate_size as u64),
-            count(config.vocab_size as u64)
-        )
-    }
-
-    fn heads(&self) -> String {
-        let config = &self.config;
-        let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
-        let sharing = match heads / kv_heads {
-            1 => "each its own keys and values".to_owned(),
-            ratio => format!("{ratio} share one (GQA)"),
-        };
-        format!(
-            "{heads} query, {kv_heads} key/value: {sharing}; width {}",
-            config.head_dim
-        )
-    }
-
-    fn rope(&self) -> String {
-        if self.config.learned_positions {
-            return "learned, one vector each".to_owned();
-        }
-        let rope = &self.config.rope;
-        let scaling = match &rope.scaling {
-            RopeScaling::None => String::new(),
-            RopeScaling::Linear { factor } => format!(", linear scaling {factor}"),
-            RopeScaling::Llama3 {
-                factor,
-                original_max_position_embeddings: from,
-                ..
-            } => {
-                format!(", llama3 scaling {factor} from {}", count(*from as u64))
-            }
-            RopeScaling::Yarn {
-                factor,
-                original_max_position_embeddings: from,
-                ..
-            } => {
-                format!(", YaRN scaling {factor} from {}", count(*from as u64))
-            }
-            RopeScaling::Factors(_) => ", a factor per frequency".to_owned(),
-        };
-        format!("rotary, base {}{scaling}", count(rope.theta as u64))
-    }
-
-    /// Against Llama 2: no biases, no q/k norm, heads of width E/H, an untied head, full attention.
-    fn differences(&self) -> Vec<String> {
-        let config = &self.config;
-        let windows: Vec<usize> = config.sliding_window.iter().flatten().copied().collect();
-        let wide = config.head_dim * config.num_attention_heads != config.hidden_size;
-        let mut found = Vec::new();
-        let mut note = |holds: bool, text: String| {
-            if holds {
-                found.push(text);
-            }
-        };
-        note(
-            config.learned_positions,
-            "positions added; LayerNorm with bias; GELU; q, k, v in one matrix".to_owned(),
-        );
-        note(config.attention_bias, "bias on q, k, v".to_owned());
-        note(config.attention_out_bias, "bias on o".to_owned());
-        note(config.mlp_bias, "bias in the MLP".to_owned());
-        note(config.qk_norm, "norm on q and k".to_owned());
-        note(wide, format!("head width {} is not E/H", config.head_dim));
-        note(self.tied(), "head tied to the embedding".to_owned());
-        note(
-            config.rope.traditional,
-            "rotates neighbouring dimensions".to_owned(),
-        );
-        if let Some(window) = windows.first() {
-            let (some, all) = (windows.len(), config.num_hidden_layers);
-            note(
-                true,
-                format!(
-                    "sliding window of {} in {some} of {all} layers",
-                    count(*window as u64)
-                ),
-            );
-        }
-        if found.is_empty() {
-            found.push("in nothing from plain Llama".to_owned());
-        }
-        found
-    }
-
-    fn weights(&self) -> String {
-        let (parameters, bytes) = (self.parameters(), self.weight_bytes());
-        let types = self.types().join(", ");
-        let bits = 8.0 * bytes as f64 / parameters.max(1) as f64;
-        format!(
-            "{} parameters, {}, {types}: {bits:.2} bits per weight",
-            count(parameters),
-            decimal(bytes)
-        )
-    }
-
-    /// `4 bits in groups of 64`, or the types of the tensors.
-    fn types(&self) -> Vec<String> {
-        match &self.config.quantization {
-            Some(all) if self.gguf.is_none() => {
-                let others = match all.overrides.len() {
-                    0 => String::new(),
-                    n => format!(" ({n} modules otherwise)"),
-                };
-                vec![format!(
-                    "{} bits in groups of {}{others}",
-                    all.default.bits, all.default.group_size
-                )]
-            }
-            _ => {
-                let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
-                for tensor in &self.tensors {
-                    *bytes.entry(&tensor.dtype).or_default() += tensor.bytes;
-                }
-                let mut types: Vec<_> = bytes.into_iter().collect();
-                types.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
-                types.into_iter().map(|(name, _)| name.to_owned()).collect()
-            }
-        }
-    }
-
-    fn kv_cache(&self) -> String {
-        let bytes = self.activation_bytes();
-        let per_token = self.config.kv_bytes_per_token(bytes);
-        let full = per_token.saturating_mul(self.config.max_position_embeddings as u64);
-        format!(
-            "{} per token in {} bits, {} at full context",
-            binary(per_token),
-            8 * bytes,
-            binary(full)
-        )
-    }
 }
 
-/// Refuses a model that cannot fit, before it drives the machine into swap.
-///
-/// Counted: the weights, keys and values for `positions`, and 256 MiB for the program and for what a
-/// step computes on the way.
-///
-/// # Errors
-/// If more memory is needed than there is: with the numbers and a way to go on.
-pub fn check_fit(checkpoint: &Checkpoint, positions: usize, ram_bytes: u64) -> Result<()> {
-    const MARGIN: u64 = 256 << 20;
-    let weights = checkpoint.weight_bytes();
-    let kv = checkpoint
-        .config
-        .kv_bytes_per_token(checkpoint.activation_bytes())
-        .saturating_mul(positions as u64);
-    let needed = weights.saturating_add(kv).saturating_add(MARGIN);
-    ensure!(
-        needed <= ram_bytes,
-        "{} needs {}, {} for the weights and {} for {} positions, but this machine has {}; take a \
-         smaller or quantized model, or a shorter prompt with a smaller --max-tokens",
-        checkpoint.name,
-        binary(needed),
-        binary(weights),
-        binary(kv),
-        count(positions as u64),
-        binary(ram_bytes)
-    );
-    Ok(())
-}
-
-/// Tensors that some checkpoints carry although they follow from the configuration: RoPE's frequencies,
-/// a copy of the embedding as the head, and GPT-2's causal masks.
-pub(crate) fn superfluous(name: &str, tied: bool) -> bool {
-    name.contains("rotary_emb.inv_freq")
-        || name.ends_with(".attn.bias")
-        || name.ends_with(".attn.masked_bias")
-        || (tied && name.starts_with("lm_head."))
-}
-
-/// The texts of `config.json` and `generation_config.json` → what they say.
-type ReadConfig = fn(&str, Option<&str>) -> Result<ModelConfig>;
-
-fn read_config(name: &str, files: &ModelFiles, read: ReadConfig) -> Result<ModelConfig> {
+fn read_config(name: &str, files: &ModelFiles) -> Result<ModelConfig> {
     let config = files.read_text("config.json")?.with_context(|| {
         format!("there is no config.json in {name}: is it a model in Hugging Face layout?")
     })?;
     let generation = files.read_text("generation_config.json")?;
-    read(&config, generation.as_deref())
+    ModelConfig::from_json(&config, generation.as_deref())
         .with_context(|| format!("reading the configuration of {name}"))
 }
 
@@ -467,121 +240,13 @@ fn gguf_tensors(header: &GgufHeader) -> Vec<TensorInfo> {
     let weights = header
         .tensors
         .iter()
-        .filter(|tensor| tensor.name != gguf::ROPE_FACTORS);
+        .filter(|tensor| tensor.name != ROPE_FACTORS);
     weights
         .map(|tensor| TensorInfo {
-            name: gguf::hugging_face_name(&tensor.name),
+            name: hugging_face_name(&tensor.name),
             dtype: tensor.kind.name(),
             shape: tensor.shape.clone(),
             bytes: tensor.bytes,
         })
         .collect()
-}
-
-fn safetensors_tensors(files: &ModelFiles) -> Result<Vec<TensorInfo>> {
-    if matches!(files, ModelFiles::Embedded) {
-        let (_, header) = SafeTensors::read_metadata(embedded::WEIGHTS)
-            .context("the embedded model is damaged")?;
-        return Ok(infos(&header));
-    }
-    let mut tensors = Vec::new();
-    let mut shard_of: HashMap<String, String> = HashMap::new();
-    for path in files.shards()? {
-        let shard = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        for tensor in read_shard(&path)? {
-            if let Some(other) = shard_of.insert(tensor.name.clone(), shard.clone()) {
-                bail!(
-                    "tensor {} is in {other} and in {shard}: one of them is stale",
-                    tensor.name
-                );
-            }
-            tensors.push(tensor);
-        }
-    }
-    check_index(files, &shard_of)?;
-    Ok(tensors)
-}
-
-/// The header of one shard; the tensors of `path` lie inside the file and do not overlap.
-fn read_shard(path: &Path) -> Result<Vec<TensorInfo>> {
-    let reading = || format!("reading the header of {}", path.display());
-    ensure!(
-        path.extension()
-            .is_some_and(|ending| ending == "safetensors")
-            && path.to_str().is_some(),
-        "{} cannot be loaded: MLX takes only UTF-8 paths that end in .safetensors",
-        path.display()
-    );
-    let file = File::open(path).with_context(reading)?;
-    // SAFETY: the map is read-only and dropped below. A file that another process cuts short
-    // meanwhile would end this one, as with every program that maps model files.
-    let map = unsafe { memmap2::Mmap::map(&file) }.with_context(reading)?;
-    let (start, header) = SafeTensors::read_metadata(&map)
-        .map_err(explain)
-        .with_context(reading)?;
-    let expected = 8 + start + header.data_len();
-    ensure!(
-        map.len() == expected,
-        "{} has {} bytes where its header promises {}: it is truncated or damaged, download it \
-         again",
-        path.display(),
-        count(map.len() as u64),
-        count(expected as u64)
-    );
-    Ok(infos(&header))
-}
-
-/// The errors of the safetensors crate, in words that say what to do.
-fn explain(error: SafeTensorError) -> anyhow::Error {
-    let what = match &error {
-        SafeTensorError::HeaderTooSmall => "the file is too short to have a header".to_owned(),
-        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => {
-            "the header is longer than the file".to_owned()
-        }
-        SafeTensorError::InvalidOffset(name) => {
-            format!("the offsets of tensor {name} overlap others or lie outside the file")
-        }
-        SafeTensorError::MetadataIncompleteBuffer => {
-            "the file ends before its tensors do, or has more than they fill".to_owned()
-        }
-        other => format!("the header is damaged ({other})"),
-    };
-    anyhow!("{what}: download it again")
-}
-
-fn infos(header: &Metadata) -> Vec<TensorInfo> {
-    let info = |name: String| {
-        let tensor = header.info(&name)?;
-        Some(TensorInfo {
-            dtype: format!("{:?}", tensor.dtype),
-            shape: tensor.shape.clone(),
-            bytes: (tensor.data_offsets.1 - tensor.data_offsets.0) as u64,
-            name,
-        })
-    };
-    header.offset_keys().into_iter().filter_map(info).collect()
-}
-
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-/// Every tensor of the index is in the shard that the index names.
-fn check_index(files: &ModelFiles, shard_of: &HashMap<String, String>) -> Result<()> {
-    let Some(text) = files.read_text(INDEX)? else {
-        return Ok(());
-    };
-    let index: Index = serde_json::from_str(&text).with_context(|| format!("parsing {INDEX}"))?;
-    for (tensor, shard) in &index.weight_map {
-        ensure!(
-            shard_of.get(tensor) == Some(shard),
-            "{INDEX} says that {tensor} is in {shard}, but it is not: download the model again"
-        );
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::checkpoint::{Checkpoint, check_fit};
 use crate::cli::{ModelArgs, PromptArgs, interrupted};
-use crate::hub::{self, ModelFiles};
+use crate::hub;
 use crate::machine::{Machine, Versions};
 use crate::metrics::{FinishReason, Run};
 use crate::report::{Stdout, TextStream, count, decimal};
@@ -43,6 +43,10 @@ impl Session {
     pub fn open(model: &ModelArgs, prompt: &PromptArgs) -> Result<Self> {
         let started = Instant::now();
         let checkpoint = open_checkpoint(model)?;
+        checkpoint
+            .config
+            .require_llama()
+            .with_context(|| format!("opening {}", checkpoint.name))?;
         let machine = Machine::detect()?;
         let tokenizer = Tokenizer::open(&checkpoint)?;
         let open_time = started.elapsed();
@@ -168,24 +172,9 @@ impl Answer<'_> {
 /// # Errors
 /// If the model cannot be found, or if its configuration or headers are broken.
 pub fn open_checkpoint(model: &ModelArgs) -> Result<Checkpoint> {
-    open_checkpoint_by(model, Checkpoint::open)
-}
-
-/// [`open_checkpoint`] that takes GPT-2, too: see [`Checkpoint::open_with_gpt2`].
-///
-/// # Errors
-/// As [`open_checkpoint`].
-pub fn open_checkpoint_with_gpt2(model: &ModelArgs) -> Result<Checkpoint> {
-    open_checkpoint_by(model, Checkpoint::open_with_gpt2)
-}
-
-fn open_checkpoint_by(
-    model: &ModelArgs,
-    open: fn(&str, ModelFiles) -> Result<Checkpoint>,
-) -> Result<Checkpoint> {
     let files = hub::locate(&model.model, model.revision.as_deref())
         .with_context(|| format!("finding the model {}", model.model))?;
-    let mut checkpoint = open(&model.model, files)?;
+    let mut checkpoint = Checkpoint::open(&model.model, files)?;
     checkpoint.dtype = model.dtype;
     Ok(checkpoint)
 }

@@ -4,18 +4,11 @@
 //! name. A loader that skips what it does not know builds a model that runs and talks noise.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt::Display;
-use std::fs::OpenOptions;
-use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use mlx_rs::{Array, Dtype, io::GgufFile, ops, transforms};
-use safetensors::SafeTensors;
+use mlx_rs::{Array, Dtype};
 
-use crate::checkpoint::{Checkpoint, superfluous};
 use crate::config::{GroupQuantization, ModelConfig, Quantization};
-use crate::gguf;
-use crate::hub::{ModelFiles, embedded};
 
 /// How many names an error lists before it only counts.
 const LISTED: usize = 5;
@@ -54,171 +47,9 @@ impl QuantizedTriple {
     }
 }
 
-impl Checkpoint {
-    /// Reads all tensors into memory.
-    ///
-    /// # Errors
-    /// If a file cannot be read.
-    pub fn load_weights(&self) -> Result<Weights> {
-        let mut tensors = match &self.files {
-            ModelFiles::Embedded => load_embedded()?,
-            ModelFiles::Directory(_) => load_shards(&self.files.shards()?)?,
-            ModelFiles::Gguf(path) => self.load_gguf(path)?,
-        };
-        let tied = self.tied();
-        tensors.retain(|name, _| !superfluous(name, tied)); // never read: loading is lazy
-        if let Some(dtype) = self.dtype {
-            convert_floats(&mut tensors, dtype.dtype())?;
-        }
-        // Without this the first token would pay for reading the file, and the
-        // time to first token would not be what it says.
-        transforms::eval(tensors.values())
-            .map_err(|error| reading(Path::new(&self.name), &error))?;
-        let mut weights = Weights::new(tensors, &self.config);
-        weights.tied = tied;
-        Ok(weights)
-    }
-
-    /// Reads all tensors into memory as dense floats of `dtype`; packed ones are unpacked in f32
-    /// first. Returns the configuration of such a checkpoint, too.
-    ///
-    /// # Errors
-    /// If a file cannot be read, or a packed matrix does not fit the configuration.
-    pub fn load_dense_weights(&self, dtype: Dtype) -> Result<(ModelConfig, Weights)> {
-        let mut config = self.config.clone();
-        let mut stored = self.load_weights()?.into_tensors();
-        let modules: BTreeSet<String> = stored
-            .keys()
-            .filter_map(|name| Some(name.strip_suffix(".scales")?.to_owned()))
-            .collect();
-        for module in modules {
-            let matrix = self.unpack(&mut stored, &module)?;
-            stored.insert(format!("{module}.weight"), matrix);
-        }
-        convert_floats(&mut stored, dtype)?;
-        // Else the packed weights would stay in memory beside the dense ones until their first use.
-        transforms::eval(stored.values())?;
-        config.quantization = None;
-        config.tie_word_embeddings = Some(self.tied());
-        Ok((config.clone(), Weights::new(stored, &config)))
-    }
-
-    fn unpack(&self, stored: &mut HashMap<String, Array>, module: &str) -> Result<Array> {
-        let quantization = self.config.quantization.as_ref();
-        let group = quantization
-            .and_then(|all| all.of(module))
-            .with_context(|| {
-                format!("{module} has scales, but the config says nothing of quantization")
-            })?;
-        let mut part = |name: &str| {
-            stored
-                .remove(&format!("{module}.{name}"))
-                .with_context(|| format!("the checkpoint has no {module}.{name}"))
-        };
-        let scales = part("scales")?.as_dtype(Dtype::Float32)?;
-        let biases = part("biases")?.as_dtype(Dtype::Float32)?;
-        let (size, bits) = (group.group_size as i32, group.bits as i32);
-        Ok(ops::dequantize(
-            part("weight")?,
-            scales,
-            &biases,
-            size,
-            bits,
-        )?)
-    }
-
-    /// MLX unpacks Q4_0, Q4_1 and Q8_0 into triples in groups of 32 with f16 scales, and keeps F32,
-    /// so the first f32 norm makes all activations f32, as in mlx-lm on the same arrays.
-    fn load_gguf(&self, path: &Path) -> Result<HashMap<String, Array>> {
-        // Opening changes nothing. It asks for what MLX will ask for without saying so.
-        let writable = OpenOptions::new().read(true).write(true).open(path);
-        writable.with_context(|| {
-            let path = path.display();
-            format!("opening {path}: MLX needs write access to GGUF files, use a copy you own")
-        })?;
-        let file = GgufFile::load(path).map_err(|error| reading(path, &error))?;
-        let arrays = file.arrays().map_err(|error| reading(path, &error))?;
-        let mut tensors = HashMap::new();
-        for (name, array) in arrays {
-            if name == gguf::ROPE_FACTORS {
-                continue; // part of the configuration
-            }
-            let array = self.undo_permutation(&name, array)?;
-            tensors.insert(gguf::hugging_face_name(&name), array);
-        }
-        Ok(tensors)
-    }
-
-    /// llama.cpp stores the rows of q and k of the `llama` architecture as interleaved pairs; the
-    /// layout of Hugging Face has the two halves of a head one after the other. Rows move as a
-    /// whole, so codes, scales and biases are treated alike.
-    fn undo_permutation(&self, name: &str, array: Array) -> Result<Array> {
-        let config = &self.config;
-        let heads = match name {
-            _ if config.model_type != "llama" => return Ok(array),
-            name if name.contains(".attn_q.") => config.num_attention_heads,
-            name if name.contains(".attn_k.") => config.num_key_value_heads,
-            _ => return Ok(array),
-        };
-        let (heads, half) = (heads as i32, (config.head_dim / 2) as i32);
-        ensure!(
-            array.shape().first() == Some(&(heads * 2 * half)),
-            "tensor {name} has shape {:?}, expected {heads} heads of {} rows",
-            array.shape(),
-            2 * half
-        );
-        let shape = array.shape().to_vec();
-        let pairs = array.reshape(&[heads, half, 2, -1])?;
-        Ok(pairs.swap_axes(1, 2)?.reshape(&shape)?)
-    }
-}
-
 /// The float types that a checkpoint may have.
-fn is_weight_type(dtype: Dtype) -> bool {
+pub(crate) fn is_weight_type(dtype: Dtype) -> bool {
     matches!(dtype, Dtype::Float32 | Dtype::Float16 | Dtype::Bfloat16)
-}
-
-/// Codes of quantized matrices stay as they are.
-fn convert_floats(tensors: &mut HashMap<String, Array>, dtype: Dtype) -> Result<()> {
-    for tensor in tensors.values_mut() {
-        if is_weight_type(tensor.dtype()) {
-            *tensor = tensor.as_dtype(dtype)?;
-        }
-    }
-    Ok(())
-}
-
-/// An error of MLX without the place in MLX's own sources that it ends in.
-fn reading(path: &Path, error: &dyn Display) -> anyhow::Error {
-    let text = error.to_string().replace('\n', " ");
-    let text = text.split(" at /").next().unwrap_or_default();
-    anyhow!(
-        "reading the weights of {}: {}",
-        path.display(),
-        text.trim_matches('"')
-    )
-}
-
-fn load_embedded() -> Result<HashMap<String, Array>> {
-    let file =
-        SafeTensors::deserialize(embedded::WEIGHTS).context("the embedded model is damaged")?;
-    let mut tensors = HashMap::new();
-    for (name, view) in file.iter() {
-        let array = Array::try_from(view)
-            .map_err(|error| anyhow!("reading {name} of the embedded model: {error}"))?;
-        tensors.insert(name.to_owned(), array);
-    }
-    Ok(tensors)
-}
-
-fn load_shards(shards: &[std::path::PathBuf]) -> Result<HashMap<String, Array>> {
-    let mut tensors = HashMap::new();
-    for path in shards {
-        // MLX tells the format by the ending; a snapshot's links keep it, their targets do not.
-        let shard = Array::load_safetensors(path).map_err(|error| reading(path, &error))?;
-        tensors.extend(shard);
-    }
-    Ok(tensors)
 }
 
 impl Weights {
@@ -368,6 +199,15 @@ impl Weights {
         let all = (0..self.layers).map(|layer| format!("{LAYERS}{layer}.{part}"));
         all.filter(|name| !self.names.contains(name)).collect()
     }
+}
+
+/// Tensors that some checkpoints carry although they follow from the configuration: RoPE's frequencies,
+/// a copy of the embedding as the head, and GPT-2's causal masks.
+pub(crate) fn superfluous(name: &str, tied: bool) -> bool {
+    name.contains("rotary_emb.inv_freq")
+        || name.ends_with(".attn.bias")
+        || name.ends_with(".attn.masked_bias")
+        || (tied && name.starts_with("lm_head."))
 }
 
 /// What the names of the tensors of all layers begin with.

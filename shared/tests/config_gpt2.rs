@@ -1,9 +1,9 @@
-//! GPT-2's `config.json` → `ModelConfig`, and that only part 1 gets it.
+//! GPT-2's `config.json` → `ModelConfig`, and that only part 1 takes it.
 #![allow(clippy::unwrap_used)]
 
 use serde_json::{Value, json};
 use shared::checkpoint::Checkpoint;
-use shared::config::ModelConfig;
+use shared::config::{Family, ModelConfig};
 use shared::hub;
 use shared::testing::fixtures;
 
@@ -28,12 +28,12 @@ fn config(changes: Value) -> String {
 }
 
 fn read(changes: Value) -> ModelConfig {
-    ModelConfig::from_json_with_gpt2(&config(changes), None).unwrap()
+    ModelConfig::from_json(&config(changes), None).unwrap()
 }
 
 #[track_caller]
 fn refused(changes: Value, words: &[&str]) {
-    let error = ModelConfig::from_json_with_gpt2(&config(changes), None).unwrap_err();
+    let error = ModelConfig::from_json(&config(changes), None).unwrap_err();
     let line = format!("{error:#}");
     assert!(!line.contains('\n'), "{line}");
     for word in words {
@@ -44,7 +44,7 @@ fn refused(changes: Value, words: &[&str]) {
 #[test]
 fn the_sizes_of_gpt2_are_read() {
     let config = read(json!({}));
-    assert!(config.learned_positions);
+    assert_eq!(config.family, Family::Gpt2);
     let sizes = [
         config.hidden_size,
         config.intermediate_size,
@@ -95,9 +95,7 @@ fn impossible_sizes_are_named() {
 
 #[test]
 fn the_other_parts_refuse_it_and_point_to_part_1() {
-    let error = ModelConfig::from_json(&config(json!({})), None)
-        .unwrap_err()
-        .to_string();
+    let error = read(json!({})).require_llama().unwrap_err().to_string();
     for word in ["\"gpt2\"", "part 1", "llama, mistral"] {
         assert!(error.contains(word), "no {word:?} in {error}");
     }
@@ -107,7 +105,7 @@ fn the_other_parts_refuse_it_and_point_to_part_1() {
 fn masks_saved_with_the_weights_are_no_weights() {
     let path = fixtures::directory().join("gpt2/hub");
     let path = path.to_str().unwrap();
-    let checkpoint = Checkpoint::open_with_gpt2(path, hub::locate(path, None).unwrap()).unwrap();
+    let checkpoint = Checkpoint::open(path, hub::locate(path, None).unwrap()).unwrap();
     assert!(
         checkpoint
             .tensors

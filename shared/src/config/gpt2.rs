@@ -2,10 +2,8 @@
 
 use anyhow::{Result, bail, ensure};
 
-use super::{
-    Keys, MAX_HEADS, MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH, ModelConfig, RopeConfig,
-    RopeScaling,
-};
+use super::keys::{Keys, MAX_HEADS, MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH};
+use super::{Family, ModelConfig, RopeConfig, RopeScaling};
 
 /// The value of `model_type`.
 pub(super) const MODEL_TYPE: &str = "gpt2";
@@ -24,6 +22,7 @@ pub(super) fn read(keys: &Keys) -> Result<ModelConfig> {
     let layers = keys.require_size("n_layer", MAX_LAYERS)?;
     let inner = keys.size("n_inner", MAX_WIDTH)?;
     Ok(ModelConfig {
+        family: Family::Gpt2,
         model_type: MODEL_TYPE.to_owned(),
         hidden_size: width,
         intermediate_size: inner.unwrap_or(4 * width),
@@ -33,7 +32,6 @@ pub(super) fn read(keys: &Keys) -> Result<ModelConfig> {
         head_dim: width / heads,
         vocab_size: keys.require_size("vocab_size", MAX_VOCABULARY)?,
         max_position_embeddings: keys.require_size("n_positions", MAX_POSITIONS)?,
-        learned_positions: true,
         rms_norm_eps: keys
             .number("layer_norm_epsilon")?
             .ok_or_else(|| keys.missing("layer_norm_epsilon"))?,

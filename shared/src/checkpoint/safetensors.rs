@@ -1,0 +1,123 @@
+//! The headers of safetensors files, in one shard or many.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use safetensors::SafeTensors;
+use safetensors::tensor::{Metadata, SafeTensorError};
+use serde::Deserialize;
+
+use super::TensorInfo;
+use crate::hub::{INDEX, ModelFiles, embedded};
+use crate::report::count;
+
+/// All tensors, in the order of the files.
+pub(super) fn tensors(files: &ModelFiles) -> Result<Vec<TensorInfo>> {
+    if matches!(files, ModelFiles::Embedded) {
+        let (_, header) = SafeTensors::read_metadata(embedded::WEIGHTS)
+            .context("the embedded model is damaged")?;
+        return Ok(infos(&header));
+    }
+    let mut tensors = Vec::new();
+    let mut shard_of: HashMap<String, String> = HashMap::new();
+    for path in files.shards()? {
+        let shard = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        for tensor in read_shard(&path)? {
+            if let Some(other) = shard_of.insert(tensor.name.clone(), shard.clone()) {
+                bail!(
+                    "tensor {} is in {other} and in {shard}: one of them is stale",
+                    tensor.name
+                );
+            }
+            tensors.push(tensor);
+        }
+    }
+    check_index(files, &shard_of)?;
+    Ok(tensors)
+}
+
+/// The header of one shard; the tensors of `path` lie inside the file and do not overlap.
+fn read_shard(path: &Path) -> Result<Vec<TensorInfo>> {
+    let reading = || format!("reading the header of {}", path.display());
+    ensure!(
+        path.extension()
+            .is_some_and(|ending| ending == "safetensors")
+            && path.to_str().is_some(),
+        "{} cannot be loaded: MLX takes only UTF-8 paths that end in .safetensors",
+        path.display()
+    );
+    let file = File::open(path).with_context(reading)?;
+    // SAFETY: the map is read-only and dropped below. A file that another process cuts short
+    // meanwhile would end this one, as with every program that maps model files.
+    let map = unsafe { memmap2::Mmap::map(&file) }.with_context(reading)?;
+    let (start, header) = SafeTensors::read_metadata(&map)
+        .map_err(explain)
+        .with_context(reading)?;
+    let expected = 8 + start + header.data_len();
+    ensure!(
+        map.len() == expected,
+        "{} has {} bytes where its header promises {}: it is truncated or damaged, download it \
+         again",
+        path.display(),
+        count(map.len() as u64),
+        count(expected as u64)
+    );
+    Ok(infos(&header))
+}
+
+/// The errors of the safetensors crate, in words that say what to do.
+fn explain(error: SafeTensorError) -> anyhow::Error {
+    let what = match &error {
+        SafeTensorError::HeaderTooSmall => "the file is too short to have a header".to_owned(),
+        SafeTensorError::HeaderTooLarge | SafeTensorError::InvalidHeaderLength => {
+            "the header is longer than the file".to_owned()
+        }
+        SafeTensorError::InvalidOffset(name) => {
+            format!("the offsets of tensor {name} overlap others or lie outside the file")
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            "the file ends before its tensors do, or has more than they fill".to_owned()
+        }
+        other => format!("the header is damaged ({other})"),
+    };
+    anyhow!("{what}: download it again")
+}
+
+fn infos(header: &Metadata) -> Vec<TensorInfo> {
+    let info = |name: String| {
+        let tensor = header.info(&name)?;
+        Some(TensorInfo {
+            dtype: format!("{:?}", tensor.dtype),
+            shape: tensor.shape.clone(),
+            bytes: (tensor.data_offsets.1 - tensor.data_offsets.0) as u64,
+            name,
+        })
+    };
+    header.offset_keys().into_iter().filter_map(info).collect()
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// Every tensor of the index is in the shard that the index names.
+fn check_index(files: &ModelFiles, shard_of: &HashMap<String, String>) -> Result<()> {
+    let Some(text) = files.read_text(INDEX)? else {
+        return Ok(());
+    };
+    let index: Index = serde_json::from_str(&text).with_context(|| format!("parsing {INDEX}"))?;
+    for (tensor, shard) in &index.weight_map {
+        ensure!(
+            shard_of.get(tensor) == Some(shard),
+            "{INDEX} says that {tensor} is in {shard}, but it is not: download the model again"
+        );
+    }
+    Ok(())
+}
