@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use part1_walkthrough::decoder::Pass;
 use part1_walkthrough::llama::Llama;
+use part1_walkthrough::pass::Pass;
 use shared::checkpoint::Checkpoint;
 use shared::hub;
 use shared::sampling::greedy;

@@ -18,52 +18,10 @@ use mlx_rs::fast::{ScaledDotProductAttentionMask as Mask, scaled_dot_product_att
 use mlx_rs::{Array, Dtype, ops};
 use shared::layers::to_f32;
 
-use crate::decoder::{Clock, Decoder, Part, Pass, Projected};
+use crate::block::{BlockPass, Scores};
+use crate::clock::Clock;
+use crate::decoder::{Decoder, Part};
 use crate::trace::{Check, WhatIf};
-
-/// Everything that one block computed, by name.
-#[derive(Debug)]
-pub struct BlockPass {
-    /// The residual stream that entered, `[1, L, E]`.
-    pub input: Array,
-    /// After the first norm, `[1, L, E]`.
-    pub normed: Array,
-    /// q, k, v before the rotation.
-    pub plain: Projected,
-    /// q after the rotation, `[1, H, L, D]`.
-    pub q: Array,
-    /// k after the rotation, `[1, Hkv, L, D]`.
-    pub k: Array,
-    /// `softmax(q kᵀ / √D + mask)`, step by step.
-    pub scores: Scores,
-    /// `weights · v`, `[1, H, L, D]`.
-    pub mixed: Array,
-    /// The heads side by side, `[1, L, H·D]`.
-    pub joined: Array,
-    /// What attention adds to the stream, `[1, L, E]`.
-    pub attention: Array,
-    /// The stream between attention and MLP, `[1, L, E]`.
-    pub middle: Array,
-    /// After the second norm, `[1, L, E]`.
-    pub mlp_normed: Array,
-    /// What the MLP adds to the stream, `[1, L, E]`.
-    pub mlp: Array,
-    /// The residual stream that leaves, `[1, L, E]`.
-    pub output: Array,
-}
-
-/// `softmax(q kᵀ / √D + mask)`, step by step; each `[1, H, L, L]`.
-#[derive(Debug)]
-pub struct Scores {
-    /// `q kᵀ`
-    pub raw: Array,
-    /// Divided by √D.
-    pub scaled: Array,
-    /// With −∞ where a token may not look.
-    pub masked: Array,
-    /// After softmax: each row sums to 1.
-    pub weights: Array,
-}
 
 /// Attention and MLP, each on a normalised copy of the stream and added to it.
 ///
@@ -259,13 +217,13 @@ pub fn like(x: &Array, value: f32) -> Result<Array> {
     Ok(Array::from_f32(value).as_dtype(x.dtype())?)
 }
 
-/// Attention in single steps beside MLX's fused operation, over all layers of `pass`.
+/// Attention in single steps beside MLX's fused operation, over all layers.
 ///
 /// # Errors
 /// If MLX refuses an operation.
-pub fn checks(decoder: &dyn Decoder, pass: &Pass) -> Result<Vec<Check>> {
+pub fn checks(decoder: &dyn Decoder, blocks: &[BlockPass]) -> Result<Vec<Check>> {
     let mut pairs = Vec::new();
-    for (layer, block) in pass.blocks.iter().enumerate() {
+    for (layer, block) in blocks.iter().enumerate() {
         let scale = 1.0 / (block.q.dim(3) as f32).sqrt();
         let mask = causal_mask(block.q.dim(2), decoder.sliding_window(layer))?;
         let mask = mask.as_dtype(block.q.dtype())?;

@@ -5,7 +5,7 @@ use mlx_rs::Array;
 use shared::layers::to_f32;
 use shared::tokenizer::Tokenizer;
 
-use crate::predict::probabilities;
+use crate::attend::softmax;
 use crate::tokenize::name;
 use crate::trace::Candidate;
 
@@ -24,7 +24,7 @@ impl Candidates {
     pub fn of(logits: &Array) -> Result<Self> {
         let vocabulary = *logits.shape().last().context("logits without an axis")?;
         Ok(Self {
-            values: to_f32(&probabilities(logits, 1.0)?)?,
+            values: to_f32(&softmax(logits)?)?,
             vocabulary: vocabulary as usize,
         })
     }

@@ -16,37 +16,38 @@ use shared::cli::{SamplingArgs, check_interrupted};
 use shared::sampling::Sampler;
 
 use crate::candidates::Candidates;
-use crate::decoder::{Decoder, Pass};
+use crate::decoder::Decoder;
+use crate::pass::Pass;
+use crate::subject::{Request, Subject};
 use crate::trace::{Decode, Round, WhatIf};
-use crate::walk::{Request, Subject};
 
 /// Candidates that are listed for each round.
 const TOP: usize = 3;
 
-/// One round's pass, its scores, and the token chosen from them.
-pub struct Step {
+/// One turn of the loop: a pass, its scores, and the token chosen from them.
+pub struct Turn {
     /// Everything that was computed.
     pub pass: Pass,
     /// `[1, V]`
     pub logits: Array,
     /// The token.
     pub token: u32,
-    /// Time of the round.
+    /// Time of the turn.
     pub micros: f64,
 }
 
-/// Runs the loop, the naive way: every round sends the whole sequence through the model. `on_step` gets
-/// each round, that of the stop token included.
+/// Runs the loop, the naive way: every round sends the whole sequence through the model. `on_turn` gets
+/// each of them, that of the stop token included.
 ///
 /// # Errors
-/// If the model or the sampler fails, `on_step` does, or Ctrl-C was pressed.
+/// If the model or the sampler fails, `on_turn` does, or Ctrl-C was pressed.
 pub fn generate(
     decoder: &dyn Decoder,
     prompt: &[u32],
     limits: (usize, &[u32]),
     sampling: &SamplingArgs,
     switch: Option<WhatIf>,
-    mut on_step: impl FnMut(Step) -> Result<()>,
+    mut on_turn: impl FnMut(Turn) -> Result<()>,
 ) -> Result<Vec<u32>> {
     let (max_tokens, stop_ids) = limits;
     let mut sampler = Sampler::new(sampling, prompt)?;
@@ -58,7 +59,7 @@ pub fn generate(
         let logits = pass.next_logits(decoder)?; // [1, V]
         // Reading the id evaluates the whole pass: the next one cannot begin without it.
         let token = sampler.sample(&logits)?.try_item_exact::<u32>()?;
-        on_step(Step {
+        on_turn(Turn {
             pass,
             logits,
             token,
@@ -90,15 +91,15 @@ pub fn decode(
         (subject.room(prompt.len(), request.max_tokens), &stop_ids),
         &request.sampling,
         None,
-        |step| {
-            let all = Candidates::of(&step.logits)?;
+        |turn| {
+            let all = Candidates::of(&turn.logits)?;
             rounds.push(Round {
-                input: step.pass.len(),
-                chosen: all.candidate(&subject.tokenizer, step.token)?,
+                input: turn.pass.len(),
+                chosen: all.candidate(&subject.tokenizer, turn.token)?,
                 top: all.top(&subject.tokenizer, 0, TOP)?,
-                micros: step.micros,
+                micros: turn.micros,
             });
-            last = Some(step.pass);
+            last = Some(turn.pass);
             Ok(())
         },
     )?;

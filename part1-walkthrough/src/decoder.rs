@@ -1,17 +1,14 @@
-//! What a family of models has to provide, and the pass that all of them share.
+//! What a family of models has to provide.
 //!
 //! A family says what its own pieces are: its table, its norms, its projections, its MLP. The order in
 //! which they are put together, and attention itself, is the same for all and written once: in
-//! [`Pass::run`] and in [`crate::attend`].
+//! [`crate::pass`] and in [`crate::attend`].
 
-use std::time::Instant;
+use anyhow::Result;
+use mlx_rs::Array;
 
-use anyhow::{Context, Result};
-use mlx_rs::{Array, ops};
-use shared::layers::ids_array;
-
-use crate::attend::{self, BlockPass};
-use crate::trace::{Check, ModelFacts, Positions, WhatIf};
+use crate::block::{BlockPass, Projected};
+use crate::trace::{Check, ModelFacts, Positions};
 
 /// The vectors that enter the first layer.
 #[derive(Debug, Clone)]
@@ -21,17 +18,6 @@ pub struct Embedded {
     /// What is added to them for their positions, `[1, L, E]`; `None` where positions enter by
     /// rotation.
     pub positions: Option<Array>,
-}
-
-/// Queries, keys and values of one layer, cut into heads; before any rotation.
-#[derive(Debug, Clone)]
-pub struct Projected {
-    /// `[1, H, L, D]`
-    pub q: Array,
-    /// `[1, Hkv, L, D]`
-    pub k: Array,
-    /// `[1, Hkv, L, D]`
-    pub v: Array,
 }
 
 /// A decoder whose every intermediate result can be looked at.
@@ -123,11 +109,8 @@ pub trait Decoder {
     fn weights(&self, part: Part, tokens: usize) -> PartWeights;
 
     /// This family's own steps (norm, MLP, rotation) beside MLX's fused operations, with the arrays of
-    /// a pass as input. Attention itself is compared by [`attend::checks`] for all families.
-    ///
-    /// # Errors
-    /// If MLX refuses an operation.
-    fn checks(&self, pass: &Pass) -> Result<Vec<Check>>;
+    /// a pass as input. Attention itself is compared by [`crate::attend::checks`] for all families.
+    fn checks(&self, blocks: &[BlockPass]) -> Result<Vec<Check>>;
 }
 
 /// The parts that the budget tells apart, in the order of the pass.
@@ -188,141 +171,4 @@ pub struct PartWeights {
     pub multiplied: u64,
     /// Bytes that have to be read at least: all of a matrix, one row per token of a table.
     pub bytes: u64,
-}
-
-/// Everything that one pass over the tokens computed, by name.
-#[derive(Debug)]
-pub struct Pass {
-    /// The tokens.
-    pub ids: Vec<u32>,
-    /// Their vectors.
-    pub embedded: Embedded,
-    /// What enters the first layer, `[1, L, E]`.
-    pub stream: Array,
-    /// One per layer.
-    pub blocks: Vec<BlockPass>,
-}
-
-impl Pass {
-    /// Runs the model over `ids`, with something left out if `switch` says so.
-    ///
-    /// # Errors
-    /// If an operation fails, with the layer it was in.
-    pub fn run(decoder: &dyn Decoder, ids: &[u32], switch: Option<WhatIf>) -> Result<Self> {
-        Self::timed(decoder, ids, switch, &mut Clock::stopped())
-    }
-
-    /// [`Pass::run`], whose parts are measured by `clock`.
-    ///
-    /// # Errors
-    /// As [`Pass::run`].
-    pub fn timed(
-        decoder: &dyn Decoder,
-        ids: &[u32],
-        switch: Option<WhatIf>,
-        clock: &mut Clock,
-    ) -> Result<Self> {
-        let embedded = decoder.embed(&ids_array(ids))?;
-        let stream = match (&embedded.positions, switch) {
-            (None, _) | (_, Some(WhatIf::NoPositions)) => embedded.tokens.clone(),
-            (Some(positions), _) => embedded.tokens.add(positions)?,
-        };
-        clock.lap(Part::Embedding, &[&stream])?;
-        let mut blocks: Vec<BlockPass> = Vec::new();
-        for layer in 0..decoder.facts().layers {
-            let x = blocks.last().map_or(&stream, |block| &block.output);
-            let block = attend::block(decoder, layer, x, switch, clock)
-                .with_context(|| format!("in layer {layer}"))?;
-            blocks.push(block);
-        }
-        Ok(Self {
-            ids: ids.to_vec(),
-            embedded,
-            stream,
-            blocks,
-        })
-    }
-
-    /// L
-    pub fn len(&self) -> usize {
-        self.ids.len()
-    }
-
-    /// Whether there is no token at all.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
-    /// The residual stream `[1, L, E]` behind `blocks` blocks; behind 0 of them it is the embedding.
-    pub fn stream_after(&self, blocks: usize) -> &Array {
-        match blocks {
-            0 => &self.stream,
-            n => &self.blocks[n - 1].output,
-        }
-    }
-
-    /// The scores for the token after the last one, `[1, V]`.
-    ///
-    /// # Errors
-    /// If an operation fails.
-    pub fn next_logits(&self, decoder: &dyn Decoder) -> Result<Array> {
-        let last = last_position(self.stream_after(self.blocks.len()))?; // [1, 1, E]
-        let logits = decoder.head(&decoder.final_norm(&last)?)?; // [1, 1, V]
-        Ok(logits.squeeze_axes(&[1])?)
-    }
-}
-
-/// x `[1, L, E]` → `[1, 1, E]`.
-///
-/// # Errors
-/// If there is no position.
-pub fn last_position(x: &Array) -> Result<Array> {
-    ops::split_at_indices(x, &[x.dim(1) - 1], 1)?
-        .pop()
-        .context("no tokens to continue")
-}
-
-/// Microseconds per part.
-#[derive(Debug)]
-pub struct Clock {
-    since: Option<Instant>,
-    micros: [f64; Part::ALL.len()],
-}
-
-impl Clock {
-    /// A clock that measures nothing, and so never waits.
-    pub fn stopped() -> Self {
-        Self {
-            since: None,
-            micros: [0.0; Part::ALL.len()],
-        }
-    }
-
-    /// A clock that runs from now on.
-    pub fn running() -> Self {
-        Self {
-            since: Some(Instant::now()),
-            ..Self::stopped()
-        }
-    }
-
-    /// Gives the time since the last call to `part`.
-    ///
-    /// # Errors
-    /// If computing `arrays` fails.
-    pub fn lap(&mut self, part: Part, arrays: &[&Array]) -> Result<()> {
-        let Some(since) = self.since else {
-            return Ok(());
-        };
-        // MLX computes nothing until it is asked: without this all the time would be the last part's.
-        mlx_rs::transforms::eval(arrays.iter().copied())?;
-        self.micros[part as usize] += since.elapsed().as_secs_f64() * 1e6;
-        self.since = Some(Instant::now());
-        Ok(())
-    }
-
-    /// What was measured for `part`.
-    pub fn micros(&self, part: Part) -> f64 {
-        self.micros[part as usize]
-    }
 }

@@ -18,7 +18,8 @@ use shared::layers::{ids_array, to_f32};
 use shared::tokenizer::Tokenizer;
 
 use crate::candidates::likeliest;
-use crate::decoder::{Decoder, Pass};
+use crate::decoder::Decoder;
+use crate::pass::Pass;
 use crate::pictures::norms;
 use crate::tokenize::name;
 use crate::trace::{AddedPosition, Embedded, Embedding, Map, Neighbour, Point, Shifted};

@@ -1,4 +1,4 @@
-//! The flags: which steps to show, of which sentence, and where to look closely.
+//! The flags (which steps to show, of which sentence, where to look closely), and what the video shows.
 
 use std::path::PathBuf;
 
@@ -11,12 +11,14 @@ use shared::machine::{Machine, Versions};
 use shared::metrics::Run;
 use shared::report::{JsonReport, Report, clear_status, decimal};
 
-use crate::compare::compare;
-use crate::faceoff::{self, Contender, FaceOff};
-use crate::html;
-use crate::show::{self, Pace, Step, comparison, journey, what_if};
-use crate::trace::{Comparison, Trace, WhatIf};
-use crate::walk::{Request, Subject, walk};
+use crate::extras::compare::{self, Comparison, compare};
+use crate::extras::faceoff::{self, Contender, FaceOff, face_off};
+use crate::extras::what_if;
+use crate::page;
+use crate::show::{Pace, Stop, journey};
+use crate::subject::{Request, Subject};
+use crate::trace::{Trace, WhatIf};
+use crate::walk::walk;
 
 /// The sentence that is shown where none is given: its word of three pieces, its growing answer and its
 /// candidates leave no picture empty.
@@ -40,7 +42,7 @@ pub struct Args {
 
     /// Show this step only
     #[arg(long, value_enum, help_heading = "Walk", conflicts_with_all = ["from", "to"])]
-    step: Option<Step>,
+    step: Option<Stop>,
 
     /// Begin with this step
     #[arg(
@@ -50,7 +52,7 @@ pub struct Args {
         help_heading = "Walk",
         hide_possible_values = true
     )]
-    from: Option<Step>,
+    from: Option<Stop>,
 
     /// End with this step
     #[arg(
@@ -60,7 +62,7 @@ pub struct Args {
         help_heading = "Walk",
         hide_possible_values = true
     )]
-    to: Option<Step>,
+    to: Option<Stop>,
 
     /// Wait this many seconds after each picture, for filming
     #[arg(long, value_name = "SECONDS", help_heading = "Walk", value_parser = pace)]
@@ -124,7 +126,7 @@ pub fn run(args: Args) -> Result<()> {
     if !args.tokenizer.is_empty() {
         return args.face_off();
     }
-    let steps = args.steps()?;
+    let stops = args.stops()?;
     if let Some(path) = &args.html {
         files::directory(path).with_context(|| format!("--html {}", path.display()))?;
     }
@@ -134,17 +136,17 @@ pub fn run(args: Args) -> Result<()> {
     if let Some([a, b]) = args.compare.as_deref() {
         let found = compare(&subject, [a, b], args.word.as_deref(), args.what_if)?;
         clear_status();
-        comparison(&mut report, pace, &found)?;
+        compare::show(&mut report, pace, &found)?;
         return args.json(&mut report, Found::Comparison(&found));
     }
     let trace = walk(&subject, &args.request()?)?;
     clear_status();
     match &trace.what_if {
-        Some(outcome) => what_if(&mut report, pace, &trace, outcome)?,
-        None => journey(&mut report, pace, &trace, &steps)?,
+        Some(outcome) => what_if::show(&mut report, pace, &trace, outcome)?,
+        None => journey(&mut report, pace, &trace, &stops)?,
     }
     if let Some(path) = &args.html {
-        let size = html::save(path, &trace)?;
+        let size = page::save(path, &trace)?;
         report.card(&[("page", format!("{}, {}", path.display(), decimal(size)))])?;
     }
     args.json(&mut report, Found::Trace(&trace))
@@ -172,20 +174,20 @@ impl Args {
         let open = |name: &String| Contender::open(name);
         let contenders: Vec<Contender> = self.tokenizer.iter().map(open).collect::<Result<_>>()?;
         let rounds = match self.built_in_sentence() {
-            true => faceoff::face_off(&contenders, &faceoff::EXAMPLES)?,
-            false => faceoff::face_off(&contenders, &[self.prompt.text()?])?,
+            true => face_off(&contenders, &faceoff::EXAMPLES)?,
+            false => face_off(&contenders, &[self.prompt.text()?])?,
         };
         let mut report = Report::stdout();
-        show::face_off(&mut report, &rounds)?;
+        faceoff::show(&mut report, &rounds)?;
         self.json(&mut report, Found::FaceOffs(&rounds))
     }
 
-    fn steps(&self) -> Result<Vec<Step>> {
-        let from = self.step.or(self.from).unwrap_or(Step::FIRST);
-        let to = self.step.or(self.to).unwrap_or(Step::LAST);
+    fn stops(&self) -> Result<Vec<Stop>> {
+        let from = self.step.or(self.from).unwrap_or(Stop::FIRST);
+        let to = self.step.or(self.to).unwrap_or(Stop::LAST);
         ensure!(from <= to, "--from {from} comes after --to {to}: swap them");
-        Ok(Step::all()
-            .filter(|step| (from..=to).contains(step))
+        Ok(Stop::all()
+            .filter(|stop| (from..=to).contains(stop))
             .collect())
     }
 

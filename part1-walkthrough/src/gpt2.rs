@@ -21,7 +21,8 @@ use shared::report::count;
 use shared::weights::Weights;
 
 use crate::attend::{compare, like, split_heads};
-use crate::decoder::{Decoder, Embedded, Part, PartWeights, Pass, Projected};
+use crate::block::{BlockPass, Projected};
+use crate::decoder::{Decoder, Embedded, Part, PartWeights};
 use crate::embed::cosine;
 use crate::facts;
 use crate::trace::{Check, ModelFacts, Positions};
@@ -311,9 +312,9 @@ impl Decoder for Gpt2 {
         }
     }
 
-    fn checks(&self, pass: &Pass) -> Result<Vec<Check>> {
+    fn checks(&self, blocks: &[BlockPass]) -> Result<Vec<Check>> {
         let (mut norms, mut linear) = (Vec::new(), Vec::new());
-        for (block, weights) in pass.blocks.iter().zip(&self.h) {
+        for (block, weights) in blocks.iter().zip(&self.h) {
             for (x, ours, norm) in [
                 (&block.input, &block.normed, &weights.ln_1),
                 (&block.middle, &block.mlp_normed, &weights.ln_2),

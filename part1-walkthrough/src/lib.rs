@@ -15,38 +15,47 @@
 //!
 //! What they stand on:
 //!
-//! - [`decoder`]: what a family of models has to provide, and the pass that all of them share
+//! - [`pass`]: one pass over the tokens, in the order that all families share
+//! - [`block`]: everything that one block computes on the way
+//! - [`decoder`]: what a family of models has to provide
 //! - [`llama`]: the Llama family, in plain operations
 //! - [`gpt2`]: GPT-2, and what differs
 //! - [`facts`]: what a checkpoint says of itself
+//! - [`clock`]: which part of a pass takes how long
+//!
+//! What is made of it:
+//!
+//! - [`trace`]: what was found, as plain data
 //! - [`pictures`], [`candidates`]: what of a block and of a prediction is shown
-//! - [`trace`], [`floats`]: what was found, as plain data
+//! - [`subject`]: what is watched, and what it is asked to do
 //! - [`walk`]: a model and a text → a trace
-//! - [`compare`]: one word in two sentences
-//! - [`what_if`]: a piece is left out
-//! - [`faceoff`]: several tokenizers, one text
 //! - [`show`]: the trace on a terminal
-//! - [`html`]: the trace as one page for a browser
-//! - [`experiment`]: the flags
+//! - [`page`]: the trace as one page for a browser
+//! - [`experiment`]: the flags, and what the video shows
+//!
+//! And to be read last:
+//!
+//! - [`extras`]: one word in two sentences, a piece left out, several tokenizers beside each other
 
 pub mod attend;
+pub mod block;
 pub mod candidates;
-pub mod compare;
+pub mod clock;
 pub mod decode;
 pub mod decoder;
 pub mod embed;
 pub mod experiment;
-pub mod faceoff;
+pub mod extras;
 pub mod facts;
-pub mod floats;
 pub mod gpt2;
-pub mod html;
 pub mod llama;
+pub mod page;
+pub mod pass;
 pub mod pictures;
 pub mod predict;
 pub mod recompute;
 pub mod show;
+pub mod subject;
 pub mod tokenize;
 pub mod trace;
 pub mod walk;
-pub mod what_if;

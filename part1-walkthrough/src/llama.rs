@@ -11,7 +11,8 @@ use shared::layers::{self, Embedding, Linear, Rope};
 use shared::weights::Weights;
 
 use crate::attend::{self, compare, rms_norm, split_heads, swiglu};
-use crate::decoder::{Decoder, Embedded, Part, PartWeights, Pass, Projected};
+use crate::block::{BlockPass, Projected};
+use crate::decoder::{Decoder, Embedded, Part, PartWeights};
 use crate::embed;
 use crate::facts::{facts, parts};
 use crate::trace::{Check, ModelFacts, Positions};
@@ -261,11 +262,11 @@ impl Decoder for Llama {
         }
     }
 
-    fn checks(&self, pass: &Pass) -> Result<Vec<Check>> {
+    fn checks(&self, blocks: &[BlockPass]) -> Result<Vec<Check>> {
         let eps = self.config.rms_norm_eps;
         let rope = Rope::new(&self.config);
         let (mut norms, mut turned, mut gated) = (Vec::new(), Vec::new(), Vec::new());
-        for (block, weights) in pass.blocks.iter().zip(&self.layers) {
+        for (block, weights) in blocks.iter().zip(&self.layers) {
             for (x, ours, weight) in [
                 (&block.input, &block.normed, &weights.input_layernorm),
                 (

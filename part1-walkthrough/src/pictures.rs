@@ -4,8 +4,9 @@ use anyhow::Result;
 use mlx_rs::{Array, Dtype, ops};
 use shared::layers::to_f32;
 
-use crate::attend::BlockPass;
-use crate::decoder::{Decoder, Pass};
+use crate::block::BlockPass;
+use crate::decoder::Decoder;
+use crate::pass::Pass;
 use crate::trace::{Focus, Layer, Shape};
 
 /// What each head alone adds to the stream: `[H, L, E]`. The output projection is linear, so the heads'

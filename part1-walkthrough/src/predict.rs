@@ -23,7 +23,8 @@ use shared::tokenizer::Tokenizer;
 
 use crate::attend::{compare, like, softmax};
 use crate::candidates::{Candidates, likeliest};
-use crate::decoder::{Decoder, Pass};
+use crate::decoder::Decoder;
+use crate::pass::Pass;
 use crate::tokenize::{name, named};
 use crate::trace::{
     Bar, Check, Filter, FilterOutcome, LensRow, NAMED, Prediction, Settings, Temperature,

@@ -11,7 +11,9 @@ use mlx_rs::{Array, Dtype, ops};
 use shared::layers::to_f32;
 use shared::metrics::median;
 
-use crate::decoder::{Clock, Decoder, Part, Pass};
+use crate::clock::Clock;
+use crate::decoder::{Decoder, Part};
+use crate::pass::Pass;
 use crate::trace::{Answer, Cost, Decode, ModelFacts, Recompute};
 
 /// Lengths of answers that the table shows.

@@ -1,11 +1,10 @@
 //! The trace on a terminal: 80 columns, one picture at a time, nothing but what the trace says.
 
 mod attend;
+mod decode;
 mod embed;
-mod faceoff;
-mod loops;
 mod predict;
-mod symptoms;
+mod recompute;
 mod tokenize;
 
 use std::fmt::{self, Display};
@@ -20,12 +19,9 @@ use shared::report::{Report, count, decimal};
 
 use crate::trace::{ModelFacts, Shape, Trace};
 
-pub use faceoff::face_off;
-pub use symptoms::{comparison, what_if};
-
-/// The steps of the journey, in their order.
+/// Where the journey stops: the six steps, in their order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Step {
+pub enum Stop {
     /// Text → ids
     Tokenize,
     /// Ids → vectors, and how positions enter
@@ -40,7 +36,7 @@ pub enum Step {
     Recompute,
 }
 
-impl Step {
+impl Stop {
     /// The first of them.
     pub const FIRST: Self = Self::Tokenize;
     /// The last of them.
@@ -74,7 +70,7 @@ impl Step {
     }
 }
 
-impl Display for Step {
+impl Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -104,27 +100,30 @@ impl Pace {
 }
 
 /// A report, and the pace at which its pictures appear.
-struct Screen<'r, W: Write> {
-    report: &'r mut Report<W>,
-    pace: Pace,
+pub(crate) struct Screen<'r, W: Write> {
+    pub(crate) report: &'r mut Report<W>,
+    pub(crate) pace: Pace,
 }
 
 impl<W: Write> Screen<'_, W> {
     /// A paragraph between two pictures.
-    fn say(&mut self, text: &str) -> Result<()> {
+    pub(crate) fn say(&mut self, text: &str) -> Result<()> {
         self.report.note(text)?;
         Ok(())
     }
 
     /// One picture: drawn, followed by an empty line, and left to stand for a while.
-    fn picture(&mut self, draw: impl FnOnce(&mut Report<W>) -> std::io::Result<()>) -> Result<()> {
+    pub(crate) fn picture(
+        &mut self,
+        draw: impl FnOnce(&mut Report<W>) -> std::io::Result<()>,
+    ) -> Result<()> {
         draw(self.report)?;
         self.report.blank()?;
         self.pace.wait()
     }
 }
 
-/// The steps of one prompt's journey.
+/// One prompt's journey, from stop to stop.
 ///
 /// # Errors
 /// If stdout fails, or Ctrl-C was pressed.
@@ -132,28 +131,28 @@ pub fn journey<W: Write>(
     report: &mut Report<W>,
     pace: Pace,
     trace: &Trace,
-    steps: &[Step],
+    stops: &[Stop],
 ) -> Result<()> {
     report.card(&card(trace))?;
     report.blank()?;
     let mut screen = Screen { report, pace };
-    for step in steps {
-        let title = format!("{} {step}", *step as usize + 1);
-        screen.report.heading(&title, step.aside())?;
+    for stop in stops {
+        let title = format!("{} {stop}", *stop as usize + 1);
+        screen.report.heading(&title, stop.aside())?;
         screen.report.blank()?;
-        match step {
-            Step::Tokenize => tokenize::show(&mut screen, trace)?,
-            Step::Embed => embed::show(&mut screen, trace)?,
-            Step::Attend => attend::show(&mut screen, trace)?,
-            Step::Predict => predict::show(&mut screen, trace)?,
-            Step::Decode => loops::show_decode(&mut screen, trace)?,
-            Step::Recompute => loops::show_recompute(&mut screen, trace)?,
+        match stop {
+            Stop::Tokenize => tokenize::show(&mut screen, trace)?,
+            Stop::Embed => embed::show(&mut screen, trace)?,
+            Stop::Attend => attend::show(&mut screen, trace)?,
+            Stop::Predict => predict::show(&mut screen, trace)?,
+            Stop::Decode => decode::show(&mut screen, trace)?,
+            Stop::Recompute => recompute::show(&mut screen, trace)?,
         }
     }
     Ok(())
 }
 
-fn card(trace: &Trace) -> Vec<(&'static str, String)> {
+pub(crate) fn card(trace: &Trace) -> Vec<(&'static str, String)> {
     let template = match trace.templated {
         true => "; the chat template is put around it, --raw leaves it out",
         false => "",
@@ -164,7 +163,7 @@ fn card(trace: &Trace) -> Vec<(&'static str, String)> {
 }
 
 /// What every picture is about.
-fn model_card(model: &ModelFacts) -> Vec<(&'static str, String)> {
+pub(crate) fn model_card(model: &ModelFacts) -> Vec<(&'static str, String)> {
     let ModelFacts {
         name,
         architecture,
@@ -225,7 +224,7 @@ fn tiny(value: f32) -> String {
 }
 
 /// A token in a crowded cell.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     const MOST: usize = 11;
     let cut: String = text.chars().take(MOST - 1).collect();
     let whole = text.chars().count() <= MOST;
@@ -239,4 +238,12 @@ fn short(text: &str) -> String {
 /// `q [B, H, L, D] = [1, 4, 12, 64]`
 fn sizes(shape: &Shape) -> String {
     format!("{:?}", shape.sizes)
+}
+
+/// Where the stream is looked at.
+pub(crate) fn after_layer(blocks: usize) -> String {
+    match blocks {
+        0 => "embedding".to_owned(),
+        n => format!("layer {}", n - 1),
+    }
 }

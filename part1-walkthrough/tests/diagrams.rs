@@ -6,7 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use mlx_rs::{Array, ops};
-use part1_walkthrough::walk::{Request, Subject, walk};
+use part1_walkthrough::subject::{Request, Subject};
+use part1_walkthrough::walk::walk;
 use shared::checkpoint::{Checkpoint, FloatType};
 use shared::cli::SamplingArgs;
 use shared::hub::ModelFiles;

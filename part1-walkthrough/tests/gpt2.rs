@@ -7,10 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
-use part1_walkthrough::decoder::{Decoder, Pass};
+use part1_walkthrough::decoder::Decoder;
 use part1_walkthrough::gpt2::Gpt2;
+use part1_walkthrough::pass::Pass;
+use part1_walkthrough::subject::{Request, Subject};
 use part1_walkthrough::trace::{Positions, Trace, WhatIf};
-use part1_walkthrough::walk::{Request, Subject, walk};
+use part1_walkthrough::walk::walk;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};

@@ -9,9 +9,10 @@ use std::sync::OnceLock;
 use assert_cmd::Command;
 use browser::{Page, page};
 use mlx_rs::Array;
-use part1_walkthrough::html;
+use part1_walkthrough::page::{page as html, save};
+use part1_walkthrough::subject::{Request, Subject};
 use part1_walkthrough::trace::{Trace, WhatIf};
-use part1_walkthrough::walk::{Request, Subject, walk};
+use part1_walkthrough::walk::walk;
 use shared::cli::{ModelArgs, SamplingArgs};
 use shared::sampling::{filter, greedy, log_softmax};
 use shared::testing::fixtures;
@@ -55,7 +56,7 @@ fn trace_of(text: &str) -> Trace {
 /// The page of a trace in a browser, if there is one.
 fn shown(trace: &Trace) -> Option<Page> {
     page(|path| {
-        html::save(path, trace).unwrap();
+        save(path, trace).unwrap();
     })
 }
 
@@ -126,7 +127,7 @@ fn a_directory_that_does_not_exist_gets_one_clear_line_before_the_model_runs() {
 fn a_page_of_twelve_tokens_is_smaller_than_2_mb() {
     let trace = sentence();
     assert_eq!(trace.tokens.len(), 12);
-    assert!(html::page(trace).unwrap().len() < 2_000_000);
+    assert!(html(trace).unwrap().len() < 2_000_000);
     let Some(path) = fixtures::smollm2() else {
         return;
     };
@@ -136,7 +137,7 @@ fn a_page_of_twelve_tokens_is_smaller_than_2_mb() {
     };
     let trace = walk(&subject(path.to_str().unwrap()), &request).unwrap();
     assert_eq!(trace.tokens.len(), 12);
-    let size = html::page(&trace).unwrap().len();
+    let size = html(&trace).unwrap().len();
     assert!(size < 2_000_000, "{size} bytes");
 }
 
@@ -434,7 +435,7 @@ fn what_was_left_out_has_a_section_of_its_own() {
 #[test]
 fn without_a_script_the_page_still_tells_the_story() {
     let trace = trace_of("Penguins <b> & birds");
-    let page = html::page(&trace).unwrap();
+    let page = html(&trace).unwrap();
     let (_, rest) = page.split_once("<noscript>").unwrap();
     let (summary, _) = rest.split_once("</noscript>").unwrap();
     assert!(

@@ -5,10 +5,10 @@
 mod common;
 
 use common::{SENTENCE, agree, request, shown, tiny, walked};
-use part1_walkthrough::compare::compare;
-use part1_walkthrough::show::{Pace, Step, comparison, what_if};
+use part1_walkthrough::extras::{compare, what_if};
+use part1_walkthrough::show::{Pace, Stop};
+use part1_walkthrough::subject::Request;
 use part1_walkthrough::trace::WhatIf;
-use part1_walkthrough::walk::Request;
 use shared::report::Report;
 
 /// Everything that the README may quote.
@@ -19,17 +19,17 @@ fn printed() -> String {
         ..request(SENTENCE)
     };
     let trace = walked(&subject, &switched);
-    let mut text: String = Step::all().map(|step| shown(&trace, step)).collect();
+    let mut text: String = Stop::all().map(|stop| shown(&trace, stop)).collect();
     let mut out = Vec::new();
     let mut report = Report::plain(&mut out);
     let outcome = trace.what_if.as_ref().unwrap();
-    what_if(&mut report, Pace::new(None), &trace, outcome).unwrap();
+    what_if::show(&mut report, Pace::new(None), &trace, outcome).unwrap();
     let birds = [
         "The fish looked at the bird.",
         "In the cage there was a small bird.",
     ];
-    let found = compare(&subject, birds, None, None).unwrap();
-    comparison(&mut report, Pace::new(None), &found).unwrap();
+    let found = compare::compare(&subject, birds, None, None).unwrap();
+    compare::show(&mut report, Pace::new(None), &found).unwrap();
     text.push_str(&String::from_utf8(out).unwrap());
     text
 }

@@ -7,12 +7,14 @@ mod common;
 
 use common::{SENTENCE, request};
 use part1_walkthrough::attend;
-use part1_walkthrough::decoder::{Decoder, Pass};
+use part1_walkthrough::decoder::Decoder;
 use part1_walkthrough::llama::Llama;
+use part1_walkthrough::pass::Pass;
 use part1_walkthrough::pictures::contributions;
 use part1_walkthrough::predict;
+use part1_walkthrough::subject::Subject;
 use part1_walkthrough::trace::{Check, WhatIf};
-use part1_walkthrough::walk::{Subject, walk};
+use part1_walkthrough::walk::walk;
 use part2_first_inference::model::Model;
 use shared::checkpoint::{Checkpoint, FloatType};
 use shared::hub::{self, ModelFiles};
@@ -37,8 +39,8 @@ fn difference(ours: &[f32], theirs: &[f32]) -> f32 {
 }
 
 fn checks(decoder: &dyn Decoder, pass: &Pass) -> Vec<Check> {
-    let mut checks = decoder.checks(pass).unwrap();
-    checks.extend(attend::checks(decoder, pass).unwrap());
+    let mut checks = decoder.checks(&pass.blocks).unwrap();
+    checks.extend(attend::checks(decoder, &pass.blocks).unwrap());
     checks.extend(predict::checks(decoder, pass).unwrap());
     checks
 }

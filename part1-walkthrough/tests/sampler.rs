@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use common::{SENTENCE, flags, request, tiny};
 use mlx_rs::Array;
-use part1_walkthrough::walk::{Request, walk};
+use part1_walkthrough::subject::Request;
+use part1_walkthrough::walk::walk;
 use shared::cli::SamplingArgs;
 use shared::sampling::Sampler;
 

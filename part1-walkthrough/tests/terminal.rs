@@ -6,11 +6,11 @@ mod common;
 
 use assert_cmd::Command;
 use common::{SENTENCE, request, shown, tiny, walked};
-use part1_walkthrough::compare::compare;
 use part1_walkthrough::experiment::Args;
-use part1_walkthrough::show::{Pace, Step, comparison, what_if};
+use part1_walkthrough::extras::{compare, what_if};
+use part1_walkthrough::show::{Pace, Stop};
+use part1_walkthrough::subject::Request;
 use part1_walkthrough::trace::{Trace, WhatIf};
-use part1_walkthrough::walk::Request;
 use serde_json::Value;
 use shared::report::Report;
 use unicode_width::UnicodeWidthStr;
@@ -35,10 +35,10 @@ fn fits(text: &str) {
 #[test]
 fn every_step_of_the_built_in_sentence() {
     let trace = walked(&tiny(), &request(SENTENCE));
-    for step in Step::all() {
-        let text = shown(&trace, step);
+    for stop in Stop::all() {
+        let text = shown(&trace, stop);
         fits(&text);
-        assert_settled!(format!("step_{step}"), text);
+        assert_settled!(format!("step_{stop}"), text);
     }
 }
 
@@ -49,8 +49,8 @@ fn the_chat_template_is_part_of_what_the_model_sees() {
         ..request("Explain black holes")
     };
     let trace = walked(&tiny(), &chat);
-    assert_settled!("chat_tokenize", shown(&trace, Step::Tokenize));
-    assert_settled!("chat_decode", shown(&trace, Step::Decode));
+    assert_settled!("chat_tokenize", shown(&trace, Stop::Tokenize));
+    assert_settled!("chat_decode", shown(&trace, Stop::Decode));
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn flags_of_the_sampler_are_drawn_as_they_are() {
         sampling,
         ..request(SENTENCE)
     };
-    let text = shown(&walked(&tiny(), &flagged), Step::Predict);
+    let text = shown(&walked(&tiny(), &flagged), Stop::Predict);
     let bars = text
         .split("\n\n")
         .skip_while(|block| !block.contains("Sampling with"))
@@ -89,7 +89,7 @@ fn what_breaks_without_a_piece() {
         };
         let trace = walked(&subject, &switched);
         let mut out = Vec::new();
-        what_if(
+        what_if::show(
             &mut Report::plain(&mut out),
             Pace::new(None),
             &trace,
@@ -118,9 +118,9 @@ fn one_word_in_two_sentences() {
             ],
         ),
     ] {
-        let found = compare(&subject, sentences, None, None).unwrap();
+        let found = compare::compare(&subject, sentences, None, None).unwrap();
         let mut out = Vec::new();
-        comparison(&mut Report::plain(&mut out), Pace::new(None), &found).unwrap();
+        compare::show(&mut Report::plain(&mut out), Pace::new(None), &found).unwrap();
         let text = String::from_utf8(out).unwrap();
         fits(&text);
         assert_settled!(format!("compare_{name}"), text);
@@ -132,8 +132,8 @@ fn the_longest_prompt_that_is_drawn_fits_the_terminal() {
     let text = "a b c d e f g h ".repeat(8);
     let trace = walked(&tiny(), &request(text.trim_end()));
     assert!(trace.tokens.len() > 60, "{}", trace.tokens.len());
-    for step in Step::all() {
-        fits(&shown(&trace, step));
+    for stop in Stop::all() {
+        fits(&shown(&trace, stop));
     }
 }
 

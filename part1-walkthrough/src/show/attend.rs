@@ -6,7 +6,7 @@ use anyhow::Result;
 use shared::report::fixed;
 
 use super::{Screen, piece, sizes, tiny};
-use crate::trace::{Check, Focus, Layer, Positions, Trace};
+use crate::trace::{Check, Floats, Focus, Layer, Positions, Trace};
 
 pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     let focus = &trace.focus;
@@ -57,7 +57,7 @@ fn last_row<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     let number = |value: f32, decimals| fixed(f64::from(value), decimals);
     let rows: Vec<Vec<String>> = (0..l)
         .map(|column| {
-            let cell = |floats: &crate::floats::Floats| floats.row(l - 1, l)[column];
+            let cell = |floats: &Floats| floats.row(l - 1, l)[column];
             vec![
                 format!("{column} {}", piece(&trace.tokens[column].piece)),
                 number(cell(&focus.raw), 2),

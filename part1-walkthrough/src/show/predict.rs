@@ -5,7 +5,7 @@ use std::io::Write;
 use anyhow::Result;
 use shared::report::{BeforeAfter, binary, count, fixed, plural};
 
-use super::{Screen, piece};
+use super::{Screen, after_layer, piece};
 use crate::trace::{Candidate, Cost, Filter, Prediction, Settings, Trace};
 
 /// Bars at other temperatures.
@@ -30,12 +30,12 @@ fn lens<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
         .lens
         .iter()
         .map(|row| {
-            let after = match row.after {
-                0 => "embedding".to_owned(),
-                n => format!("layer {}", n - 1),
-            };
             let said = row.last.iter().take(3).map(candidate).collect::<Vec<_>>();
-            vec![after, fixed(f64::from(row.answer), 3), said.join("   ")]
+            vec![
+                after_layer(row.after),
+                fixed(f64::from(row.answer), 3),
+                said.join("   "),
+            ]
         })
         .collect();
     let answer = format!("p of {}", trace.prediction.greedy.piece);

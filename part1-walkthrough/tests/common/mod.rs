@@ -3,9 +3,10 @@
 #![allow(clippy::unwrap_used, dead_code)] // each test file uses its own part of this
 
 use clap::Parser;
-use part1_walkthrough::show::{Pace, Step, journey};
+use part1_walkthrough::show::{Pace, Stop, journey};
+use part1_walkthrough::subject::{Request, Subject};
 use part1_walkthrough::trace::Trace;
-use part1_walkthrough::walk::{Request, Subject, walk};
+use part1_walkthrough::walk::walk;
 use shared::cli::{ModelArgs, SamplingArgs};
 use shared::report::Report;
 
@@ -64,14 +65,14 @@ pub(crate) fn untimed(mut trace: Trace) -> Trace {
     trace
 }
 
-/// What the terminal shows of one step.
-pub(crate) fn shown(trace: &Trace, step: Step) -> String {
+/// What the terminal shows of one stop.
+pub(crate) fn shown(trace: &Trace, stop: Stop) -> String {
     let mut out = Vec::new();
     journey(
         &mut Report::plain(&mut out),
         Pace::new(None),
         trace,
-        &[step],
+        &[stop],
     )
     .unwrap();
     String::from_utf8(out).unwrap()

@@ -4,6 +4,8 @@
 //! read. A vocabulary that was trained on English has long pieces for English and single bytes for what
 //! it rarely saw, so the same question costs a Hindi reader several times as much.
 
+mod show;
+
 use std::ops::Range;
 
 use anyhow::{Result, ensure};
@@ -11,6 +13,8 @@ use serde::Serialize;
 use shared::tokenizer::Tokenizer;
 
 use crate::tokenize::printable;
+
+pub use show::show;
 
 /// Columns that have room beside each other.
 pub const MOST: usize = 4;

@@ -1,6 +1,6 @@
 //! What if a piece were missing? The symptom shows what the piece is good for.
 
-use std::str::FromStr;
+mod show;
 
 use anyhow::Result;
 use shared::cli::SamplingArgs;
@@ -8,36 +8,14 @@ use shared::layers::to_f32;
 
 use crate::candidates::Candidates;
 use crate::decode::generate;
-use crate::decoder::Pass;
 use crate::embed::cosine;
+use crate::pass::Pass;
 use crate::predict::TOP;
+use crate::subject::{Request, Subject};
 use crate::trace::{WhatIf, WhatIfOutcome};
-use crate::walk::{Request, Subject};
 
-impl FromStr for WhatIf {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let place = |text: &str| {
-            let (layer, head) = text.split_once('.')?;
-            Some(Self::ZeroHead {
-                layer: layer.parse().ok()?,
-                head: head.parse().ok()?,
-            })
-        };
-        match text {
-            "no-mask" => Ok(Self::NoMask),
-            "no-positions" | "no-rope" => Ok(Self::NoPositions),
-            "no-scaling" => Ok(Self::NoScaling),
-            text => text
-                .strip_prefix("zero-head=")
-                .and_then(place)
-                .ok_or_else(|| {
-                    "must be no-mask, no-positions, no-scaling or zero-head=LAYER.HEAD".to_owned()
-                }),
-        }
-    }
-}
+pub(crate) use show::described;
+pub use show::show;
 
 /// Runs the model once more with something left out, and lets it answer both ways.
 ///

@@ -7,7 +7,7 @@ use std::ops::Range;
 use anyhow::Result;
 use shared::report::{Report, count, fixed, is_right_to_left};
 
-use crate::faceoff::{Cut, FaceOff, Span};
+use super::{Cut, FaceOff, Span};
 
 /// Rows of pieces that are shown of a text.
 const MOST_ROWS: usize = 200;
@@ -16,7 +16,7 @@ const MOST_ROWS: usize = 200;
 ///
 /// # Errors
 /// If it cannot be written.
-pub fn face_off<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<()> {
+pub fn show<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<()> {
     for round in rounds {
         report.card(&[
             ("text", round.text.as_str()),

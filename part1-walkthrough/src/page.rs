@@ -1,6 +1,6 @@
 //! The trace as one HTML file: everything inside, nothing fetched, no server.
 //!
-//! The page itself is `page/`: a template, a style sheet and a script with one file per step. It gets
+//! The page itself is in `page/`: a template, a style sheet and a script with one file per step. It gets
 //! the trace as JSON and draws what is in there, so it can say nothing that the terminal does not.
 
 use std::path::Path;
@@ -12,22 +12,22 @@ use shared::files;
 
 use crate::trace::Trace;
 
-const TEMPLATE: &str = include_str!("../page/page.html");
-const STYLE: &str = include_str!("../page/page.css");
+const TEMPLATE: &str = include_str!("page/page.html");
+const STYLE: &str = include_str!("page/page.css");
 /// In this order: each file uses what the ones before it define.
 const SCRIPT: &str = concat!(
-    include_str!("../page/data.js"),
-    include_str!("../page/sampling.js"),
-    include_str!("../page/tokenize.js"),
-    include_str!("../page/embed.js"),
-    include_str!("../page/attend.js"),
-    include_str!("../page/predict.js"),
-    include_str!("../page/loops.js"),
-    include_str!("../page/page.js"),
+    include_str!("page/data.js"),
+    include_str!("page/sampling.js"),
+    include_str!("page/tokenize.js"),
+    include_str!("page/embed.js"),
+    include_str!("page/attend.js"),
+    include_str!("page/predict.js"),
+    include_str!("page/loops.js"),
+    include_str!("page/page.js"),
 );
-/// Observable Plot, see `page/vendor/build.mjs`.
-const PLOT: &str = include_str!("../page/vendor/plot.min.js");
-const LICENCES: &str = include_str!("../page/vendor/LICENSES.txt");
+/// Observable Plot, see `src/page/vendor/build.mjs`.
+const PLOT: &str = include_str!("page/vendor/plot.min.js");
+const LICENCES: &str = include_str!("page/vendor/LICENSES.txt");
 
 /// Writes the page; a reader never sees half of it. Returns its size in bytes.
 ///

@@ -5,20 +5,81 @@
 //! "crane" has the same vector whatever follows. To see the difference the sentence is then read twice:
 //! in the repetition the word has the whole sentence behind it.
 
+mod show;
+
 use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, Dtype};
+use serde::{Deserialize, Serialize};
 use shared::layers::to_f32;
 use shared::tokenizer::Tokenizer;
 
-use crate::decoder::Pass;
 use crate::embed::cosine;
+use crate::pass::Pass;
 use crate::pictures::{contributions, norms};
+use crate::subject::Subject;
 use crate::tokenize::{PICTURE_LIMIT, tokens};
-use crate::trace::{Comparison, Drift, HeadShift, Side, Token, WhatIf};
-use crate::walk::Subject;
+use crate::trace::{ModelFacts, Token, WhatIf};
+
+pub use show::show;
 
 /// Heads that are listed.
 const HEADS: usize = 5;
+
+/// `--compare`: one word in two sentences.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The model that was watched.
+    pub model: ModelFacts,
+    /// The shared word, without blanks around it.
+    pub word: String,
+    /// The word where it first stands in each sentence.
+    pub first: Drift,
+    /// Whether the same tokens stand before it in both sentences. A causal model then cannot tell the
+    /// two apart at that place: what comes later does not count.
+    pub same_before: bool,
+    /// If so, and unless the mask is off: the word once more, in a repetition of each sentence (Springer et al. 2024, arXiv
+    /// 2402.15449): there it has seen the whole sentence.
+    pub repeated: Option<Drift>,
+    /// What was left out, if anything.
+    pub what_if: Option<WhatIf>,
+}
+
+/// One place in each of two texts, followed through the layers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Drift {
+    /// The texts.
+    pub sides: [Side; 2],
+    /// After the embedding and after each layer: cosine between the two vectors.
+    pub cosines: Vec<f32>,
+    /// Length of the difference of the two vectors, likewise.
+    pub distances: Vec<f32>,
+    /// The heads whose contributions differ most between the texts, most first.
+    pub heads: Vec<HeadShift>,
+}
+
+/// One of two texts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// The text.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: Vec<Token>,
+    /// Position of the word's last token: the one that has seen the whole word.
+    pub position: usize,
+}
+
+/// What one head did to the shared word.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeadShift {
+    /// Its layer.
+    pub layer: usize,
+    /// Its number.
+    pub head: usize,
+    /// Length of the difference of what it added in the two texts.
+    pub shift: f32,
+    /// The word's attention in each text, `[L]` of that text.
+    pub attention: [Vec<f32>; 2],
+}
 
 /// Follows the word that both sentences share through the layers.
 ///

@@ -1,0 +1,115 @@
+//! Step 2: vectors and positions.
+
+use serde::{Deserialize, Serialize};
+
+use super::floats::Floats;
+
+/// Step 2: a row of the table for each token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Embedding {
+    /// One per token.
+    pub tokens: Vec<Embedded>,
+    /// The tokens and their neighbours on a plane.
+    pub map: Map,
+    /// Where this model adds a vector per position (GPT-2): per token the length of that vector and
+    /// of the sum. Empty where positions enter by rotation.
+    pub added_positions: Vec<AddedPosition>,
+}
+
+/// The vector of one token, as the table has it: the same in every sentence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Embedded {
+    /// `√Σx²`
+    pub norm: f32,
+    /// The first numbers of E.
+    pub first: Vec<f32>,
+    /// The tokens whose vectors point most nearly the same way, itself left out.
+    pub neighbours: Vec<Neighbour>,
+}
+
+/// A token near another one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its id.
+    pub id: u32,
+    /// As [`Token::piece`](super::Token::piece).
+    pub piece: String,
+    /// `a·b / (|a||b|)`: 1 is the same direction, 0 a right angle.
+    pub cosine: f32,
+}
+
+/// Two of the E axes, chosen so that the points lie as far apart as they can (PCA).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Map {
+    /// Share of the points' variance that each axis shows; the rest is not visible.
+    pub explained: [f32; 2],
+    /// Each different token once: first those of the prompt, then their neighbours.
+    pub points: Vec<Point>,
+}
+
+/// One vector on the map.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Its id.
+    pub id: u32,
+    /// As [`Token::piece`](super::Token::piece).
+    pub piece: String,
+    /// First axis.
+    pub x: f32,
+    /// Second axis.
+    pub y: f32,
+    /// Positions in the prompt where it stands; empty for a neighbour.
+    pub at: Vec<usize>,
+}
+
+/// What a learned position does to a token's vector.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AddedPosition {
+    /// Length of the position's vector.
+    pub norm: f32,
+    /// Length of token plus position.
+    pub sum_norm: f32,
+    /// Cosine between the token's vector before and after.
+    pub cosine: f32,
+}
+
+/// How the model knows the order of the tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Positions {
+    /// q and k are turned, pair by pair, in every layer (Llama, Mistral, Qwen).
+    Rotated {
+        /// The base of the wavelengths.
+        theta: f32,
+        /// How the wavelengths are stretched: `none`, `linear`, `llama3`, `yarn`, `factors`.
+        scaling: String,
+        /// Radians per position, one for each of the D/2 pairs; position p turns pair i by
+        /// `p · frequencies[i]`.
+        frequencies: Vec<f32>,
+        /// Whether a pair is `(0, 1)` instead of `(0, D/2)`.
+        interleaved: bool,
+        /// q·k of one query and one key, both put at other positions: as long as the distance stays,
+        /// so does the product.
+        same_distance: Vec<Shifted>,
+    },
+    /// A vector per position is added to the token's, once, before the first layer (GPT-2).
+    Learned {
+        /// Rows of the table of positions.
+        rows: usize,
+        /// Cosine between the vectors of the first positions, `[n, n]`: neighbours look alike.
+        cosines: Floats,
+        /// n
+        shown: usize,
+    },
+}
+
+/// The product of one query with one key at chosen positions.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Shifted {
+    /// Position given to the query.
+    pub query: usize,
+    /// Position given to the key.
+    pub key: usize,
+    /// q·k after the rotation.
+    pub product: f32,
+}
