@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use mlx_rs::{Array, fast};
 use shared::checkpoint::Checkpoint;
 use shared::config::{ModelConfig, RopeScaling};
-use shared::layers::{self, Embedding, Linear, Rope};
+use shared::layers::{self, Embedding, Linear, Offsets, Rope};
 use shared::weights::Weights;
 
 use crate::attend::{self, compare, rms_norm, split_heads, swiglu};
@@ -81,14 +81,16 @@ impl Llama {
             .map(|layer| Block::load(&config, &mut weights, layer))
             .collect::<Result<_>>()?;
         let lm_head = (!weights.tied())
-            .then(|| Linear::load(&mut weights, "lm_head", vocab, width, false))
+            .then(|| weights.root().linear("lm_head", vocab, width, false))
             .transpose()?;
         let unpacked = config.quantization != checkpoint.config.quantization;
         let model = Self {
             parts: parts(checkpoint, unpacked),
             facts: facts(checkpoint, unpacked),
             frequencies: layers::rope_frequencies(&config),
-            embed_tokens: Embedding::load(&mut weights, "model.embed_tokens", vocab, width)?,
+            embed_tokens: weights
+                .scope("model")
+                .embedding("embed_tokens", vocab, width)?,
             layers,
             norm: weights.take("model.norm.weight", &[width])?,
             lm_head,
@@ -115,37 +117,34 @@ impl Block {
             config.attention_out_bias,
             config.mlp_bias,
         );
-        let mut linear = |name: &str, rows, columns, bias| {
-            let name = format!("model.layers.{layer}.{name}");
-            Linear::load(weights, &name, rows, columns, bias)
+        let mut weights = weights.scope(&format!("model.layers.{layer}"));
+        let input_layernorm = weights.take("input_layernorm.weight", &[e])?;
+        let post_attention_layernorm = weights.take("post_attention_layernorm.weight", &[e])?;
+        let mut attention = weights.scope("self_attn");
+        let mut head_norm = |name| {
+            config
+                .qk_norm
+                .then(|| attention.take(name, &[d]))
+                .transpose()
         };
-        let (q_proj, k_proj, v_proj, o_proj) = (
-            linear("self_attn.q_proj", q, e, bias)?,
-            linear("self_attn.k_proj", kv, e, bias)?,
-            linear("self_attn.v_proj", kv, e, bias)?,
-            linear("self_attn.o_proj", e, q, out_bias)?,
-        );
-        let (gate_proj, up_proj, down_proj) = (
-            linear("mlp.gate_proj", f, e, mlp_bias)?,
-            linear("mlp.up_proj", f, e, mlp_bias)?,
-            linear("mlp.down_proj", e, f, mlp_bias)?,
-        );
-        let mut norm = |name: &str, width| {
-            weights.take(&format!("model.layers.{layer}.{name}.weight"), &[width])
-        };
-        let mut head_norm = |name| config.qk_norm.then(|| norm(name, d)).transpose();
+        let (q_norm, k_norm) = (head_norm("q_norm.weight")?, head_norm("k_norm.weight")?);
+        let q_proj = attention.linear("q_proj", q, e, bias)?;
+        let k_proj = attention.linear("k_proj", kv, e, bias)?;
+        let v_proj = attention.linear("v_proj", kv, e, bias)?;
+        let o_proj = attention.linear("o_proj", e, q, out_bias)?;
+        let mut mlp = weights.scope("mlp");
         Ok(Self {
-            q_norm: head_norm("self_attn.q_norm")?,
-            k_norm: head_norm("self_attn.k_norm")?,
-            input_layernorm: norm("input_layernorm", e)?,
-            post_attention_layernorm: norm("post_attention_layernorm", e)?,
             q_proj,
             k_proj,
             v_proj,
             o_proj,
-            gate_proj,
-            up_proj,
-            down_proj,
+            q_norm,
+            k_norm,
+            gate_proj: mlp.linear("gate_proj", f, e, mlp_bias)?,
+            up_proj: mlp.linear("up_proj", f, e, mlp_bias)?,
+            down_proj: mlp.linear("down_proj", e, f, mlp_bias)?,
+            input_layernorm,
+            post_attention_layernorm,
         })
     }
 }
@@ -277,8 +276,8 @@ impl Decoder for Llama {
             ] {
                 norms.push((ours.clone(), fast::rms_norm(x, Some(weight), eps)?));
             }
-            turned.push((block.q.clone(), rope.forward(&block.plain.q, 0)?));
-            turned.push((block.k.clone(), rope.forward(&block.plain.k, 0)?));
+            let [q, k] = rope.forward([&block.plain.q, &block.plain.k], &Offsets::All(0))?;
+            turned.extend([(block.q.clone(), q), (block.k.clone(), k)]);
             let gate = weights.gate_proj.forward(&block.mlp_normed)?;
             let up = weights.up_proj.forward(&block.mlp_normed)?;
             gated.push((swiglu(&gate, &up)?, layers::swiglu(&gate, &up)?));

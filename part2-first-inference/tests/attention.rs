@@ -5,7 +5,7 @@
 use anyhow::Result;
 use mlx_rs::{Array, ops, random};
 use part2_first_inference::model::attention;
-use shared::layers::to_f32;
+use shared::layers::{Mask, to_f32};
 
 /// `softmax(q kᵀ / √D + mask) v`, as the paper writes it: every key/value head is repeated for the
 /// query heads that share it, and the scores `[B, H, L, S]` exist.
@@ -38,7 +38,8 @@ fn compare(l: i32, s: i32, window: Option<i32>) {
         random(&[2, 2, s, 16], 2),
         random(&[2, 2, s, 16], 3),
     );
-    let fused = to_f32(&attention(&q, &k, &v, window).unwrap()).unwrap();
+    let mask = Mask::causal(l, s, window).unwrap();
+    let fused = to_f32(&attention(&q, &k, &v, &mask).unwrap()).unwrap();
     let plain = to_f32(&written_out(&q, &k, &v, window.unwrap_or(i32::MAX / 2)).unwrap()).unwrap();
     for (a, b) in fused.iter().zip(&plain) {
         assert!(

@@ -81,6 +81,22 @@ impl Weights {
         self.tensors
     }
 
+    /// All tensors, by their whole names.
+    pub fn root(&mut self) -> Scope<'_> {
+        Scope {
+            weights: self,
+            prefix: String::new(),
+        }
+    }
+
+    /// The tensors whose names begin with `prefix` and a dot.
+    pub fn scope(&mut self, prefix: &str) -> Scope<'_> {
+        Scope {
+            weights: self,
+            prefix: format!("{prefix}."),
+        }
+    }
+
     /// Takes one tensor, which must have this shape.
     ///
     /// # Errors
@@ -208,6 +224,41 @@ pub(crate) fn superfluous(name: &str, tied: bool) -> bool {
         || name.ends_with(".attn.bias")
         || name.ends_with(".attn.masked_bias")
         || (tied && name.starts_with("lm_head."))
+}
+
+/// A part of the tensors: the beginning of their names is said once.
+#[derive(Debug)]
+pub struct Scope<'w> {
+    weights: &'w mut Weights,
+    /// Ends in a dot, or is empty.
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The part of this part whose names go on with `prefix` and a dot.
+    pub fn scope(&mut self, prefix: &str) -> Scope<'_> {
+        Scope {
+            prefix: format!("{}{prefix}.", self.prefix),
+            weights: self.weights,
+        }
+    }
+
+    /// [`Weights::take`]
+    pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
+        self.weights.take(&format!("{}{name}", self.prefix), shape)
+    }
+
+    /// [`Weights::take_quantized`]
+    pub fn take_quantized(
+        &mut self,
+        name: &str,
+        out_features: usize,
+        in_features: usize,
+    ) -> Result<Option<QuantizedTriple>> {
+        let name = format!("{}{name}", self.prefix);
+        self.weights
+            .take_quantized(&name, out_features, in_features)
+    }
 }
 
 /// What the names of the tensors of all layers begin with.

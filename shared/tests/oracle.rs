@@ -5,14 +5,15 @@
 use mlx_rs::{Array, random};
 use serde::Deserialize;
 use serde_json::Value;
-use shared::cli::SamplingArgs;
 use shared::config::ModelConfig;
-use shared::layers::{Rope, to_f32};
-use shared::sampling::{self, keep_min_p, keep_top_k, keep_top_p, log_softmax, penalize_repeats};
+use shared::layers::{Offsets, Rope, to_f32};
+use shared::sampling::{
+    self, Sampling, keep_min_p, keep_top_k, keep_top_p, log_softmax, penalize_repeats,
+};
 use shared::testing::fixtures;
 
 #[derive(Deserialize)]
-struct Sampling {
+struct Expected {
     logits: Vec<Vec<f32>>,
     filters: Vec<Filter>,
     chains: Vec<Chain>,
@@ -48,7 +49,7 @@ struct Penalty {
     output: Vec<f32>,
 }
 
-fn sampling_fixture() -> Sampling {
+fn sampling_fixture() -> Expected {
     fixtures::json("ops/sampling.json").unwrap()
 }
 
@@ -83,12 +84,12 @@ fn a_chain_filters_and_draws_as_mlx_lm_does() {
     let fixture = sampling_fixture();
     assert!(!fixture.chains.is_empty());
     for (index, case) in fixture.chains.iter().enumerate() {
-        let args = SamplingArgs {
+        let args = Sampling {
             temperature: case.temperature,
             top_p: case.top_p,
             min_p: case.min_p,
             top_k: case.top_k,
-            ..SamplingArgs::default()
+            ..Sampling::default()
         };
         let logprobs = log_softmax(&row(&fixture.logits[case.logits])).unwrap();
         let filtered = sampling::filter(&logprobs, &args).unwrap();
@@ -161,7 +162,8 @@ fn rotations_are_those_of_mlx_lm_near_and_far() {
         });
         let rope = Rope::new(&ModelConfig::from_json(&config.to_string(), None).unwrap());
         for case in &variant.outputs {
-            let ours = to_f32(&rope.forward(&x, case.offset).unwrap()).unwrap();
+            let [turned] = rope.forward([&x], &Offsets::All(case.offset)).unwrap();
+            let ours = to_f32(&turned).unwrap();
             // A wavelength that differs in its last bit turns by 5000 · 2⁻²⁴ rad more at 5,000.
             let tolerance = 1e-5 + 2e-7 * case.offset as f32;
             for (ours, theirs) in ours.iter().zip(&case.output) {
@@ -181,12 +183,12 @@ fn a_filter_in_steps_is_the_filter() {
     use sampling::Filter::{MinP, TopK, TopP};
     let logits = row(&[2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -4.0]);
     let logprobs = log_softmax(&logits).unwrap();
-    let args = SamplingArgs {
+    let args = Sampling {
         temperature: 1.0,
         top_p: 0.97,
         min_p: 0.1,
         top_k: 3,
-        ..SamplingArgs::default()
+        ..Sampling::default()
     };
     let steps = sampling::filter_steps(&logprobs, &args).unwrap();
     let filters: Vec<sampling::Filter> = steps.iter().map(|(filter, _)| *filter).collect();
@@ -200,7 +202,7 @@ fn a_filter_in_steps_is_the_filter() {
     let whole = to_f32(&sampling::filter(&logprobs, &args).unwrap()).unwrap();
     assert_eq!(to_f32(&steps[2].1).unwrap(), whole);
     assert!(
-        sampling::filter_steps(&logprobs, &SamplingArgs::default())
+        sampling::filter_steps(&logprobs, &Sampling::default())
             .unwrap()
             .is_empty()
     );

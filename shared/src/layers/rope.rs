@@ -5,8 +5,9 @@ use std::cell::RefCell;
 use anyhow::Result;
 use mlx_rs::{Array, Dtype, fast, ops};
 
-use super::{on_gpu, split};
+use super::{Offsets, exactly, on_gpu, split, starts};
 use crate::config::{ModelConfig, RopeConfig, RopeScaling};
+use crate::ffi;
 
 /// Rotary position embedding: each pair of a head's dimensions is rotated by `position · θᵢ`.
 ///
@@ -19,8 +20,11 @@ pub struct Rope {
     wavelengths: Option<Array>,
     /// YaRN makes queries and keys a little longer, which sharpens the attention.
     magnitude: f32,
-    /// Whether a step of one position takes its cosines and sines from [`KEPT`].
-    keeps: bool,
+    /// Whether a step of one position takes its cosines and sines from [`LAST_TURN`].
+    reuses: bool,
+    /// Whether x is copied first: MLX's CUDA kernel reads a view of several positions wrongly that was
+    /// cut out of a joined product.
+    copies: bool,
 }
 
 /// What the angles depend on, beside the position.
@@ -48,7 +52,7 @@ struct Turn {
 
 thread_local! {
     /// The turn of the last step of one position: all layers of a model rotate by the same angles.
-    static KEPT: RefCell<Option<Turn>> = const { RefCell::new(None) };
+    static LAST_TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
 }
 
 impl Rope {
@@ -76,43 +80,67 @@ impl Rope {
             scale,
             wavelengths,
         };
-        Self::by(angles, yarn_magnitude(scaling), !on_gpu() && !traditional)
+        Self {
+            copies: on_gpu() && ffi::cuda_is_available(),
+            ..Self::by(angles, yarn_magnitude(scaling), !on_gpu() && !traditional)
+        }
     }
 
-    fn by(angles: Angles, magnitude: f32, keeps: bool) -> Self {
+    fn by(angles: Angles, magnitude: f32, reuses: bool) -> Self {
         let array = |table: &Vec<f32>| Array::from_slice(table, &[angles.dims / 2]);
         Self {
             wavelengths: angles.wavelengths.as_ref().map(array),
             angles,
             magnitude,
-            keeps,
+            reuses,
+            copies: false,
         }
     }
 
-    /// x `[B, H, L, D]`, whose first position is `offset` → the same shape, rotated.
+    /// Each x `[B, H, L, D]`, whose first position is that of `offsets` → the same shape, rotated.
     ///
     /// # Cost
-    /// One operation on a GPU. On the CPU MLX makes some twenty of it, of which half find the cosines
-    /// and sines; in a step of one position they are found once for all layers.
+    /// One operation each on a GPU. On the CPU MLX makes some twenty of it, whatever the number of
+    /// heads, so there the heads of all are joined first. Half of the twenty find the cosines and
+    /// sines; in a step of one position they are found once for all layers.
     ///
     /// # Errors
-    /// If the last axis of `x` is narrower than the rotation.
-    pub fn forward(&self, x: &Array, offset: i32) -> Result<Array> {
-        let longer;
-        let x = if self.magnitude == 1.0 {
-            x
-        } else {
-            longer = x.multiply(Array::from_f32(self.magnitude).as_dtype(x.dtype())?)?;
-            &longer
-        };
-        match x.shape() {
-            [_, _, 1, width] if self.keeps && *width == self.angles.dims => self.turn(x, offset),
-            _ => self.rotate(x, offset),
+    /// If the last axis of an x is narrower than the rotation.
+    pub fn forward<const N: usize>(
+        &self,
+        xs: [&Array; N],
+        offsets: &Offsets,
+    ) -> Result<[Array; N]> {
+        if on_gpu() {
+            let rotated = xs.iter().map(|x| self.rotate(&self.prepare(x)?, offsets));
+            return exactly(rotated.collect::<Result<_>>()?);
         }
+        let joined = self.prepare(&ops::concatenate(&xs, 1)?)?;
+        let rotated = match (joined.shape(), offsets) {
+            ([_, _, 1, width], Offsets::All(offset))
+                if self.reuses && *width == self.angles.dims =>
+            {
+                self.turn(&joined, *offset)?
+            }
+            _ => self.rotate(&joined, offsets)?,
+        };
+        split(&rotated, &starts(xs.iter().map(|x| x.dim(1))), 1)
+    }
+
+    /// x as MLX may rotate it.
+    fn prepare(&self, x: &Array) -> Result<Array> {
+        let mut x = x.clone();
+        if self.magnitude != 1.0 {
+            x = x.multiply(Array::from_f32(self.magnitude).as_dtype(x.dtype())?)?;
+        }
+        if self.copies && x.dim(2) > 1 {
+            x = x.contiguous()?;
+        }
+        Ok(x)
     }
 
     /// MLX's own operation.
-    fn rotate(&self, x: &Array, offset: i32) -> Result<Array> {
+    fn rotate(&self, x: &Array, offsets: &Offsets) -> Result<Array> {
         let Angles {
             dims,
             traditional,
@@ -120,36 +148,38 @@ impl Rope {
             scale,
             ..
         } = self.angles;
-        let wavelengths = self.wavelengths.as_ref();
-        Ok(fast::rope(
-            x,
-            dims,
-            traditional,
-            base,
-            scale,
-            offset,
-            wavelengths,
-        )?)
+        let freqs = self.wavelengths.as_ref();
+        Ok(match offsets {
+            Offsets::All(offset) => fast::rope(x, dims, traditional, base, scale, *offset, freqs)?,
+            Offsets::Rows(rows) => {
+                fast::rope_dynamic(x, dims, traditional, base, scale, rows, freqs)?
+            }
+        })
     }
 
     /// The same for one position: `x · cos + (x with its halves exchanged) · (−sin, sin)`.
     fn turn(&self, x: &Array, offset: i32) -> Result<Array> {
         let (cos, sin) = self.cos_sin(offset, x.dtype())?;
-        let [left, right] = split(x, &[self.angles.dims / 2], 3)?;
-        let exchanged = ops::concatenate(&[&right, &left], 3)?;
-        Ok(x.multiply(cos)?.add(exchanged.multiply(sin)?)?)
+        let (b, h, d) = (x.dim(0), x.dim(1), x.dim(3));
+        let halves = [b, h, 1, 2, d / 2];
+        let strides = [h * d, d, d, -d / 2, 1].map(i64::from);
+        // Exchanged without a copy: the second half is read first.
+        let exchanged = ops::as_strided(x, halves.as_slice(), strides.as_slice(), d as usize / 2)?;
+        let x = x.reshape(&halves)?;
+        let turned = x.multiply(cos)?.add(exchanged.multiply(sin)?)?;
+        Ok(turned.reshape(&[b, h, 1, d])?)
     }
 
     fn cos_sin(&self, offset: i32, dtype: Dtype) -> Result<(Array, Array)> {
-        KEPT.with_borrow_mut(|kept| {
+        LAST_TURN.with_borrow_mut(|last| {
             let fits = |turn: &Turn| {
                 turn.offset == offset && turn.dtype == dtype && turn.angles == self.angles
             };
-            let turn = match kept.take() {
+            let turn = match last.take() {
                 Some(turn) if fits(&turn) => turn,
                 _ => self.find_turn(offset, dtype)?,
             };
-            let turn = kept.insert(turn);
+            let turn = last.insert(turn);
             Ok((turn.cos.clone(), turn.sin.clone()))
         })
     }
@@ -162,13 +192,19 @@ impl Rope {
             ops::zeros_dtype(&shape, dtype)?,
         );
         let unit = ops::concatenate(&[&ones, &zeros], 3)?;
-        let [cos, sin] = split(&self.rotate(&unit, offset)?, &[self.angles.dims / 2], 3)?;
+        let [cos, sin] = split(
+            &self.rotate(&unit, &Offsets::All(offset))?,
+            &[self.angles.dims / 2],
+            3,
+        )?;
+        let half = [1, 1, 1, 1, self.angles.dims / 2];
+        let halves = [1, 1, 1, 2, self.angles.dims / 2];
         Ok(Turn {
             angles: self.angles.clone(),
             offset,
             dtype,
-            cos: ops::concatenate(&[&cos, &cos], 3)?,
-            sin: ops::concatenate(&[&sin.negative()?, &sin], 3)?,
+            cos: cos.reshape(&half)?,
+            sin: ops::concatenate(&[&sin.negative()?, &sin], 3)?.reshape(&halves)?,
         })
     }
 }
@@ -299,8 +335,9 @@ mod tests {
             // Each offset twice and with every rotation in between: none may get another one's turn.
             for offset in [0, 1, 1, 2, 1000, 30_000, 1] {
                 for rope in ropes.iter().chain(&ropes) {
-                    let by_table = to_f32(&rope.forward(&x, offset).unwrap()).unwrap();
-                    let by_mlx = to_f32(&rope.rotate(&x, offset).unwrap()).unwrap();
+                    let [turned] = rope.forward([&x], &Offsets::All(offset)).unwrap();
+                    let by_table = to_f32(&turned).unwrap();
+                    let by_mlx = to_f32(&rope.rotate(&x, &Offsets::All(offset)).unwrap()).unwrap();
                     assert_eq!(by_table, by_mlx, "{:?} at {offset}", rope.angles);
                 }
             }
@@ -314,14 +351,15 @@ mod tests {
             rope(Some(10_000.0), 1.0, None),
         );
         let x = Array::ones::<f32>(&[1, 1, 1, 8]).unwrap();
-        first.forward(&x, 3).unwrap();
-        let address = || KEPT.with_borrow(|kept| kept.as_ref().map(|turn| turn.cos.as_ptr().ctx));
-        let kept = address();
-        second.forward(&x, 3).unwrap();
-        assert!(kept.is_some() && kept == address());
-        second.forward(&x, 4).unwrap();
+        first.forward([&x], &Offsets::All(3)).unwrap();
+        let address =
+            || LAST_TURN.with_borrow(|last| last.as_ref().map(|turn| turn.cos.as_ptr().ctx));
+        let found = address();
+        second.forward([&x], &Offsets::All(3)).unwrap();
+        assert!(found.is_some() && found == address());
+        second.forward([&x], &Offsets::All(4)).unwrap();
         assert_eq!(
-            KEPT.with_borrow(|kept| kept.as_ref().map(|turn| turn.offset)),
+            LAST_TURN.with_borrow(|last| last.as_ref().map(|turn| turn.offset)),
             Some(4)
         );
     }
@@ -329,6 +367,42 @@ mod tests {
     #[test]
     fn a_width_that_is_not_the_rotations_is_an_error() {
         let narrow = Array::ones::<f32>(&[1, 1, 1, 6]).unwrap();
-        assert!(rope(Some(10_000.0), 1.0, None).forward(&narrow, 0).is_err());
+        let rope = rope(Some(10_000.0), 1.0, None);
+        assert!(rope.forward([&narrow], &Offsets::All(0)).is_err());
+    }
+
+    #[test]
+    fn arrays_that_are_rotated_together_are_rotated_as_each_alone() {
+        let rope = rope(Some(10_000.0), 1.0, None);
+        let key = random::key(4).unwrap();
+        for l in [1, 5] {
+            let q = random::normal::<f32>(&[2, 6, l, 8], None, None, &key).unwrap();
+            let [k, _] = split(&q.square().unwrap(), &[2], 1).unwrap(); // [2, 2, L, 8]
+            let both = rope.forward([&q, &k], &Offsets::All(7)).unwrap();
+            for (together, x) in both.iter().zip([&q, &k]) {
+                assert_eq!(together.shape(), x.shape());
+                let [alone] = rope.forward([x], &Offsets::All(7)).unwrap();
+                assert_eq!(to_f32(together).unwrap(), to_f32(&alone).unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn rows_with_offsets_of_their_own_are_rotated_as_each_row_alone() {
+        let rope = rope(Some(10_000.0), 1.0, None);
+        let key = random::key(6).unwrap();
+        for l in [1, 4] {
+            let x = random::normal::<f32>(&[2, 3, l, 8], None, None, &key).unwrap();
+            let offsets = Offsets::Rows(Array::from_slice(&[5_i32, 90], &[2]));
+            let [together] = rope.forward([&x], &offsets).unwrap();
+            let together = to_f32(&together).unwrap();
+            let [first, second] = split(&x, &[1], 0).unwrap();
+            let alone = [(first, 5), (second, 90)].map(|(row, offset)| {
+                to_f32(&rope.rotate(&row, &Offsets::All(offset)).unwrap()).unwrap()
+            });
+            for (a, b) in together.iter().zip(alone.concat()) {
+                assert!((a - b).abs() < 1e-5, "{l} tokens: {a} and {b}");
+            }
+        }
     }
 }

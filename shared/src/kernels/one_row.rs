@@ -2,8 +2,12 @@
 //!
 //! With one row no number of the matrix is used twice, so the time is that of reading it. In the
 //! products of a 7B model, MLX's kernel for one row reads a quarter of what an H100 can, this one 45 %
-//! (README of part 3). On a Mac and on a CPU, for several rows and for codes of other widths MLX's own
+//! (results/NOTES.md). On a Mac and on a CPU, for several rows and for codes of other widths MLX's own
 //! kernels are used. What it costs: MLX compiles it when a process needs it first, 1.4 seconds.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, Dtype};
@@ -21,10 +25,45 @@ const COLUMNS_PER_THREAD: i32 = 32;
 /// A block has all of x, and its threads share the registers of one multiprocessor.
 const MAX_COLUMNS: i32 = 896 * COLUMNS_PER_THREAD;
 
-/// How the kernel is launched for one matrix.
-#[derive(Debug)]
-pub(super) struct OneRow {
-    launch: Launch,
+/// The product, if x is one row and the kernel can do it: x `[1, 1, K]` times packed `[N, K]` →
+/// `[1, 1, N]`.
+///
+/// # Errors
+/// If the parts of the matrix do not fit each other, or if MLX refuses the launch.
+pub(super) fn product(x: &Array, matrix: &QuantizedTriple) -> Result<Option<Array>> {
+    if !is_available() {
+        return Ok(None);
+    }
+    let shape = Shape::of(matrix);
+    if !shape.is_supported(matrix) || !shape.takes(x) {
+        return Ok(None);
+    }
+    let (n, k, groups) = (shape.rows, shape.columns, shape.columns / shape.group_size);
+    let inputs = [x, &matrix.weight, &matrix.scales, &matrix.biases];
+    let shapes = inputs.map(Array::shape);
+    ensure!(
+        shapes[1..] == [[n, k / 8], [n, groups], [n, groups]],
+        "{shapes:?} are not one row and the matrix [{n}, {k}]"
+    );
+    STATE.with_borrow_mut(|state| {
+        let State { kernel, launches } = state;
+        let kernel = kernel.as_ref().context("MLX was built without CUDA")?;
+        let launch = match launches.entry(shape) {
+            Entry::Occupied(launch) => launch.into_mut(),
+            Entry::Vacant(place) => place.insert(shape.launch()?),
+        };
+        // SAFETY: the shapes are those of the launch (checked), the types those of the matrix
+        // that it was made for. Its codes begin where memory was allocated, which is aligned for
+        // loads of 16 bytes: a loaded or joined matrix is no view. There is a block for every 4
+        // of the N rows; a thread reads what belongs to its 32 of the K columns, and row n is
+        // written by one thread.
+        unsafe { kernel.launch(&inputs, launch) }.map(Some)
+    })
+}
+
+/// What the launch depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Shape {
     /// N
     rows: i32,
     /// K
@@ -34,72 +73,51 @@ pub(super) struct OneRow {
     dtype: Dtype,
 }
 
-impl OneRow {
-    /// None if MLX's own kernel is to be used.
-    ///
-    /// # Errors
-    /// If MLX refuses the launch.
-    pub(super) fn of(matrix: &QuantizedTriple) -> Result<Option<Self>> {
-        let (rows, columns) = (
-            matrix.weight.dim(0),
-            matrix.weight.dim(1) * 32 / matrix.bits,
-        );
-        let dtype = matrix.scales.dtype();
-        let fits = matrix.bits == 4
-            && matrix.group_size % COLUMNS_PER_THREAD == 0
-            && columns <= MAX_COLUMNS
-            && matrix.biases.dtype() == dtype
-            && is_available();
-        if !fits {
-            return Ok(None);
-        }
-        let blocks = (rows + ROWS_PER_BLOCK - 1) / ROWS_PER_BLOCK;
-        let threads = (columns / COLUMNS_PER_THREAD + 31) / 32 * 32; // whole warps
-        let launch = Launch::new(&[1, 1, rows], dtype, blocks, threads)?
-            .with_type("T", dtype)?
-            .with_number("G", matrix.group_size)?;
-        Ok(Some(Self {
-            launch,
-            rows,
-            columns,
+impl Shape {
+    fn of(matrix: &QuantizedTriple) -> Self {
+        Self {
+            rows: matrix.weight.dim(0),
+            columns: matrix.weight.dim(1) * 32 / matrix.bits,
             group_size: matrix.group_size,
-            dtype,
-        }))
+            dtype: matrix.scales.dtype(),
+        }
+    }
+
+    fn is_supported(&self, matrix: &QuantizedTriple) -> bool {
+        matrix.bits == 4
+            && self.group_size % COLUMNS_PER_THREAD == 0
+            && self.columns <= MAX_COLUMNS
+            && matrix.biases.dtype() == self.dtype
     }
 
     /// Whether x is one row of the matrix's type, `[1, 1, K]`.
-    pub(super) fn takes(&self, x: &Array) -> bool {
+    fn takes(&self, x: &Array) -> bool {
         x.shape() == [1, 1, self.columns] && x.dtype() == self.dtype
     }
 
-    /// x `[1, 1, K]`, which it [takes](Self::takes), times the matrix that it was made for →
-    /// `[1, 1, N]`
-    ///
-    /// # Errors
-    /// If either is another one, or if MLX refuses the launch.
-    pub(super) fn forward(&self, x: &Array, matrix: &QuantizedTriple) -> Result<Array> {
-        let (n, k, groups) = (self.rows, self.columns, self.columns / self.group_size);
-        let shapes = [x, &matrix.weight, &matrix.scales, &matrix.biases].map(Array::shape);
-        ensure!(
-            self.takes(x) && shapes[1..] == [[n, k / 8], [n, groups], [n, groups]],
-            "{shapes:?} are not one row and the matrix [{n}, {k}]"
-        );
-        let inputs = [x, &matrix.weight, &matrix.scales, &matrix.biases];
-        KERNEL.with(|kernel| {
-            let kernel = kernel.as_ref().context("MLX was built without CUDA")?;
-            // SAFETY: the shapes are those of the launch (checked), the types those of the matrix
-            // that it was made for. Its codes begin where memory was allocated, which is aligned for
-            // loads of 16 bytes: a loaded or joined matrix is no view. There is a block for every 4
-            // of the N rows; a thread reads what belongs to its 32 of the K columns, and row n is
-            // written by one thread.
-            unsafe { kernel.launch(&inputs, &self.launch) }
-        })
+    fn launch(&self) -> Result<Launch> {
+        let blocks = (self.rows + ROWS_PER_BLOCK - 1) / ROWS_PER_BLOCK;
+        let threads = (self.columns / COLUMNS_PER_THREAD + 31) / 32 * 32; // whole warps
+        Launch::new(&[1, 1, self.rows], self.dtype, blocks, threads)?
+            .with_type("T", self.dtype)?
+            .with_number("G", self.group_size)
     }
 }
 
+/// The kernel, compiled by MLX once for each type and group size, and how it was launched: a model
+/// has a handful of shapes, and describing a launch anew for each product would cost host time.
+struct State {
+    kernel: Option<CudaKernel>,
+    launches: HashMap<Shape, Launch>,
+}
+
 thread_local! {
-    /// One for all matrices; MLX compiles it once for each type and group size.
-    static KERNEL: Option<CudaKernel> = kernel();
+    static STATE: RefCell<State> = RefCell::new(State {
+        kernel: kernel(),
+        launches: HashMap::new(),
+    });
+    /// Asked once: the answer cannot change, and every product of a decode step asks.
+    static AVAILABLE: bool = crate::layers::on_gpu() && ffi::cuda_is_available();
 }
 
 fn kernel() -> Option<CudaKernel> {
@@ -108,7 +126,7 @@ fn kernel() -> Option<CudaKernel> {
 }
 
 fn is_available() -> bool {
-    super::on_gpu() && ffi::cuda_is_available()
+    AVAILABLE.with(|available| *available)
 }
 
 #[cfg(test)]
@@ -148,7 +166,8 @@ mod tests {
 
     /// On a machine without CUDA there is nothing to compare.
     fn assert_multiplies(x: &Array, q: &QuantizedTriple) {
-        let Some(one_row) = OneRow::of(q).unwrap() else {
+        let Some(y) = product(x, q).unwrap() else {
+            assert!(!is_available(), "{:?}", x.shape());
             return;
         };
         let rounding = match x.dtype() {
@@ -157,8 +176,8 @@ mod tests {
             _ => 0.0,
         };
         let adding_up = 1e-5 * (x.size() as f32).sqrt();
-        let product = to_f32(&one_row.forward(x, q).unwrap()).unwrap();
-        for (y, exact) in product.iter().zip(exact(x, q)) {
+        let y = to_f32(&y).unwrap();
+        for (y, exact) in y.iter().zip(exact(x, q)) {
             let allowed = rounding * exact.abs() + adding_up;
             let (dtype, shape) = (x.dtype(), q.scales.shape());
             assert!(
@@ -171,8 +190,8 @@ mod tests {
     #[test]
     fn only_cuda_has_a_kernel_of_our_own() {
         for dtype in TYPES {
-            let one_row = OneRow::of(&packed(8, 64, 64, dtype)).unwrap();
-            assert_eq!(one_row.is_some(), is_available());
+            let y = product(&normal(&[1, 1, 64], dtype), &packed(8, 64, 64, dtype)).unwrap();
+            assert_eq!(y.is_some(), is_available());
         }
     }
 
@@ -205,19 +224,21 @@ mod tests {
         };
         let long = packed(1, MAX_COLUMNS + 32, 32, Dtype::Float32);
         for matrix in [eight_bits, long] {
-            assert!(OneRow::of(&matrix).unwrap().is_none());
+            let shape = Shape::of(&matrix);
+            assert!(!shape.is_supported(&matrix));
+            let x = normal(&[1, 1, shape.columns], shape.dtype);
+            assert!(product(&x, &matrix).unwrap().is_none());
         }
     }
 
     #[test]
     fn several_rows_other_lengths_and_other_types_are_left_to_mlx() {
-        let Some(one_row) = OneRow::of(&packed(8, 64, 64, Dtype::Float32)).unwrap() else {
-            return; // without CUDA all is left to MLX
-        };
+        let matrix = packed(8, 64, 64, Dtype::Float32);
+        let takes = |x: Array| Shape::of(&matrix).takes(&x);
         for shape in [vec![1, 2, 64], vec![1, 1, 32], vec![64]] {
-            assert!(!one_row.takes(&normal(&shape, Dtype::Float32)));
+            assert!(!takes(normal(&shape, Dtype::Float32)));
         }
-        assert!(!one_row.takes(&normal(&[1, 1, 64], Dtype::Bfloat16)));
-        assert!(one_row.takes(&normal(&[1, 1, 64], Dtype::Float32)));
+        assert!(!takes(normal(&[1, 1, 64], Dtype::Bfloat16)));
+        assert!(takes(normal(&[1, 1, 64], Dtype::Float32)));
     }
 }
