@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use mlx_rs::Array;
-use shared::cli::{SamplingArgs, check_interrupted};
-use shared::sampling::Sampler;
+use shared::cli::check_interrupted;
+use shared::sampling::{Sampler, Sampling};
 
 use crate::candidates::Candidates;
 use crate::decoder::Decoder;
@@ -45,7 +45,7 @@ pub fn generate(
     decoder: &dyn Decoder,
     prompt: &[u32],
     limits: (usize, &[u32]),
-    sampling: &SamplingArgs,
+    sampling: &Sampling,
     switch: Option<WhatIf>,
     mut on_turn: impl FnMut(Turn) -> Result<()>,
 ) -> Result<Vec<u32>> {

@@ -201,7 +201,7 @@ impl Args {
             raw: self.prompt.raw || self.built_in_sentence(),
             max_tokens: self.prompt.max_tokens,
             stops: !self.prompt.ignore_eos,
-            sampling: self.sampling,
+            sampling: (&self.sampling).into(),
             layer: self.layer,
             head: self.head,
             what_if: self.what_if,

@@ -13,11 +13,10 @@
 
 use anyhow::Result;
 use mlx_rs::{Array, ops};
-use shared::cli::SamplingArgs;
 use shared::layers::{ids_array, to_f32};
 use shared::report::fixed;
 use shared::sampling::{
-    REPETITION_CONTEXT, Sampler, filter_steps, greedy, log_softmax, penalize_repeats,
+    REPETITION_CONTEXT, Sampler, Sampling, filter_steps, greedy, log_softmax, penalize_repeats,
 };
 use shared::tokenizer::Tokenizer;
 
@@ -26,9 +25,7 @@ use crate::candidates::{Candidates, likeliest};
 use crate::decoder::Decoder;
 use crate::pass::Pass;
 use crate::tokenize::{name, named};
-use crate::trace::{
-    Bar, Check, Filter, FilterOutcome, LensRow, NAMED, Prediction, Settings, Temperature,
-};
+use crate::trace::{Bar, Check, Filter, FilterOutcome, LensRow, NAMED, Prediction, Temperature};
 
 /// Tokens that are drawn as bars.
 const BARS: usize = 12;
@@ -37,7 +34,7 @@ pub const TOP: usize = 5;
 /// Temperatures that are compared: those of the video.
 const TEMPERATURES: [f32; 4] = [0.2, 0.7, 1.0, 1.5];
 /// Settings that are drawn where the flags leave nothing to be seen.
-const EXAMPLE: SamplingArgs = SamplingArgs {
+const EXAMPLE: Sampling = Sampling {
     temperature: 0.7,
     top_k: 2,
     top_p: 0.95,
@@ -54,7 +51,7 @@ pub fn prediction(
     decoder: &dyn Decoder,
     tokenizer: &Tokenizer,
     pass: &Pass,
-    flags: &SamplingArgs,
+    flags: &Sampling,
 ) -> Result<Prediction> {
     let logits = pass.next_logits(decoder)?; // [1, V]
     let args = drawn(flags);
@@ -69,7 +66,7 @@ pub fn prediction(
     let (bars, filters) = bars(tokenizer, &penalised, &args)?;
     Ok(Prediction {
         named: named(tokenizer, order)?,
-        settings: settings(&args),
+        settings: args,
         example: args != *flags,
         temperatures: temperatures(&penalised, &bars)?,
         bars,
@@ -82,13 +79,13 @@ pub fn prediction(
 
 /// What is drawn: the flags, or where they are greedy and no filter runs, an example (with the filters
 /// that were asked for, if any were).
-fn drawn(flags: &SamplingArgs) -> SamplingArgs {
+fn drawn(flags: &Sampling) -> Sampling {
     if flags.temperature > 0.0 {
         return *flags;
     }
     let filtered = flags.top_k > 0 || flags.top_p < 1.0 || flags.min_p > 0.0;
     let filters = if filtered { flags } else { &EXAMPLE };
-    SamplingArgs {
+    Sampling {
         temperature: EXAMPLE.temperature,
         top_k: filters.top_k,
         top_p: filters.top_p,
@@ -97,19 +94,8 @@ fn drawn(flags: &SamplingArgs) -> SamplingArgs {
     }
 }
 
-fn settings(args: &SamplingArgs) -> Settings {
-    Settings {
-        temperature: args.temperature,
-        top_k: args.top_k,
-        top_p: args.top_p,
-        min_p: args.min_p,
-        repetition_penalty: args.repetition_penalty,
-        seed: args.seed,
-    }
-}
-
 /// The logits as the sampler sees them.
-fn penalised(logits: &Array, ids: &[u32], args: &SamplingArgs) -> Result<Array> {
+fn penalised(logits: &Array, ids: &[u32], args: &Sampling) -> Result<Array> {
     if args.repetition_penalty == 1.0 {
         return Ok(logits.clone());
     }
@@ -133,7 +119,7 @@ pub fn probabilities(logits: &Array, temperature: f32) -> Result<Array> {
 fn bars(
     tokenizer: &Tokenizer,
     logits: &Array,
-    args: &SamplingArgs,
+    args: &Sampling,
 ) -> Result<(Vec<Bar>, Vec<FilterOutcome>)> {
     let before = to_f32(&probabilities(logits, 1.0)?)?;
     let values = to_f32(logits)?;
@@ -171,7 +157,7 @@ fn bars(
 
 /// Which rule took a token out; `facts`: its probability, that of all likelier ones together, that of
 /// the likeliest, its rank.
-fn reason(filter: Filter, args: &SamplingArgs, facts: (f32, f32, f32, usize)) -> String {
+fn reason(filter: Filter, args: &Sampling, facts: (f32, f32, f32, usize)) -> String {
     let (own, above, best, rank) = facts;
     let number = |value: f32| fixed(f64::from(value), 3);
     match filter {
@@ -272,16 +258,16 @@ mod tests {
 
     #[test]
     fn filters_that_were_asked_for_are_drawn_although_greedy_ignores_them() {
-        let flags = SamplingArgs {
+        let flags = Sampling {
             top_k: 3,
-            ..SamplingArgs::default()
+            ..Sampling::default()
         };
         let drawn = drawn(&flags);
         assert_eq!(
             (drawn.top_k, drawn.top_p, drawn.temperature),
             (3, 1.0, EXAMPLE.temperature)
         );
-        let warm = SamplingArgs {
+        let warm = Sampling {
             temperature: 0.3,
             ..flags
         };

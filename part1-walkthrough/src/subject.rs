@@ -2,9 +2,10 @@
 
 use anyhow::{Context, Result, ensure};
 use shared::checkpoint::{Checkpoint, FloatType};
-use shared::cli::{ModelArgs, SamplingArgs};
+use shared::cli::ModelArgs;
 use shared::config::Family;
 use shared::report::status;
+use shared::sampling::Sampling;
 use shared::session::open_checkpoint;
 use shared::tokenizer::Tokenizer;
 
@@ -33,7 +34,7 @@ pub struct Request {
     /// Whether the model may end its answer itself.
     pub stops: bool,
     /// How the next token is chosen.
-    pub sampling: SamplingArgs,
+    pub sampling: Sampling,
     /// The layer to show in slow motion; `None`: the one in the middle.
     pub layer: Option<usize>,
     /// The head to show in slow motion; `None`: the one that adds most to the last token.

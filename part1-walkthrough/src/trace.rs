@@ -20,9 +20,7 @@ pub use attend::{Check, Focus, Layer, Shape};
 pub use embed::{AddedPosition, Embedded, Embedding, Map, Neighbour, Point, Positions, Shifted};
 pub use floats::Floats;
 pub use loops::{Answer, Cost, Decode, Recompute, Round};
-pub use predict::{
-    Bar, Candidate, Filter, FilterOutcome, LensRow, NAMED, Prediction, Settings, Temperature,
-};
+pub use predict::{Bar, Candidate, Filter, FilterOutcome, LensRow, NAMED, Prediction, Temperature};
 pub use tokens::{Named, Token};
 pub use what_if::{WhatIf, WhatIfOutcome};
 

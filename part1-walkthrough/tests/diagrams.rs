@@ -9,9 +9,9 @@ use mlx_rs::{Array, ops};
 use part1_walkthrough::subject::{Request, Subject};
 use part1_walkthrough::walk::walk;
 use shared::checkpoint::{Checkpoint, FloatType};
-use shared::cli::SamplingArgs;
 use shared::hub::ModelFiles;
 use shared::layers::to_f32;
+use shared::sampling::Sampling;
 
 fn diagram(name: &str) -> String {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/diagrams");
@@ -53,7 +53,7 @@ fn the_attention_that_is_drawn_is_that_of_the_model() {
         raw: true,
         max_tokens: 1,
         stops: true,
-        sampling: SamplingArgs::default(),
+        sampling: Sampling::default(),
         layer: Some(3),
         head: Some(3),
         what_if: None,

@@ -17,9 +17,9 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::{Value, json};
 use shared::checkpoint::Checkpoint;
-use shared::cli::SamplingArgs;
 use shared::hub;
 use shared::layers::{ids_array, to_f32};
+use shared::sampling::Sampling;
 use shared::testing::fixtures::{self, Expected};
 use tempfile::TempDir;
 
@@ -247,7 +247,7 @@ fn trace(what_if: Option<WhatIf>) -> Trace {
         raw: true,
         max_tokens: 4,
         stops: true,
-        sampling: SamplingArgs::default(),
+        sampling: Sampling::default(),
         layer: None,
         head: None,
         what_if,

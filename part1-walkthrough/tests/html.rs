@@ -13,7 +13,8 @@ use part1_walkthrough::page::{page as html, save};
 use part1_walkthrough::subject::{Request, Subject};
 use part1_walkthrough::trace::{Trace, WhatIf};
 use part1_walkthrough::walk::walk;
-use shared::cli::{ModelArgs, SamplingArgs};
+use shared::cli::ModelArgs;
+use shared::sampling::Sampling;
 use shared::sampling::{filter, greedy, log_softmax};
 use shared::testing::fixtures;
 use tempfile::TempDir;
@@ -27,7 +28,7 @@ fn request(text: &str) -> Request {
         raw: true,
         max_tokens: 4,
         stops: true,
-        sampling: SamplingArgs::default(),
+        sampling: Sampling::default(),
         layer: Some(4),
         head: Some(0),
         what_if: None,
@@ -145,7 +146,7 @@ fn a_page_of_twelve_tokens_is_smaller_than_2_mb() {
 ///
 /// The draw itself needs no probabilities. They are computed here in f64, since MLX's softmax on a CPU
 /// has errors of 1e-5.
-fn sampler(logits: &[f32], args: &SamplingArgs) -> Vec<f64> {
+fn sampler(logits: &[f32], args: &Sampling) -> Vec<f64> {
     let logits = Array::from_slice(logits, &[1, logits.len() as i32]);
     if args.temperature == 0.0 {
         let mut probabilities = vec![0.0; logits.size()];
@@ -181,12 +182,12 @@ fn the_sliders_give_the_probabilities_of_the_rust_sampler() {
         (0.8, 3, 0.6, 0.3),
         (0.0, 3, 0.6, 0.3),
     ] {
-        let args = SamplingArgs {
+        let args = Sampling {
             temperature,
             top_k,
             top_p,
             min_p,
-            ..SamplingArgs::default()
+            ..Sampling::default()
         };
         for (slider, value) in [
             ("temperature", f64::from(temperature)),
@@ -203,7 +204,7 @@ fn the_sliders_give_the_probabilities_of_the_rust_sampler() {
 }
 
 /// Bars, their reasons and the number of tokens that are left, beside the sampler's probabilities.
-fn compare(page: &Page, expected: &[f64], args: &SamplingArgs) {
+fn compare(page: &Page, expected: &[f64], args: &Sampling) {
     let bars: Vec<(usize, f64, Option<String>)> = page.json(
         "[...document.querySelectorAll('.bars li[data-id]')].map(({ dataset }) => \
          [Number(dataset.id), Number(dataset.probability), dataset.removed ?? null])",

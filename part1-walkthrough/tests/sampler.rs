@@ -10,17 +10,16 @@ use common::{SENTENCE, flags, request, tiny};
 use mlx_rs::Array;
 use part1_walkthrough::subject::Request;
 use part1_walkthrough::walk::walk;
-use shared::cli::SamplingArgs;
-use shared::sampling::Sampler;
+use shared::sampling::{Sampler, Sampling};
 
 const DRAWS: usize = 400;
 
 /// How often each token comes out of the sampler.
-fn drawn(logits: &[f32], args: SamplingArgs, prompt: &[u32]) -> BTreeMap<u32, usize> {
+fn drawn(logits: &[f32], args: Sampling, prompt: &[u32]) -> BTreeMap<u32, usize> {
     let logits = Array::from_slice(logits, &[1, logits.len() as i32]);
     let mut counts = BTreeMap::new();
     for seed in 0..DRAWS as u64 {
-        let mut sampler = Sampler::new(&SamplingArgs { seed, ..args }, prompt).unwrap();
+        let mut sampler = Sampler::new(&Sampling { seed, ..args }, prompt).unwrap();
         let id = sampler
             .sample(&logits)
             .unwrap()

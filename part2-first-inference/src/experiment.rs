@@ -8,9 +8,10 @@ use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use shared::machine::{Machine, Versions, peak_bytes};
 use shared::metrics::Run;
 use shared::report::{JsonReport, Report, TextStream, or_dash, status};
+use shared::request::Request;
 use shared::session::{Session, open_checkpoint};
 
-use crate::generate::{Generation, Limits, generate};
+use crate::generate::{Generator, generate};
 use crate::model::Model;
 
 /// Part 2: a real model generates text, the naive way: the whole sequence again for each token.
@@ -39,8 +40,10 @@ pub fn run(args: Args) -> Result<()> {
     if args.inspect {
         return inspect(&args.model);
     }
-    let session = Session::open(&args.model, &args.prompt)?;
-    let (run, recomputed, token_ms) = answer(&session, &args.sampling)?;
+    let session = Session::open(&args.model)?;
+    let (request, tokenize_time) = session.request(&args.prompt, &args.sampling)?;
+    let (run, recomputed, token_ms) = answer(&session, &request)?;
+    let run = run.tokenize(tokenize_time);
     let versions = Versions::detect()?;
     let mut report = Report::stdout();
     report.blank()?;
@@ -69,37 +72,27 @@ fn inspect(model: &ModelArgs) -> Result<()> {
 
 /// Loads the model and streams its answer; returns the numbers of the run, and per token the
 /// positions computed again and the milliseconds.
-fn answer(session: &Session, sampling: &SamplingArgs) -> Result<(Run, Vec<u64>, Vec<f64>)> {
+fn answer(session: &Session, request: &Request) -> Result<(Run, Vec<u64>, Vec<f64>)> {
     status(&format!("loading {}", session.checkpoint.name));
     let started = Instant::now();
     let model = Model::load(&session.checkpoint)?;
     let load_time = session.open_time + started.elapsed();
-    let limits = Limits {
-        max_tokens: session.max_tokens,
-        stop_ids: session.stop_ids(),
-    };
+    let prompt_tokens = request.ids.len();
     let mut out = TextStream::stdout();
-    let mut answer = session.answer(Some(&mut out));
-    let generation = generate(&model, &session.prompt, &limits, sampling, |token| {
-        answer.push(token)
+    let mut answer = session.answer(|piece| Ok(out.push(piece)?));
+    let generation = generate(&mut Generator::new(&model, request)?, |step| {
+        answer.watch(step, prompt_tokens)
     })?;
     let text = answer.finish()?;
+    out.finish()?;
 
-    let Generation {
-        tokens,
-        finish_reason,
-        timeline,
-        positions_recomputed,
-    } = generation;
-    let run = Run::from_timeline("naive", session.prompt.len(), &timeline)
-        .output(tokens, text, finish_reason)
+    let run = Run::from_generation("naive", prompt_tokens, &generation, text)
         .load(load_time)
-        .tokenize(session.tokenize_time)
         .peak_bytes(peak_bytes()?)
         .weight_bytes(session.checkpoint.weight_bytes())
-        .kv_bytes(0)
-        .positions_recomputed(positions_recomputed.iter().sum());
-    Ok((run, positions_recomputed, timeline.token_ms()))
+        .kv_bytes(0);
+    let token_ms = generation.timeline.token_ms();
+    Ok((run, generation.positions_recomputed, token_ms))
 }
 
 const HEAD: [&str; 8] = [

@@ -6,79 +6,76 @@
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use shared::cli::SamplingArgs;
 use shared::layers::ids_array;
-use shared::metrics::{FinishReason, Timeline};
+use shared::metrics::{FinishReason, Generation, Recorder};
+use shared::request::{Request, Step};
 use shared::sampling::Sampler;
 
 use crate::model::Model;
 
-/// When to stop.
-#[derive(Debug, Clone)]
-pub struct Limits {
-    /// Tokens to generate at most.
-    pub max_tokens: usize,
-    /// Ids that end the answer; none of them becomes part of it.
-    pub stop_ids: Vec<u32>,
-}
-
-/// What came out, and when.
+/// One request on its way: a step runs the model once and gives the next id.
 #[derive(Debug)]
-pub struct Generation {
-    /// The generated ids, without the stop token.
-    pub tokens: Vec<u32>,
-    /// Why it ended.
-    pub finish_reason: FinishReason,
-    /// The instant of each token.
-    pub timeline: Timeline,
-    /// Per step: positions whose keys and values an earlier step had already computed.
-    pub positions_recomputed: Vec<u64>,
+pub struct Generator<'a> {
+    model: &'a Model,
+    request: &'a Request,
+    sampler: Sampler,
+    /// The prompt, and the answer so far.
+    sequence: Vec<u32>,
+    /// Ids that may still come.
+    left: usize,
 }
 
-/// Continues `prompt`, and hands each id to `on_token` as soon as it is known.
-///
-/// # Cost
-/// Step `i` runs the model over `prompt.len() + i` tokens: n tokens after a prompt of p cost
-/// `n·p + n(n−1)/2` positions, where `p + n − 1` would do.
-///
-/// # Errors
-/// If the model or the sampler fails, or `on_token` does.
-pub fn generate(
-    model: &Model,
-    prompt: &[u32],
-    limits: &Limits,
-    sampling: &SamplingArgs,
-    mut on_token: impl FnMut(u32) -> Result<ControlFlow<FinishReason>>,
-) -> Result<Generation> {
-    let mut sampler = Sampler::new(sampling, prompt)?;
-    let mut tokens = Vec::new();
-    let mut positions_recomputed = Vec::new();
-    let mut finish_reason = FinishReason::Length;
-    let mut timeline = Timeline::start();
-    while tokens.len() < limits.max_tokens {
-        let sequence = [prompt, &tokens].concat();
-        let logits = model.next_logits(&ids_array(&sequence))?; // [1, V]
-        // Reading the id evaluates the whole step: it is needed on the host to go on.
-        let token = sampler.sample(&logits)?.try_item_exact::<u32>()?;
-        if limits.stop_ids.contains(&token) {
-            finish_reason = FinishReason::Stop;
-            break;
+impl<'a> Generator<'a> {
+    /// Nothing is run before the first step.
+    pub fn new(model: &'a Model, request: &'a Request) -> Result<Self> {
+        Ok(Self {
+            model,
+            request,
+            sampler: Sampler::new(&request.sampling, &request.ids)?,
+            sequence: request.ids.clone(),
+            left: request.max_tokens,
+        })
+    }
+
+    /// Runs the whole sequence and chooses the id that follows it.
+    ///
+    /// # Cost
+    /// Step `i` runs the model over `p + i` tokens, p of them the prompt's: n tokens cost
+    /// `n·p + n(n−1)/2` positions, where `p + n − 1` would do.
+    pub fn step(&mut self) -> Result<Step> {
+        if self.left == 0 {
+            return Ok(Step::End(FinishReason::Length));
         }
-        timeline.mark();
-        positions_recomputed.push(match tokens.is_empty() {
-            true => 0,
-            false => sequence.len() as u64 - 1,
-        });
-        tokens.push(token);
-        if let ControlFlow::Break(reason) = on_token(token)? {
-            finish_reason = reason;
-            break;
+        let positions = self.sequence.len();
+        let logits = self.model.next_logits(&ids_array(&self.sequence))?; // [1, V]
+        // Reading the id evaluates the whole step: the next one cannot begin without it.
+        let id = self.sampler.sample(&logits)?.try_item_exact::<u32>()?;
+        if self.request.stop_ids.contains(&id) {
+            self.left = 0;
+            return Ok(Step::End(FinishReason::Stop));
+        }
+        self.sequence.push(id);
+        self.left -= 1;
+        Ok(Step::Token { id, positions })
+    }
+}
+
+/// The loop: one step after the other until the request has ended. Between two steps `on_step` may show
+/// what came, and may end the request itself.
+pub fn generate(
+    generator: &mut Generator<'_>,
+    mut on_step: impl FnMut(Step) -> Result<ControlFlow<FinishReason>>,
+) -> Result<Generation> {
+    let mut recorder = Recorder::start();
+    loop {
+        let step = generator.step()?;
+        match step {
+            Step::Token { id, positions } => recorder.token(id, positions),
+            Step::Prefill { .. } => {}
+            Step::End(reason) => return Ok(recorder.finish(reason)),
+        }
+        if let ControlFlow::Break(reason) = on_step(step)? {
+            return Ok(recorder.finish(reason));
         }
     }
-    Ok(Generation {
-        tokens,
-        finish_reason,
-        timeline,
-        positions_recomputed,
-    })
 }

@@ -12,14 +12,14 @@ use std::ops::ControlFlow;
 
 use anyhow::Result;
 use mlx_rs::{Array, Dtype, ops};
-use part2_first_inference::generate::{Limits, generate};
+use part2_first_inference::generate::{Generator, generate};
 use part2_first_inference::model::Model;
 use serde::Deserialize;
 use shared::checkpoint::Checkpoint;
-use shared::cli::SamplingArgs;
 use shared::config::GroupQuantization;
 use shared::hub::{self, ModelFiles};
 use shared::layers::{ids_array, to_f32};
+use shared::request::Request;
 use shared::sampling::greedy;
 use shared::testing::{convert, fixtures};
 use shared::tokenizer::Tokenizer;
@@ -85,12 +85,13 @@ fn choices(model: &Model, prompt: &Prompt) -> Result<Vec<u32>> {
 }
 
 fn naive(model: &Model, prompt: &Prompt) -> Result<Vec<u32>> {
-    let limits = Limits {
+    let request = Request {
+        ids: prompt.ids.clone(),
         max_tokens: prompt.greedy.len(),
-        stop_ids: Vec::new(),
+        ..Request::default()
     };
     let go_on = |_| Ok(ControlFlow::Continue(()));
-    Ok(generate(model, &prompt.ids, &limits, &SamplingArgs::default(), go_on)?.tokens)
+    Ok(generate(&mut Generator::new(model, &request)?, go_on)?.tokens)
 }
 
 fn compare(

@@ -5,10 +5,10 @@
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use part2_first_inference::generate::{Limits, generate};
+use part2_first_inference::generate::{Generator, generate};
 use part2_first_inference::model::Model;
-use shared::cli::SamplingArgs;
 use shared::layers::{ids_array, to_f32};
+use shared::request::Request;
 use shared::testing::fixtures::{self, ExpectedPrompt};
 
 /// Largest difference that counts as the same logits, relative to the largest logit: sums in
@@ -44,13 +44,13 @@ fn logit_difference(model: &Model, prompt: &ExpectedPrompt) -> Result<f32> {
 }
 
 fn greedy(model: &Model, prompt: &[u32], max_tokens: usize) -> Result<Vec<u32>> {
-    let limits = Limits {
+    let request = Request {
+        ids: prompt.to_vec(),
         max_tokens,
-        stop_ids: Vec::new(),
+        ..Request::default()
     };
-    let sampling = SamplingArgs::default();
-    let on_token = |_| Ok(ControlFlow::Continue(()));
-    Ok(generate(model, prompt, &limits, &sampling, on_token)?.tokens)
+    let on_step = |_| Ok(ControlFlow::Continue(()));
+    Ok(generate(&mut Generator::new(model, &request)?, on_step)?.tokens)
 }
 
 #[test]

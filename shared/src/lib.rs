@@ -11,8 +11,10 @@
 //! - [`weights`]: the tensors, each taken exactly once
 //! - [`tokenizer`]: text → ids, ids → text
 //! - [`layers`]: Linear, Embedding, RmsNorm, Rope, swiglu
+//! - [`kernels`]: products that are not MLX's own
 //! - [`sampling`]: logits → the next id
-//! - [`session`]: all of the above up to the checked ids of a prompt
+//! - [`request`]: what is asked of a model, and what a step of the answer brings
+//! - [`session`]: a model that is open, and makes requests from texts
 //! - [`prompt_cache`]: keys and values of a prompt in a file
 //! - [`files`]: files that are written whole or not at all
 //! - [`metrics`]: instants → the numbers of the report
@@ -26,11 +28,13 @@ pub mod ffi;
 pub mod files;
 pub mod gguf;
 pub mod hub;
+pub mod kernels;
 pub mod layers;
 pub mod machine;
 pub mod metrics;
 pub mod prompt_cache;
 pub mod report;
+pub mod request;
 pub mod sampling;
 pub mod session;
 #[cfg(feature = "testing")]

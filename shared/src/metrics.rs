@@ -86,6 +86,62 @@ impl Timeline {
     }
 }
 
+/// Notes each token of a request when it is told of it; it knows nothing of models.
+#[derive(Debug)]
+pub struct Recorder {
+    timeline: Timeline,
+    tokens: Vec<u32>,
+    positions_recomputed: Vec<u64>,
+}
+
+impl Recorder {
+    /// Starts the clock: the token ids are about to be handed to the model.
+    pub fn start() -> Self {
+        Self {
+            timeline: Timeline::start(),
+            tokens: Vec::new(),
+            positions_recomputed: Vec::new(),
+        }
+    }
+
+    /// `id` has reached the host, just now, from a step that ran `positions`. One of them was new;
+    /// the keys and values of the others had been computed before, except in the first step.
+    pub fn token(&mut self, id: u32, positions: usize) {
+        self.timeline.mark();
+        let first = self.tokens.is_empty();
+        let again = if first {
+            0
+        } else {
+            positions.saturating_sub(1)
+        };
+        self.positions_recomputed.push(again as u64);
+        self.tokens.push(id);
+    }
+
+    /// No more tokens will come.
+    pub fn finish(self, finish_reason: FinishReason) -> Generation {
+        Generation {
+            tokens: self.tokens,
+            finish_reason,
+            timeline: self.timeline,
+            positions_recomputed: self.positions_recomputed,
+        }
+    }
+}
+
+/// What came out of one request, and when.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// The generated ids, without the stop token.
+    pub tokens: Vec<u32>,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// The instant of each token.
+    pub timeline: Timeline,
+    /// Per token: positions whose keys and values an earlier step had already computed.
+    pub positions_recomputed: Vec<u64>,
+}
+
 /// A duration in milliseconds, the unit of every latency here.
 pub fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
@@ -278,6 +334,24 @@ impl Run {
         self
     }
 
+    /// All that a finished generation says of itself, and its text.
+    pub fn from_generation(
+        variant: &str,
+        prompt_tokens: usize,
+        generation: &Generation,
+        text: String,
+    ) -> Self {
+        let Generation {
+            tokens,
+            finish_reason,
+            timeline,
+            positions_recomputed,
+        } = generation;
+        Self::from_timeline(variant, prompt_tokens, timeline)
+            .output(tokens.clone(), text, *finish_reason)
+            .positions_recomputed(positions_recomputed.iter().sum())
+    }
+
     /// How long the weights took to load.
     pub fn load(mut self, time: Duration) -> Self {
         self.load_ms = Some(ms(time));
@@ -444,6 +518,21 @@ mod tests {
         let mut t = Timeline::start();
         (0..3).for_each(|_| t.mark());
         assert_eq!((t.len(), t.itl().len(), t.token_ms().len()), (3, 2, 3));
+    }
+
+    #[test]
+    fn the_recorder_counts_the_positions_that_were_computed_before() {
+        let mut recorder = Recorder::start();
+        for (id, positions) in [(7, 5), (8, 6), (9, 7)] {
+            recorder.token(id, positions);
+        }
+        let generation = recorder.finish(FinishReason::Length);
+        assert_eq!(generation.tokens, [7, 8, 9]);
+        assert_eq!(generation.positions_recomputed, [0, 5, 6]);
+        assert_eq!(generation.timeline.len(), 3);
+        let run = Run::from_generation("naive", 5, &generation, "abc".into());
+        assert_eq!(run.positions_recomputed, Some(11));
+        assert_eq!((run.tokens.len(), run.text.as_str()), (3, "abc"));
     }
 
     #[test]

@@ -12,13 +12,58 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::SamplingArgs;
 
+/// How the next id is chosen; what each number means is said with the filter that uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sampling {
+    /// 0 always takes the most likely id.
+    pub temperature: f32,
+    /// 0 for all.
+    pub top_k: usize,
+    /// In (0, 1]; 1 for all.
+    pub top_p: f32,
+    /// From 0 to 1; 0 for all.
+    pub min_p: f32,
+    /// More than 0; 1 changes nothing.
+    pub repetition_penalty: f32,
+    /// Same seed, same ids.
+    pub seed: u64,
+}
+
+/// Greedy.
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+        }
+    }
+}
+
+impl From<&SamplingArgs> for Sampling {
+    fn from(flags: &SamplingArgs) -> Self {
+        Self {
+            temperature: flags.temperature,
+            top_k: flags.top_k,
+            top_p: flags.top_p,
+            min_p: flags.min_p,
+            repetition_penalty: flags.repetition_penalty,
+            seed: flags.seed,
+        }
+    }
+}
+
 /// How many of the latest tokens, the prompt's included, the repetition penalty looks at.
 pub const REPETITION_CONTEXT: usize = 20;
 
 /// Draws one id after the other, each from its own part of one random stream.
 #[derive(Debug)]
 pub struct Sampler {
-    args: SamplingArgs,
+    sampling: Sampling,
     key: Array,
     /// The latest ids `[N]`, on the device, since the last one may not be on the host yet.
     recent: Array,
@@ -26,24 +71,18 @@ pub struct Sampler {
 
 impl Sampler {
     /// A sampler for one request; `prompt` is what the repetition penalty sees at first.
-    ///
-    /// # Errors
-    /// If MLX cannot make the random key.
-    pub fn new(args: &SamplingArgs, prompt: &[u32]) -> Result<Self> {
+    pub fn new(sampling: &Sampling, prompt: &[u32]) -> Result<Self> {
         let recent = &prompt[prompt.len().saturating_sub(REPETITION_CONTEXT)..];
         Ok(Self {
-            args: *args,
-            key: random::key(args.seed)?,
+            sampling: *sampling,
+            key: random::key(sampling.seed)?,
             recent: Array::from_slice(recent, &[recent.len() as i32]),
         })
     }
 
     /// The next id: logits `[1, V]` → `[1]`, u32, not yet evaluated.
-    ///
-    /// # Errors
-    /// If the logits have another shape.
     pub fn sample(&mut self, logits: &Array) -> Result<Array> {
-        let penalty = self.args.repetition_penalty;
+        let penalty = self.sampling.repetition_penalty;
         let penalised;
         let logits = if penalty == 1.0 {
             logits
@@ -51,7 +90,7 @@ impl Sampler {
             penalised = penalize_repeats(logits, &self.recent, penalty)?;
             &penalised
         };
-        let id = if self.args.temperature == 0.0 {
+        let id = if self.sampling.temperature == 0.0 {
             greedy(logits)?
         } else {
             self.draw(logits)?
@@ -64,10 +103,10 @@ impl Sampler {
 
     /// One draw from the filtered distribution.
     fn draw(&mut self, logits: &Array) -> Result<Array> {
-        let kept = filter(&log_softmax(logits)?, &self.args)?;
+        let kept = filter(&log_softmax(logits)?, &self.sampling)?;
         let (next, key) = random::split(&self.key, 2)?;
         self.key = next;
-        let cooled = kept.multiply(scalar_like(1.0 / self.args.temperature, &kept)?)?;
+        let cooled = kept.multiply(scalar_like(1.0 / self.sampling.temperature, &kept)?)?;
         Ok(random::categorical(&cooled, -1, None, &key)?)
     }
 
@@ -83,17 +122,11 @@ impl Sampler {
 ///
 /// Taken from the log-probabilities, as mlx-lm does. In 16-bit types the subtraction rounds, so two
 /// logits that differ by one step can become equal: without it, other tokens would win.
-///
-/// # Errors
-/// If `logits` is not two-dimensional.
 pub fn greedy(logits: &Array) -> Result<Array> {
     Ok(argmax_axis(&log_softmax(logits)?, -1, false)?)
 }
 
 /// `logits − ln Σ exp(logits)` over the last axis, in the type of the logits.
-///
-/// # Errors
-/// If MLX refuses the shape.
 pub fn log_softmax(logits: &Array) -> Result<Array> {
     Ok(logits.subtract(ops::logsumexp_axis(logits, -1, true)?)?)
 }
@@ -112,27 +145,21 @@ pub enum Filter {
 
 /// Top-p, min-p and top-k in this order, each where its flag is on: log-probabilities `[B, V]` →
 /// the same shape, with −∞ for what was removed. At least one token always stays.
-///
-/// # Errors
-/// If MLX refuses the shape.
-pub fn filter(logprobs: &Array, args: &SamplingArgs) -> Result<Array> {
-    let steps = filter_steps(logprobs, args)?;
+pub fn filter(logprobs: &Array, sampling: &Sampling) -> Result<Array> {
+    let steps = filter_steps(logprobs, sampling)?;
     Ok(steps.last().map_or(logprobs, |(_, kept)| kept).clone())
 }
 
 /// What is left after each of the filters that are on: [`filter`], step by step, for a report that
 /// tells which filter removed a token. Nothing is computed that nobody asks for.
-///
-/// # Errors
-/// If MLX refuses the shape.
-pub fn filter_steps(logprobs: &Array, args: &SamplingArgs) -> Result<Vec<(Filter, Array)>> {
+pub fn filter_steps(logprobs: &Array, sampling: &Sampling) -> Result<Vec<(Filter, Array)>> {
     let vocab_size = logprobs.size() as i32 / logprobs.shape().first().copied().unwrap_or(1).max(1);
     let mut steps: Vec<(Filter, Array)> = Vec::new();
     for filter in [Filter::TopP, Filter::MinP, Filter::TopK] {
         let left = steps.last().map_or(logprobs, |(_, kept)| kept);
-        let kept = match (filter, i32::try_from(args.top_k)) {
-            (Filter::TopP, _) if args.top_p < 1.0 => keep_top_p(left, args.top_p)?,
-            (Filter::MinP, _) if args.min_p > 0.0 => keep_min_p(left, args.min_p)?,
+        let kept = match (filter, i32::try_from(sampling.top_k)) {
+            (Filter::TopP, _) if sampling.top_p < 1.0 => keep_top_p(left, sampling.top_p)?,
+            (Filter::MinP, _) if sampling.min_p > 0.0 => keep_min_p(left, sampling.min_p)?,
             (Filter::TopK, Ok(k)) if 0 < k && k < vocab_size => keep_top_k(left, k)?,
             _ => continue,
         };
@@ -142,9 +169,6 @@ pub fn filter_steps(logprobs: &Array, args: &SamplingArgs) -> Result<Vec<(Filter
 }
 
 /// Keeps the `k` most likely tokens of `[B, V]`, 0 < `k` < `V`. Fan et al. 2018 (arXiv 1805.04833).
-///
-/// # Errors
-/// If MLX refuses the shape.
 pub fn keep_top_k(logprobs: &Array, k: i32) -> Result<Array> {
     // A partition finds the k best in one pass; a full sort would cost eight times as much.
     let order = ops::argpartition_axis(logprobs.negative()?, k - 1, -1)?;
@@ -155,9 +179,6 @@ pub fn keep_top_k(logprobs: &Array, k: i32) -> Result<Array> {
 
 /// Keeps the smallest set of most likely tokens whose probabilities reach `p`, the one that crosses
 /// it included. Holtzman et al. 2020 (arXiv 1904.09751).
-///
-/// # Errors
-/// If MLX refuses the shape.
 pub fn keep_top_p(logprobs: &Array, p: f32) -> Result<Array> {
     let ascending = ops::sort_axis(logprobs, -1)?;
     let probs = ascending.as_dtype(Dtype::Float32)?.exp()?;
@@ -172,9 +193,6 @@ pub fn keep_top_p(logprobs: &Array, p: f32) -> Result<Array> {
 
 /// Keeps tokens at least `min_p` times as likely as the most likely one. Nguyen et al. 2024 (arXiv
 /// 2407.01082).
-///
-/// # Errors
-/// If MLX refuses the shape.
 pub fn keep_min_p(logprobs: &Array, min_p: f32) -> Result<Array> {
     let best = logprobs.max_axis(-1, true)?;
     let threshold = best.add(scalar_like(min_p.ln(), logprobs)?)?;
@@ -183,9 +201,6 @@ pub fn keep_min_p(logprobs: &Array, min_p: f32) -> Result<Array> {
 
 /// Divides the positive logits of `ids` `[N]` by `penalty` and multiplies the negative ones: logits
 /// `[1, V]` → the same shape. Keskar et al. 2019 (arXiv 1909.05858).
-///
-/// # Errors
-/// If MLX refuses the shape.
 pub fn penalize_repeats(logits: &Array, ids: &Array, penalty: f32) -> Result<Array> {
     if ids.size() == 0 {
         return Ok(logits.clone());

@@ -6,41 +6,33 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::checkpoint::{Checkpoint, check_fit};
-use crate::cli::{ModelArgs, PromptArgs, interrupted};
+use crate::cli::{ModelArgs, PromptArgs, SamplingArgs, check_interrupted, interrupted};
 use crate::hub;
 use crate::machine::{Machine, Versions};
 use crate::metrics::{FinishReason, Run};
-use crate::report::{Stdout, TextStream, count, decimal};
+use crate::report::{count, decimal, status};
+use crate::request::{Request, Step};
 use crate::tokenizer::{Detokenizer, Tokenizer};
 
-/// Everything that is known before the weights are loaded.
+/// A model that is open, its weights not loaded yet: it makes requests from texts.
 #[derive(Debug)]
 pub struct Session {
     /// The checkpoint, its header read.
     pub checkpoint: Checkpoint,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// The prompt's ids, all of them below the vocabulary size.
-    pub prompt: Vec<u32>,
     /// What runs it.
     pub machine: Machine,
     /// Finding the files, reading headers and the tokenizer.
     pub open_time: Duration,
-    /// Template and encoding.
-    pub tokenize_time: Duration,
-    /// Tokens to generate at most: the flag, or what the context has room for.
-    pub max_tokens: usize,
-    /// Whether the model may end its answer itself.
-    pub stops: bool,
 }
 
 impl Session {
-    /// Finds the model, checks that it fits into memory, and encodes the prompt.
+    /// Finds the model and reads all of it but the weights.
     ///
     /// # Errors
-    /// If the model cannot be found or read, does not fit, or if the prompt is empty or longer than
-    /// the context.
-    pub fn open(model: &ModelArgs, prompt: &PromptArgs) -> Result<Self> {
+    /// If the model cannot be found or read.
+    pub fn open(model: &ModelArgs) -> Result<Self> {
         let started = Instant::now();
         let checkpoint = open_checkpoint(model)?;
         checkpoint
@@ -49,34 +41,59 @@ impl Session {
             .with_context(|| format!("opening {}", checkpoint.name))?;
         let machine = Machine::detect()?;
         let tokenizer = Tokenizer::open(&checkpoint)?;
-        let open_time = started.elapsed();
-
-        let started = Instant::now();
-        let ids = tokenizer.encode_prompt(&prompt.text()?, prompt.raw)?;
-        let tokenize_time = started.elapsed();
-
-        let context = checkpoint.config.max_position_embeddings;
-        ensure!(
-            ids.len() < context,
-            "the prompt has {} tokens, but the context of {} has room for {}: shorten the prompt",
-            count(ids.len() as u64),
-            checkpoint.name,
-            count(context as u64),
-        );
-        let max_tokens = prompt.max_tokens.min(context - ids.len());
-        check_fit(&checkpoint, ids.len() + max_tokens, machine.ram_bytes)?;
-        let stops = !prompt.ignore_eos;
-        let prompt = ids;
         Ok(Self {
             checkpoint,
             tokenizer,
-            prompt,
             machine,
-            open_time,
-            tokenize_time,
-            max_tokens,
-            stops,
+            open_time: started.elapsed(),
         })
+    }
+
+    /// The request that the flags ask for, and how long it took to encode its text.
+    ///
+    /// # Errors
+    /// If the prompt is empty or longer than the context, or if the weights and the longest answer do
+    /// not fit into memory.
+    pub fn request(
+        &self,
+        prompt: &PromptArgs,
+        sampling: &SamplingArgs,
+    ) -> Result<(Request, Duration)> {
+        let started = Instant::now();
+        let ids = self.tokenizer.encode_prompt(&prompt.text()?, prompt.raw)?;
+        let tokenize_time = started.elapsed();
+        let max_tokens = prompt.max_tokens.min(self.room(ids.len())?);
+        check_fit(
+            &self.checkpoint,
+            ids.len() + max_tokens,
+            self.machine.ram_bytes,
+        )?;
+        let stop_ids = if prompt.ignore_eos {
+            Vec::new()
+        } else {
+            self.tokenizer.stop_ids().iter().copied().collect()
+        };
+        let request = Request {
+            ids,
+            max_tokens,
+            stop_ids,
+            sampling: sampling.into(),
+        };
+        Ok((request, tokenize_time))
+    }
+
+    /// Tokens that the context has room for after a prompt.
+    fn room(&self, prompt_tokens: usize) -> Result<usize> {
+        let context = self.checkpoint.config.max_position_embeddings;
+        let room = context.saturating_sub(prompt_tokens);
+        ensure!(
+            room > 0,
+            "the prompt has {} tokens, but the context of {} has room for {}: shorten the prompt",
+            count(prompt_tokens as u64),
+            self.checkpoint.name,
+            count(context as u64),
+        );
+        Ok(room)
     }
 
     /// The rows of the card above every report: the model, the machine, its ceiling if that is
@@ -104,66 +121,71 @@ impl Session {
         rows
     }
 
-    /// The text of one answer; with `out` it can be read while it grows.
-    pub fn answer<'a>(&'a self, out: Option<&'a mut TextStream<Stdout>>) -> Answer<'a> {
+    /// The text of one answer; each piece of whole characters goes to `show` as soon as it is there.
+    pub fn answer<F: FnMut(&str) -> Result<()>>(&self, show: F) -> Answer<'_, F> {
         Answer {
             detokenizer: self.tokenizer.stream(),
-            out,
+            show,
             text: String::new(),
         }
     }
-
-    /// The ids that end an answer; none if it is to go on.
-    pub fn stop_ids(&self) -> Vec<u32> {
-        match self.stops {
-            true => self.tokenizer.stop_ids().iter().copied().collect(),
-            false => Vec::new(),
-        }
-    }
 }
 
-/// Ids in, text out: to a reader at once, as whole characters, and kept for the report.
+/// Ids in, text out: piece by piece to whoever reads along, and whole for the report.
 #[derive(Debug)]
-pub struct Answer<'a> {
+pub struct Answer<'a, F> {
     detokenizer: Detokenizer<'a>,
-    out: Option<&'a mut TextStream<Stdout>>,
+    show: F,
     text: String,
 }
 
-impl Answer<'_> {
-    /// Takes the next id, and says whether to go on: not after Ctrl-C.
+impl<F: FnMut(&str) -> Result<()>> Answer<'_, F> {
+    /// Takes the next id.
     ///
     /// # Errors
-    /// If the id is not of this vocabulary, or if the text cannot be written.
-    pub fn push(&mut self, id: u32) -> Result<ControlFlow<FinishReason>> {
+    /// If the id is not of this vocabulary, or if the text cannot be shown.
+    pub fn push(&mut self, id: u32) -> Result<()> {
         let piece = self.detokenizer.push(id)?;
-        self.show(piece)?;
-        Ok(match interrupted() {
-            true => ControlFlow::Break(FinishReason::Interrupted),
-            false => ControlFlow::Continue(()),
+        self.take(piece)
+    }
+
+    /// What a program at a terminal does between two steps of a generator: shows the progress of a prompt
+    /// of `prompt_tokens`, or the text, and says whether to go on: not after Ctrl-C.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push), or if Ctrl-C came before the first token.
+    pub fn watch(&mut self, step: Step, prompt_tokens: usize) -> Result<ControlFlow<FinishReason>> {
+        match step {
+            Step::Prefill { seen } => {
+                status(&format!("prefill: {seen} of {prompt_tokens} tokens"));
+                check_interrupted()?;
+            }
+            Step::Token { id, .. } => self.push(id)?,
+            Step::End(_) => {}
+        }
+        Ok(if interrupted() {
+            ControlFlow::Break(FinishReason::Interrupted)
+        } else {
+            ControlFlow::Continue(())
         })
     }
 
-    /// All of the text, after the last bytes and, for the reader, the end of the line.
+    /// All of the text, after its last bytes.
     ///
     /// # Errors
-    /// If the text cannot be written.
+    /// If the text cannot be shown.
     pub fn finish(mut self) -> Result<String> {
         let rest = self.detokenizer.finish()?;
-        self.show(rest)?;
-        if let Some(out) = &mut self.out {
-            out.finish()?;
-        }
+        self.take(rest)?;
         Ok(self.text)
     }
 
-    fn show(&mut self, piece: Option<String>) -> Result<()> {
-        let piece = piece.unwrap_or_default();
+    fn take(&mut self, piece: Option<String>) -> Result<()> {
+        let Some(piece) = piece else {
+            return Ok(());
+        };
         self.text.push_str(&piece);
-        if let Some(out) = &mut self.out {
-            out.push(&piece)?;
-        }
-        Ok(())
+        (self.show)(&piece)
     }
 }
 

@@ -3,8 +3,8 @@
 mod show;
 
 use anyhow::Result;
-use shared::cli::SamplingArgs;
 use shared::layers::to_f32;
+use shared::sampling::Sampling;
 
 use crate::candidates::Candidates;
 use crate::decode::generate;
@@ -43,7 +43,7 @@ pub fn outcome(
             subject.room(before.len(), request.max_tokens),
             &stop_ids[..],
         );
-        let greedy = SamplingArgs::default();
+        let greedy = Sampling::default();
         let ids = generate(decoder, &before.ids, limits, &greedy, switch, |_| Ok(()))?;
         tokenizer.decode(&ids, true)
     };

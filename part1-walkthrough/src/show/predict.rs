@@ -4,9 +4,10 @@ use std::io::Write;
 
 use anyhow::Result;
 use shared::report::{BeforeAfter, binary, count, fixed, plural};
+use shared::sampling::Sampling;
 
 use super::{Screen, after_layer, piece};
-use crate::trace::{Candidate, Cost, Filter, Prediction, Settings, Trace};
+use crate::trace::{Candidate, Cost, Filter, Prediction, Trace};
 
 /// Bars at other temperatures.
 const COMPARED: usize = 6;
@@ -77,7 +78,7 @@ fn bars<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     Ok(())
 }
 
-fn described(settings: &Settings) -> String {
+fn described(settings: &Sampling) -> String {
     let mut words = Vec::new();
     if settings.repetition_penalty != 1.0 {
         words.push(format!(

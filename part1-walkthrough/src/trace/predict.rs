@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 pub use shared::sampling::Filter;
+use shared::sampling::Sampling;
 
 use super::floats::Floats;
 use super::tokens::Named;
@@ -47,7 +48,7 @@ pub struct Prediction {
     /// named are the first of these; the others can be counted and summed up from `logits`.
     pub named: Vec<Named>,
     /// What is drawn.
-    pub settings: Settings,
+    pub settings: Sampling,
     /// Whether `settings` are an example and not the flags.
     pub example: bool,
     /// The likeliest tokens, likeliest first.
@@ -60,23 +61,6 @@ pub struct Prediction {
     pub greedy: Candidate,
     /// The token that the flags choose; probability at temperature 1, nothing removed.
     pub chosen: Candidate,
-}
-
-/// The sampling flags.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Settings {
-    /// 0: greedy.
-    pub temperature: f32,
-    /// 0: off.
-    pub top_k: usize,
-    /// 1: off.
-    pub top_p: f32,
-    /// 0: off.
-    pub min_p: f32,
-    /// 1: off.
-    pub repetition_penalty: f32,
-    /// Of the random draw.
-    pub seed: u64,
 }
 
 /// One token before and after the sampler's steps.

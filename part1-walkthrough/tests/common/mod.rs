@@ -9,6 +9,7 @@ use part1_walkthrough::trace::Trace;
 use part1_walkthrough::walk::walk;
 use shared::cli::{ModelArgs, SamplingArgs};
 use shared::report::Report;
+use shared::sampling::Sampling;
 
 /// The sentence that the program shows by itself.
 pub(crate) const SENTENCE: &str = "Penguins are birds that";
@@ -22,9 +23,9 @@ struct Flags {
 }
 
 /// The model and the sampling flags of a command line.
-pub(crate) fn flags(args: &[&str]) -> (ModelArgs, SamplingArgs) {
+pub(crate) fn flags(args: &[&str]) -> (ModelArgs, Sampling) {
     let flags = Flags::parse_from([&["part1"], args].concat());
-    (flags.model, flags.sampling)
+    (flags.model, (&flags.sampling).into())
 }
 
 /// The embedded model.
@@ -39,7 +40,7 @@ pub(crate) fn request(text: &str) -> Request {
         raw: true,
         max_tokens: 8,
         stops: true,
-        sampling: SamplingArgs::default(),
+        sampling: Sampling::default(),
         layer: None,
         head: None,
         what_if: None,
