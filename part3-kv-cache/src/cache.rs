@@ -1,21 +1,68 @@
 //! The KV cache: the keys and values of every position that went through the model.
 //!
 //! Attention of a new token needs the keys and values of all tokens before it, and these never
-//! change: attention is causal. Four ways to keep them, one interface: the model hands over what is
-//! new and gets back what is visible.
+//! change: attention is causal. There are several ways to store them behind one interface: the model
+//! hands over what is new and gets back what is visible.
 
-use anyhow::{Context, Result, ensure};
-use mlx_rs::Array;
+use std::fmt::Debug;
+use std::ops::Range;
+
+use anyhow::{Result, bail, ensure};
+use mlx_rs::{Array, ops};
 use shared::config::ModelConfig;
+use shared::layers::{Mask, Offsets};
 
+use crate::concat::Concat;
 use crate::keys_values::KeysValues;
+use crate::prealloc::Prealloc;
 use crate::rotating::Rotating;
 
-/// Positions by which [`Prealloc`] and [`Rotating`] grow, mlx-lm's number: a copy of everything once
-/// in 256 tokens, and at most 255 positions of memory that nobody uses.
-pub const STEP: i32 = 256;
+/// The cache of one layer.
+pub trait KvCache: Debug {
+    /// Adds what is new, and returns all that its queries may look at.
+    ///
+    /// # Shapes
+    /// keys, values `[B, Hkv, L, D]` → `[B, Hkv, S, D]`, with `S = offset + L`, or less if the
+    /// cache forgets
+    fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<(Array, Array)>;
 
-/// How to keep keys and values.
+    /// Positions that were added.
+    fn offset(&self) -> i32;
+
+    /// The position of the next token, by which it is rotated.
+    fn offsets(&self) -> Offsets {
+        Offsets::All(self.offset())
+    }
+
+    /// What the next `l` tokens may look at, in a layer that has this sliding window.
+    fn mask(&self, l: i32, window: Option<i32>) -> Result<Mask> {
+        Mask::causal(l, self.offset() + l, window)
+    }
+
+    /// The most positions that a token can see, its own included; `None`: all of them.
+    fn window(&self) -> Option<i32> {
+        None
+    }
+
+    /// What is stored, unused room included.
+    fn stored(&self) -> Option<&KeysValues>;
+
+    /// Whether it still has what it would go back to.
+    fn is_trimmable(&self) -> bool {
+        true
+    }
+
+    /// Goes back by `n` positions, at most the offset: they are forgotten, or left to be overwritten.
+    fn trim(&mut self, n: i32) -> Result<()>;
+
+    /// The stored positions, oldest first and without unused room: what a file has to hold.
+    fn state(&self) -> Result<KeysValues>;
+
+    /// Takes over what [`state`](Self::state) gave, after `offset` positions.
+    fn restore(&mut self, state: KeysValues, offset: i32) -> Result<()>;
+}
+
+/// How to store keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheKind {
     /// Not at all: part 2.
@@ -24,71 +71,106 @@ pub enum CacheKind {
     Concat,
     /// One array with room for more, written in place.
     Prealloc,
-    /// The latest `size` positions only, the first `keep` among them for good.
+    /// The latest `size` positions only, the first `sinks` among them for good.
     Rotating {
-        /// Positions that are kept, the first ones included.
+        /// Positions that are stored, the sinks included.
         size: i32,
         /// First positions that are never overwritten: attention sinks (arXiv 2309.17453).
-        keep: i32,
+        sinks: i32,
     },
 }
 
 /// The caches of all layers.
 #[derive(Debug)]
 pub struct Cache {
-    layers: Vec<KvCache>,
+    layers: Vec<Box<dyn KvCache>>,
+    kind: CacheKind,
 }
 
 impl Cache {
     /// An empty cache. A layer that has a sliding window itself rotates over no more than that, and
     /// without sinks: its model never saw any.
     pub fn new(kind: CacheKind, config: &ModelConfig) -> Self {
-        let layer = |window: &Option<usize>| match (kind, window) {
-            (CacheKind::Off, _) => KvCache::Off,
-            (CacheKind::Concat, _) => KvCache::Concat(Concat::default()),
-            (CacheKind::Prealloc, _) => KvCache::Prealloc(Prealloc::default()),
-            (CacheKind::Rotating { size, .. }, Some(window)) if *window as i32 <= size => {
-                KvCache::Rotating(Rotating::new(*window as i32, 0))
+        let layer = |window: &Option<usize>| -> Box<dyn KvCache> {
+            match (kind, window) {
+                (CacheKind::Off, _) => Box::new(Off),
+                (CacheKind::Concat, _) => Box::new(Concat::default()),
+                (CacheKind::Prealloc, _) => Box::new(Prealloc::default()),
+                (CacheKind::Rotating { size, .. }, Some(window)) if *window as i32 <= size => {
+                    Box::new(Rotating::new(*window as i32, 0))
+                }
+                (CacheKind::Rotating { size, sinks }, _) => Box::new(Rotating::new(size, sinks)),
             }
-            (CacheKind::Rotating { size, keep }, _) => KvCache::Rotating(Rotating::new(size, keep)),
         };
         Self {
             layers: config.sliding_window.iter().map(layer).collect(),
+            kind,
         }
     }
 
     /// One cache per layer, in the order of the layers.
-    pub fn layers_mut(&mut self) -> &mut [KvCache] {
-        &mut self.layers
+    pub fn layers_mut(&mut self) -> impl Iterator<Item = &mut dyn KvCache> {
+        self.layers.iter_mut().map(|layer| &mut **layer as _)
     }
 
-    /// Positions that went through the model: where the next token stands. 0 if nothing is kept.
+    /// Positions that went through the model. 0 if nothing is stored.
     pub fn offset(&self) -> i32 {
-        self.layers.first().map_or(0, KvCache::offset)
+        self.layers.first().map_or(0, |layer| layer.offset())
     }
 
-    /// Positions of the layer that has room for most.
+    /// Positions that the layer with the most room has room for.
     pub fn capacity(&self) -> i32 {
-        self.layers.iter().map(KvCache::capacity).max().unwrap_or(0)
+        self.stored().map(KeysValues::len).max().unwrap_or(0)
     }
 
-    /// Bytes of keys and values, unused room included.
+    /// Bytes of keys and values, unused room included: `2 · Hkv · D · bytes · capacity` in each layer.
     pub fn bytes(&self) -> u64 {
-        self.layers.iter().map(KvCache::bytes).sum()
+        self.stored().map(KeysValues::bytes).sum()
     }
 
-    /// Whether a step may be given the new token alone.
-    pub fn remembers(&self) -> bool {
-        !self
-            .layers
-            .iter()
-            .any(|layer| matches!(layer, KvCache::Off))
+    /// All keys and values, for whoever has to evaluate them.
+    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
+        self.stored().flat_map(|kv| [&kv.keys, &kv.values])
     }
 
-    /// Whether a sequence of this length is more than some layer keeps.
-    pub fn forgets(&self, length: i32) -> bool {
-        let windows = self.layers.iter().filter_map(KvCache::window);
-        windows.min().is_some_and(|window| length > window)
+    fn stored(&self) -> impl Iterator<Item = &KeysValues> {
+        self.layers.iter().filter_map(|layer| layer.stored())
+    }
+
+    /// The rest of a prompt of `length` tokens, cut into pieces of at most `step` for one run of the
+    /// model each. The last one is followed by the first id of the answer.
+    ///
+    /// # Cost
+    /// The scores of a piece take `H·step·S` elements where a backend writes them out, those of a
+    /// whole prompt `H·S²`: pieces bound the memory, and let a long prompt show its progress.
+    pub fn pieces(&self, length: usize, step: usize) -> Result<Vec<Range<usize>>> {
+        let seen = self.offset() as usize;
+        ensure!(
+            seen < length,
+            "the cache has seen {seen} tokens, the prompt has no more"
+        );
+        ensure!(step > 0, "the prompt cannot be run in pieces of 0 tokens");
+        if self.kind == CacheKind::Off {
+            return Ok(vec![0..length]); // what is not stored has to be run at once
+        }
+        let window = self.layers.iter().filter_map(|layer| layer.window()).min();
+        let forgets = window.is_some_and(|window| length as i32 > window);
+        // A token that goes alone sees all that is stored, the first one of the answer included.
+        let end = if forgets { length - 1 } else { length };
+        let starts = (seen..end).step_by(step);
+        let pieces = starts.map(|start| start..end.min(start + step));
+        Ok(pieces
+            .chain((end < length).then_some(end..length))
+            .collect())
+    }
+
+    /// What the next step has to run: the new `id` `[1, 1]` alone, or if nothing is stored, all that the
+    /// last step ran, `[1, L]`, and the new one.
+    pub fn next_input(&self, last: &Array, id: Array) -> Result<Array> {
+        Ok(match self.kind {
+            CacheKind::Off => ops::concatenate(&[last, &id], 1)?,
+            _ => id,
+        })
     }
 
     /// Goes back by `n` positions, in all layers or in none.
@@ -96,25 +178,21 @@ impl Cache {
     /// # Errors
     /// If `n` is more than the offset, or if a layer has overwritten what it would go back to.
     pub fn trim(&mut self, n: i32) -> Result<()> {
-        for layer in &self.layers {
-            layer.check_trim(n)?;
-        }
+        let offset = self.offset();
+        ensure!(
+            (0..=offset).contains(&n),
+            "the cache has {offset} positions, it cannot go back by {n}"
+        );
+        ensure!(
+            n == 0 || self.layers.iter().all(|layer| layer.is_trimmable()),
+            "a rotating cache that is full has overwritten what it would go back to"
+        );
         self.layers.iter_mut().try_for_each(|layer| layer.trim(n))
     }
 
-    /// All keys and values, for whoever has to evaluate them.
-    pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        let kept = self.layers.iter().filter_map(KvCache::kept);
-        kept.flat_map(|kv| [&kv.keys, &kv.values])
-    }
-
-    /// Keys and values of each layer, oldest position first and without unused room: what a file
-    /// has to hold.
-    ///
-    /// # Errors
-    /// If MLX fails.
+    /// Keys and values of each layer, oldest position first and without unused room.
     pub fn state(&self) -> Result<Vec<KeysValues>> {
-        self.layers.iter().map(KvCache::state).collect()
+        self.layers.iter().map(|layer| layer.state()).collect()
     }
 
     /// Takes over what [`state`](Self::state) gave, after `offset` positions.
@@ -122,197 +200,50 @@ impl Cache {
     /// # Errors
     /// If the number of layers or of positions is not that of such a cache.
     pub fn restore(&mut self, state: Vec<KeysValues>, offset: i32) -> Result<()> {
+        let (found, layers) = (state.len(), self.layers.len());
         ensure!(
-            state.len() == self.layers.len(),
-            "{} layers are to be restored, the model has {}",
-            state.len(),
-            self.layers.len()
+            found == layers,
+            "{found} layers are to be restored, the model has {layers}"
         );
-        let mut pairs = self.layers.iter_mut().zip(state);
-        pairs.try_for_each(|(layer, kv)| layer.restore(kv, offset))
-    }
-}
-
-/// The cache of one layer.
-#[derive(Debug)]
-pub enum KvCache {
-    /// Keeps nothing.
-    Off,
-    /// See [`Concat`].
-    Concat(Concat),
-    /// See [`Prealloc`].
-    Prealloc(Prealloc),
-    /// See [`Rotating`].
-    Rotating(Rotating),
-}
-
-impl KvCache {
-    /// Adds what is new, and returns all that its queries may look at.
-    ///
-    /// # Shapes
-    /// keys, values `[B, Hkv, L, D]` → `[B, Hkv, S, D]`, with `S = offset + L`, or less if the
-    /// cache forgets
-    ///
-    /// # Errors
-    /// If the shapes do not fit what is kept.
-    pub fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<(Array, Array)> {
-        let new = KeysValues { keys, values };
-        let seen = match self {
-            Self::Off => new,
-            Self::Concat(cache) => cache.update(new)?,
-            Self::Prealloc(cache) => cache.update(new)?,
-            Self::Rotating(cache) => cache.update(new)?,
-        };
-        Ok((seen.keys, seen.values))
-    }
-
-    /// Positions that were added, the position of the next token.
-    pub fn offset(&self) -> i32 {
-        match self {
-            Self::Off => 0,
-            Self::Concat(cache) => cache.kept.as_ref().map_or(0, KeysValues::len),
-            Self::Prealloc(cache) => cache.offset,
-            Self::Rotating(cache) => cache.offset,
+        for (layer, kv) in self.layers.iter_mut().zip(state) {
+            let (positions, window) = (kv.len(), layer.window().unwrap_or(offset));
+            // A rotating cache may hold a whole piece more than its window until the next token.
+            ensure!(
+                (window.min(offset)..=offset).contains(&positions),
+                "{positions} positions are to be restored after {offset} of which {window} are visible"
+            );
+            layer.restore(kv, offset)?;
         }
-    }
-
-    /// Positions that there is room for.
-    pub fn capacity(&self) -> i32 {
-        self.kept().map_or(0, KeysValues::len)
-    }
-
-    /// Bytes of keys and values, unused room included: `2 · Hkv · D · bytes · capacity`.
-    pub fn bytes(&self) -> u64 {
-        self.kept().map_or(0, KeysValues::bytes)
-    }
-
-    /// How far back a query can look, its own position included; `None`: to the beginning.
-    pub fn window(&self) -> Option<i32> {
-        match self {
-            Self::Rotating(cache) => Some(cache.size),
-            _ => None,
-        }
-    }
-
-    fn kept(&self) -> Option<&KeysValues> {
-        match self {
-            Self::Off => None,
-            Self::Concat(Concat { kept })
-            | Self::Prealloc(Prealloc { kept, .. })
-            | Self::Rotating(Rotating { kept, .. }) => kept.as_ref(),
-        }
-    }
-
-    fn check_trim(&self, n: i32) -> Result<()> {
-        let offset = self.offset();
-        ensure!(
-            (0..=offset).contains(&n),
-            "the cache has {offset} positions, it cannot go back by {n}"
-        );
-        let wrapped = self.window().is_some_and(|size| offset >= size);
-        ensure!(
-            n == 0 || !wrapped,
-            "a rotating cache that is full has overwritten what it would go back to"
-        );
         Ok(())
     }
+}
 
-    /// Goes back by `n` positions: they are forgotten, or left to be overwritten.
-    ///
-    /// # Errors
-    /// If `n` is more than the offset, or if what it would go back to is overwritten.
-    pub fn trim(&mut self, n: i32) -> Result<()> {
-        self.check_trim(n)?;
-        match self {
-            Self::Off => {}
-            Self::Concat(Concat { kept }) => {
-                if let Some(kv) = kept {
-                    *kv = kv.slice(0..kv.len() - n)?;
-                }
-            }
-            Self::Prealloc(cache) => cache.offset -= n,
-            Self::Rotating(cache) => {
-                cache.offset -= n;
-                cache.next -= n;
-            }
-        }
+/// Stores nothing: what is new is all that there is.
+#[derive(Debug)]
+struct Off;
+
+impl KvCache for Off {
+    fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<(Array, Array)> {
+        Ok((keys, values))
+    }
+
+    fn offset(&self) -> i32 {
+        0
+    }
+
+    fn stored(&self) -> Option<&KeysValues> {
+        None
+    }
+
+    fn trim(&mut self, _: i32) -> Result<()> {
         Ok(())
     }
 
     fn state(&self) -> Result<KeysValues> {
-        let kept = self.kept().context("there is nothing in the cache")?;
-        match self {
-            Self::Rotating(cache) => cache.oldest_first(kept),
-            _ => kept.slice(0..self.offset()),
-        }
+        bail!("there is nothing in the cache")
     }
 
-    fn restore(&mut self, kv: KeysValues, offset: i32) -> Result<()> {
-        let (positions, window) = (kv.len(), self.window().unwrap_or(offset));
-        // A rotating cache may hold a whole piece more than its window until the next token.
-        ensure!(
-            (window.min(offset)..=offset).contains(&positions),
-            "{positions} positions are to be restored after {offset} of which {window} are visible"
-        );
-        match self {
-            Self::Off => {}
-            Self::Concat(cache) => cache.kept = Some(kv),
-            Self::Prealloc(cache) => (cache.kept, cache.offset) = (Some(kv), offset),
-            Self::Rotating(cache) => {
-                (cache.kept, cache.offset, cache.next) = (Some(kv), offset, positions);
-            }
-        }
+    fn restore(&mut self, _: KeysValues, _: i32) -> Result<()> {
         Ok(())
-    }
-}
-
-/// Grows by what is new: simple, and everything is copied at every step.
-///
-/// # Cost
-/// Step t copies `2·Hkv·t·D` elements per layer: n steps copy in the order of n².
-#[derive(Debug, Default)]
-pub struct Concat {
-    kept: Option<KeysValues>,
-}
-
-impl Concat {
-    fn update(&mut self, new: KeysValues) -> Result<KeysValues> {
-        let all = match self.kept.take() {
-            Some(kept) => KeysValues::join(&[&kept, &new])?,
-            None => new,
-        };
-        let seen = all.slice(0..all.len())?;
-        self.kept = Some(all);
-        Ok(seen)
-    }
-}
-
-/// Has room for the next tokens, and writes them in place.
-///
-/// # Cost
-/// A step writes `2·Hkv·D` elements per layer; every [`STEP`] tokens everything is copied once. A
-/// server that knows the longest answer would reserve pages of a common pool (vLLM).
-#[derive(Debug, Default)]
-pub struct Prealloc {
-    kept: Option<KeysValues>,
-    offset: i32,
-}
-
-impl Prealloc {
-    fn update(&mut self, new: KeysValues) -> Result<KeysValues> {
-        let end = self.offset + new.len();
-        let capacity = (end + STEP - 1) / STEP * STEP;
-        let kept = match self.kept.take() {
-            Some(kept) if kept.len() >= end => kept,
-            Some(kept) => {
-                let used = kept.slice(0..self.offset)?;
-                KeysValues::join(&[&used, &new.room(capacity - self.offset)?])?
-            }
-            None => new.room(capacity)?,
-        };
-        let kept = kept.write(self.offset, &new)?;
-        let seen = kept.slice(0..end)?;
-        (self.kept, self.offset) = (Some(kept), end);
-        Ok(seen)
     }
 }

@@ -1,7 +1,7 @@
 //! What the video shows: naive and cached decode side by side, and what the cache costs beside what
 //! the formula says.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -9,15 +9,16 @@ use clap::{Parser, ValueEnum};
 use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, check_interrupted};
 use shared::files;
 use shared::machine::{active_bytes, peak_bytes, reset_peak};
-use shared::metrics::Run;
+use shared::metrics::{Generation, Run};
 use shared::report::{Stdout, TextStream, count, fixed, status};
+use shared::request::Request;
 use shared::session::Session;
 
 use crate::cache::{Cache, CacheKind};
-use crate::generate::{Generation, Limits, generate};
+use crate::generate::{Generator, PREFILL_STEP, generate};
 use crate::model::Model;
 use crate::needle;
-use crate::saved;
+use crate::saved::CacheFile;
 
 /// Part 3: the KV cache: what is computed once is kept. Without --cache: all kinds side by side.
 #[derive(Debug, Parser)]
@@ -37,16 +38,16 @@ pub struct Args {
     #[arg(long, value_enum)]
     cache: Option<Kind>,
 
-    /// Positions that a rotating cache keeps [default: 64]
+    /// Positions that a rotating cache stores [default: 64]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(2..))]
     window: Option<i32>,
 
     /// First positions that a rotating cache never drops, fewer than the window [default: 4]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
-    keep: Option<i32>,
+    sinks: Option<i32>,
 
     /// Prompt tokens that go through the model at once
-    #[arg(long, value_name = "N", default_value = "512", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = PREFILL_STEP as u32, value_parser = clap::value_parser!(u32).range(1..))]
     prefill_step: u32,
 
     /// Rounds that are measured [default: 3 of each cache and 1 of off, or the answer of --cache]
@@ -66,7 +67,7 @@ pub struct Args {
     load_cache: Option<PathBuf>,
 
     /// Show which sentence of a prompt is forgotten as the window shrinks
-    #[arg(long, conflicts_with_all = ["cache", "plot", "rounds", "window", "keep", "json"])]
+    #[arg(long, conflicts_with_all = ["cache", "plot", "rounds", "window", "sinks", "json"])]
     #[arg(conflicts_with_all = ["prompt", "prompt_file", "max_tokens", "raw", "ignore_eos"])]
     needle: bool,
 }
@@ -107,7 +108,7 @@ impl Args {
             Kind::Prealloc => CacheKind::Prealloc,
             Kind::Rotating => CacheKind::Rotating {
                 size: self.window(),
-                keep: self.keep(),
+                sinks: self.sinks(),
             },
         }
     }
@@ -116,21 +117,21 @@ impl Args {
         self.window.unwrap_or(WINDOW)
     }
 
-    fn keep(&self) -> i32 {
-        self.keep.unwrap_or(needle::KEEP)
+    fn sinks(&self) -> i32 {
+        self.sinks.unwrap_or(needle::SINKS)
     }
 
     /// What no flag says alone, and what would be lost after long work.
     fn check(&self) -> Result<()> {
-        let (window, keep) = (self.window(), self.keep());
+        let (window, sinks) = (self.window(), self.sinks());
         ensure!(
-            keep < window,
-            "--keep {keep} leaves no room in --window {window}: keep fewer"
+            sinks < window,
+            "--sinks {sinks} leaves no room in --window {window}: take fewer"
         );
         let rotates = self.cache.is_none_or(|kind| kind == Kind::Rotating);
         ensure!(
-            rotates || (self.window.is_none() && self.keep.is_none()),
-            "--window and --keep are for --cache rotating"
+            rotates || (self.window.is_none() && self.sinks.is_none()),
+            "--window and --sinks are for --cache rotating"
         );
         for (flag, path) in [("--plot", &self.plot), ("--save-cache", &self.save_cache)] {
             path.as_deref()
@@ -148,12 +149,15 @@ impl Args {
 /// If the model, the prompt or the output fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
     args.check()?;
-    let session = Session::open(&args.model, &args.prompt)?;
+    let session = Session::open(&args.model)?;
+    let (request, tokenize_time) = session.request(&args.prompt, &args.sampling)?;
     status(&format!("loading {}", session.checkpoint.name));
     let started = Instant::now();
     let model = Model::load(&session.checkpoint)?;
     let bench = Bench {
         load_time: session.open_time + started.elapsed(),
+        tokenize_time,
+        request: &request,
         weights_active: active_bytes()?,
         session: &session,
         model: &model,
@@ -175,7 +179,9 @@ pub(crate) struct Bench<'a> {
     pub(crate) session: &'a Session,
     pub(crate) model: &'a Model,
     pub(crate) args: &'a Args,
+    pub(crate) request: &'a Request,
     pub(crate) load_time: Duration,
+    pub(crate) tokenize_time: Duration,
     /// Bytes of arrays before there is a cache.
     pub(crate) weights_active: u64,
 }
@@ -261,21 +267,14 @@ impl Bench<'_> {
         reset_peak()?;
         let (mut cache, notes) = self.cache(kind)?;
         let (generation, text) = self.stream(&mut cache, out)?;
-        let Generation {
-            tokens,
-            finish_reason,
-            timeline,
-            positions_recomputed,
-        } = generation;
+        let timeline = &generation.timeline;
         let decode_ms = timeline.token_ms().split_off(1.min(timeline.len()));
-        let run = Run::from_timeline(kind.name(), self.session.prompt.len(), &timeline)
-            .output(tokens, text, finish_reason)
+        let run = Run::from_generation(kind.name(), self.request.ids.len(), &generation, text)
             .load(self.load_time)
-            .tokenize(self.session.tokenize_time)
+            .tokenize(self.tokenize_time)
             .peak_bytes(peak_bytes()?)
             .weight_bytes(self.session.checkpoint.weight_bytes())
-            .kv_bytes(cache.bytes())
-            .positions_recomputed(positions_recomputed.iter().sum());
+            .kv_bytes(cache.bytes());
         Ok(Measured {
             run,
             decode_ms,
@@ -289,13 +288,12 @@ impl Bench<'_> {
     /// An empty cache, or the one of the files that the flags name.
     fn cache(&self, kind: Kind) -> Result<(Cache, Vec<String>)> {
         let kind = self.args.kind(kind);
-        let step = self.args.prefill_step as usize;
-        let prompt = count(self.session.prompt.len() as u64);
+        let prompt = count(self.request.ids.len() as u64);
         let mut cache = Cache::new(kind, &self.session.checkpoint.config);
         let mut notes = Vec::new();
         if let Some(path) = &self.args.load_cache {
             let started = Instant::now();
-            cache = saved::load(path, self.session, kind)?;
+            cache = self.file(path, kind).load()?;
             notes.push(format!(
                 "Loaded {} of {prompt} prompt tokens in {} ms, before TTFT begins.",
                 count(cache.offset() as u64),
@@ -304,7 +302,8 @@ impl Bench<'_> {
         }
         if let Some(path) = &self.args.save_cache {
             let started = Instant::now();
-            saved::save(path, self.session, self.model, kind, &mut cache, step)?;
+            let step = self.args.prefill_step as usize;
+            self.file(path, kind).save(self.model, &mut cache, step)?;
             notes.push(format!(
                 "Ran and saved {} of {prompt} prompt tokens in {} ms, before TTFT begins.",
                 count(cache.offset() as u64),
@@ -314,21 +313,32 @@ impl Bench<'_> {
         Ok((cache, notes))
     }
 
+    fn file<'a>(&'a self, path: &'a Path, kind: CacheKind) -> CacheFile<'a> {
+        CacheFile {
+            path,
+            session: self.session,
+            request: self.request,
+            kind,
+        }
+    }
+
     fn stream(
         &self,
         cache: &mut Cache,
-        out: Option<&mut TextStream<Stdout>>,
+        mut out: Option<&mut TextStream<Stdout>>,
     ) -> Result<(Generation, String)> {
-        let limits = Limits {
-            max_tokens: self.session.max_tokens,
-            stop_ids: self.session.stop_ids(),
-            prefill_step: self.args.prefill_step as usize,
-        };
-        let (prompt, sampling) = (&self.session.prompt, &self.args.sampling);
-        let mut answer = self.session.answer(out);
-        let generation = generate(self.model, cache, prompt, &limits, sampling, |token| {
-            answer.push(token)
+        let step = self.args.prefill_step as usize;
+        let mut answer = self
+            .session
+            .answer(|piece| out.as_mut().map_or(Ok(()), |out| Ok(out.push(piece)?)));
+        let mut generator = Generator::new(self.model, cache, self.request, step)?;
+        let generation = generate(&mut generator, |step| {
+            answer.watch(step, self.request.ids.len())
         })?;
-        Ok((generation, answer.finish()?))
+        let text = answer.finish()?;
+        if let Some(out) = out {
+            out.finish()?;
+        }
+        Ok((generation, text))
     }
 }

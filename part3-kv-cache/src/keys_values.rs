@@ -6,8 +6,12 @@ use anyhow::Result;
 use mlx_rs::ops::indexing::{TryIndexMutOp, TryIndexOp};
 use mlx_rs::{Array, ops};
 
+/// Positions by which a cache with room grows, mlx-lm's number: a copy of everything once in 256
+/// tokens, and at most 255 positions of memory that nobody uses.
+pub const STEP: i32 = 256;
+
 /// Keys and values of one layer, `[B, Hkv, N, D]` each.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct KeysValues {
     /// Rotated by their positions.
     pub keys: Array,

@@ -6,11 +6,14 @@
 //!
 //! In reading order:
 //!
-//! - [`cache`]: four ways to keep keys and values
-//! - [`rotating`]: the fourth, a window
+//! - [`cache`]: one interface to keys and values that are stored
+//! - [`concat`]: a longer array for every token
+//! - [`prealloc`]: an array with room, written in place
+//! - [`rotating`]: a window that forgets
 //! - [`keys_values`]: the pair of arrays that all of them hold
 //! - [`model`]: the decoder of part 2, whose attention asks the cache
-//! - [`generate`]: the prompt once, then one token a step, one step ahead of the host
+//! - [`generate`]: the prompt once, then one token a step
+//! - [`ahead`]: one step ahead of the host
 //!
 //! Beside it:
 //!
@@ -20,13 +23,16 @@
 //! - [`plot`]: the curve as a chart
 //! - [`saved`]: the cache in a file
 
+pub mod ahead;
 pub mod cache;
+pub mod concat;
 pub mod experiment;
 pub mod generate;
 pub mod keys_values;
 pub mod model;
 pub mod needle;
 pub mod plot;
+pub mod prealloc;
 pub mod report;
 pub mod rotating;
 pub mod saved;

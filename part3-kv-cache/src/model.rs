@@ -1,34 +1,31 @@
 //! One decoder for the Llama family: Llama 2 and 3, SmolLM2, Mistral, Qwen2, Qwen3.
 //!
 //! `Attention → Mlp → Block → Model`. What differs between these models is data from `config.json`
-//! and never a branch on a model's name. A field is named like its key in the checkpoint.
+//! and never a branch on a model's name. A field is named like its key in the checkpoint; matrices
+//! that see the same input are loaded as one, which is named after all of them.
 //!
 //! Letters: B rows, L tokens in this call, S positions visible, H query heads, Hkv key/value heads,
 //! D head width, E model width, F MLP width, V vocabulary.
 
 use anyhow::{Context, Result};
-use mlx_rs::fast::{ScaledDotProductAttentionMask as SdpaMask, scaled_dot_product_attention};
+use mlx_rs::fast::scaled_dot_product_attention;
 use mlx_rs::{Array, ops};
 use shared::checkpoint::Checkpoint;
 use shared::config::ModelConfig;
-use shared::layers::{Embedding, JoinedLinear, Linear, RmsNorm, Rope, dims3, split, swiglu};
-use shared::weights::Weights;
+use shared::layers::{Embedding, JoinedLinear, Linear, Mask, RmsNorm, Rope, dims3, swiglu};
+use shared::weights::{Scope, Weights};
 
 use crate::cache::{Cache, KvCache};
 
 /// Attention with grouped key/value heads and rotated queries and keys.
 #[derive(Debug)]
 pub struct Attention {
-    /// `q_proj`, `k_proj` and `v_proj`: the same input, so one matrix.
-    qkv_proj: JoinedLinear,
+    /// `q_proj`, `k_proj` and `v_proj`.
+    qkv_proj: JoinedLinear<3>,
     o_proj: Linear,
     q_norm: Option<RmsNorm>,
     k_norm: Option<RmsNorm>,
     rope: Rope,
-    /// H
-    num_heads: i32,
-    /// Hkv; H / Hkv query heads share one key/value head (GQA, arXiv 2305.13245).
-    num_kv_heads: i32,
     /// D
     head_dim: i32,
     /// A token sees this many positions, its own included; `None`: all of them.
@@ -36,54 +33,31 @@ pub struct Attention {
 }
 
 impl Attention {
-    fn load(config: &ModelConfig, weights: &mut Weights, layer: usize) -> Result<Self> {
-        let prefix = format!("model.layers.{layer}.self_attn");
-        let width = config.hidden_size;
-        let q_width = config.num_attention_heads * config.head_dim;
-        let kv_width = config.num_key_value_heads * config.head_dim;
-        let bias = config.attention_bias;
-        let out_bias = config.attention_out_bias;
-        let mut head_norm = |name: &str| -> Result<Option<RmsNorm>> {
-            let name = format!("{prefix}.{name}");
-            let eps = config.rms_norm_eps;
+    fn load(config: &ModelConfig, layer: usize, mut weights: Scope<'_>) -> Result<Self> {
+        let (e, d, eps) = (config.hidden_size, config.head_dim, config.rms_norm_eps);
+        let (q, kv) = (
+            config.num_attention_heads * d,
+            config.num_key_value_heads * d,
+        );
+        let projections = [("q_proj", q), ("k_proj", kv), ("v_proj", kv)];
+        let mut head_norm = |name| {
             config
                 .qk_norm
-                .then(|| RmsNorm::load(weights, &name, config.head_dim, eps))
+                .then(|| weights.norm(name, d, eps))
                 .transpose()
         };
         Ok(Self {
             q_norm: head_norm("q_norm")?,
             k_norm: head_norm("k_norm")?,
-            qkv_proj: JoinedLinear::load(
-                weights,
-                &prefix,
-                &[
-                    ("q_proj", q_width),
-                    ("k_proj", kv_width),
-                    ("v_proj", kv_width),
-                ],
-                width,
-                bias,
-            )?
-            .for_one_row()?,
-            o_proj: Linear::load(
-                weights,
-                &format!("{prefix}.o_proj"),
-                width,
-                q_width,
-                out_bias,
-            )?,
+            qkv_proj: weights.joined(projections, e, config.attention_bias)?,
+            o_proj: weights.linear("o_proj", e, q, config.attention_out_bias)?,
             rope: Rope::new(config),
-            num_heads: config.num_attention_heads as i32,
-            num_kv_heads: config.num_key_value_heads as i32,
-            head_dim: config.head_dim as i32,
+            head_dim: d as i32,
             sliding_window: config.sliding_window[layer].map(|window| window as i32),
         })
     }
 
     /// Every token looks at itself and the tokens before it, those of earlier calls included.
-    ///
-    /// `softmax(q kᵀ / √D + mask) v`, Vaswani et al. 2017 §3.2.1 (arXiv 1706.03762)
     ///
     /// # Shapes
     /// x `[B, L, E]` → q `[B, H, L, D]`; k, v `[B, Hkv, S, D]` with `S = offset + L` → `[B, L, E]`
@@ -91,110 +65,76 @@ impl Attention {
     /// # Cost
     /// `2·E·(H + 2·Hkv)·D + 2·H·D·E` operations per token for the four projections, and
     /// `4·H·D·S` per token for the two products: the second part grows with the context.
-    ///
-    /// # Errors
-    /// If `x` has another shape.
-    pub fn forward(&self, x: &Array, cache: &mut KvCache) -> Result<Array> {
+    pub fn forward(&self, x: &Array, cache: &mut dyn KvCache) -> Result<Array> {
         let [b, l, _] = dims3(x)?;
-        let (h, hkv) = (self.num_heads, self.num_kv_heads);
-        let heads = self.split_heads(&self.qkv_proj.forward(x)?)?; // [B, H + 2·Hkv, L, D]
-        let heads = self.normalise(heads)?;
+        let [q, k, v] = self.qkv_proj.forward(x)?; // [B, L, H·D], and [B, L, Hkv·D] twice
+        let q = self.heads(&q, self.q_norm.as_ref())?; // [B, H, L, D]
+        let k = self.heads(&k, self.k_norm.as_ref())?; // [B, Hkv, L, D]
+        let v = self.heads(&v, None)?; // [B, Hkv, L, D]
 
-        // A rotation, not a sum: q·k then depends only on how far apart two tokens are. Values are
-        // not rotated, but to rotate all heads is one operation less than to take them out first.
-        let rotated = self.rope.forward(&heads, cache.offset())?; // [B, H + 2·Hkv, L, D]
-        let [q, k, _] = split(&rotated, &[h, h + hkv], 1)?;
-        let [_, v] = split(&heads, &[h + hkv], 1)?;
+        let offsets = cache.offsets();
+        let mask = cache.mask(l, self.sliding_window)?;
+        // A rotation, not a sum: q·k then depends only on how far apart two tokens are.
+        let [q, k] = self.rope.forward([&q, &k], &offsets)?;
         let (k, v) = cache.update_and_fetch(k, v)?; // [B, Hkv, S, D]
 
-        let window = cache.window().or(self.sliding_window);
-        let output = attention(&q, &k, &v, window)?; // [B, H, L, D]
+        let output = attention(&q, &k, &v, &mask)?; // [B, H, L, D]
         let joined = output.transpose_axes(&[0, 2, 1, 3])?.reshape(&[b, l, -1])?; // [B, L, H·D]
         self.o_proj.forward(&joined)
     }
 
-    /// `[B, L, heads·D]` → `[B, heads, L, D]`
-    fn split_heads(&self, x: &Array) -> Result<Array> {
+    /// `[B, L, heads·D]` → `[B, heads, L, D]`. Qwen3 normalises each head of q and k, which keeps the
+    /// products q·k in range.
+    fn heads(&self, x: &Array, norm: Option<&RmsNorm>) -> Result<Array> {
         let [b, l, _] = dims3(x)?;
-        let x = x.reshape(&[b, l, -1, self.head_dim])?;
+        let mut x = x.reshape(&[b, l, -1, self.head_dim])?;
+        if let Some(norm) = norm {
+            x = norm.forward(&x)?;
+        }
         Ok(x.transpose_axes(&[0, 2, 1, 3])?)
-    }
-
-    /// Normalises each head's query and key (Qwen3), which keeps the products q·k in range; nothing
-    /// to do for models without. `[B, H + 2·Hkv, L, D]` → the same
-    fn normalise(&self, heads: Array) -> Result<Array> {
-        let (Some(q_norm), Some(k_norm)) = (&self.q_norm, &self.k_norm) else {
-            return Ok(heads);
-        };
-        let (h, hkv) = (self.num_heads, self.num_kv_heads);
-        let [q, k, v] = split(&heads, &[h, h + hkv], 1)?;
-        let (q, k) = (q_norm.forward(&q)?, k_norm.forward(&k)?);
-        Ok(ops::concatenate(&[&q, &k, &v], 1)?)
     }
 }
 
-/// `softmax(q kᵀ / √D + mask) v` as one operation of MLX, which on a GPU never writes the
-/// `[B, H, L, S]` scores to memory; part 1 has the same in single steps.
+/// `softmax(q kᵀ / √D + mask) v`, Vaswani et al. 2017 §3.2.1 (arXiv 1706.03762).
+///
+/// H / Hkv query heads share one key/value head (GQA, arXiv 2305.13245). One operation of MLX, which
+/// on a GPU never writes the `[B, H, L, S]` scores to memory; part 1 has the same in single steps.
 ///
 /// # Shapes
 /// q `[B, H, L, D]`; k, v `[B, Hkv, S, D]`; returns `[B, H, L, D]`
 ///
 /// # Cost
 /// Reads `2·B·Hkv·S·D` keys and values: this is what grows with the context.
-///
-/// # Errors
-/// If H is not a multiple of Hkv, or if k and v differ in S.
-pub fn attention(q: &Array, k: &Array, v: &Array, sliding_window: Option<i32>) -> Result<Array> {
-    let [l, s] = [q.dim(2), k.dim(2)];
+pub fn attention(q: &Array, k: &Array, v: &Array, mask: &Mask) -> Result<Array> {
     let scale = 1.0 / (q.dim(3) as f32).sqrt();
-    let mask = match sliding_window {
-        Some(window) if s > window => Some(sliding_mask(l, s, window)?), // [L, S]
-        _ => None,
-    };
-    let mask = match &mask {
-        Some(mask) => Some(SdpaMask::Array(mask)),
-        // One query at the end may see everything: no mask, no work.
-        None => (l > 1).then_some(SdpaMask::Causal),
-    };
-    Ok(scaled_dot_product_attention(q, k, v, scale, mask, None)?)
-}
-
-/// `true` where query `i` may look at position `j`: `i − window < j ≤ i`. The L queries are the last
-/// L of the S positions. Mistral 7B (arXiv 2310.06825) §2.
-fn sliding_mask(l: i32, s: i32, window: i32) -> Result<Array> {
-    let query = Array::from_iter(s - l..s, &[l, 1]);
-    let position = Array::from_iter(0..s, &[1, s]);
-    let causal = position.le(&query)?;
-    let near = position.gt(query.subtract(Array::from_int(window))?)?;
-    Ok(causal.logical_and(near)?)
+    Ok(scaled_dot_product_attention(
+        q,
+        k,
+        v,
+        scale,
+        mask.as_sdpa(),
+        None,
+    )?)
 }
 
 /// SwiGLU: `W_down(silu(W_gate x) · W_up x)`. Shazeer 2020 (arXiv 2002.05202).
 #[derive(Debug)]
 pub struct Mlp {
-    /// `gate_proj` and `up_proj`: the same input, so one matrix.
-    gate_up_proj: JoinedLinear,
+    /// `gate_proj` and `up_proj`.
+    gate_up_proj: JoinedLinear<2>,
     down_proj: Linear,
 }
 
 impl Mlp {
-    fn load(config: &ModelConfig, weights: &mut Weights, layer: usize) -> Result<Self> {
-        let prefix = format!("model.layers.{layer}.mlp");
-        let (width, inner, bias) = (
+    fn load(config: &ModelConfig, mut weights: Scope<'_>) -> Result<Self> {
+        let (e, f, bias) = (
             config.hidden_size,
             config.intermediate_size,
             config.mlp_bias,
         );
         Ok(Self {
-            gate_up_proj: JoinedLinear::load(
-                weights,
-                &prefix,
-                &[("gate_proj", inner), ("up_proj", inner)],
-                width,
-                bias,
-            )?
-            .for_one_row()?,
-            down_proj: Linear::load(weights, &format!("{prefix}.down_proj"), width, inner, bias)?,
+            gate_up_proj: weights.joined([("gate_proj", f), ("up_proj", f)], e, bias)?,
+            down_proj: weights.linear("down_proj", e, f, bias)?,
         })
     }
 
@@ -205,12 +145,8 @@ impl Mlp {
     ///
     /// # Cost
     /// `6·E·F` operations per token: most of a short step, and independent of the context.
-    ///
-    /// # Errors
-    /// If `x` has another shape.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        let gate_up = self.gate_up_proj.forward(x)?; // [B, L, 2·F]
-        let [gate, up] = split(&gate_up, &[gate_up.dim(2) / 2], 2)?;
+        let [gate, up] = self.gate_up_proj.forward(x)?; // [B, L, F] each
         self.down_proj.forward(&swiglu(&gate, &up)?)
     }
 }
@@ -225,25 +161,20 @@ pub struct Block {
 }
 
 impl Block {
-    fn load(config: &ModelConfig, weights: &mut Weights, layer: usize) -> Result<Self> {
-        let mut norm = |name: &str| {
-            let name = format!("model.layers.{layer}.{name}");
-            RmsNorm::load(weights, &name, config.hidden_size, config.rms_norm_eps)
-        };
+    fn load(config: &ModelConfig, layer: usize, weights: &mut Weights) -> Result<Self> {
+        let (e, eps) = (config.hidden_size, config.rms_norm_eps);
+        let mut weights = weights.scope(&format!("model.layers.{layer}"));
         Ok(Self {
-            input_layernorm: norm("input_layernorm")?,
-            post_attention_layernorm: norm("post_attention_layernorm")?,
-            self_attn: Attention::load(config, weights, layer)?,
-            mlp: Mlp::load(config, weights, layer)?,
+            input_layernorm: weights.norm("input_layernorm", e, eps)?,
+            post_attention_layernorm: weights.norm("post_attention_layernorm", e, eps)?,
+            self_attn: Attention::load(config, layer, weights.scope("self_attn"))?,
+            mlp: Mlp::load(config, weights.scope("mlp"))?,
         })
     }
 
     /// # Shapes
     /// x `[B, L, E]` → `[B, L, E]`
-    ///
-    /// # Errors
-    /// If `x` has another shape.
-    pub fn forward(&self, x: &Array, cache: &mut KvCache) -> Result<Array> {
+    pub fn forward(&self, x: &Array, cache: &mut dyn KvCache) -> Result<Array> {
         let normed = self.input_layernorm.forward(x)?;
         let h = x.add(self.self_attn.forward(&normed, cache)?)?;
         let normed = self.post_attention_layernorm.forward(&h)?;
@@ -276,17 +207,18 @@ impl Model {
     /// # Errors
     /// If a tensor is missing, left over or of another shape.
     pub fn new(config: &ModelConfig, mut weights: Weights) -> Result<Self> {
-        let (vocab, width) = (config.vocab_size, config.hidden_size);
+        let (v, e) = (config.vocab_size, config.hidden_size);
         let layers = (0..config.num_hidden_layers)
-            .map(|layer| Block::load(config, &mut weights, layer))
+            .map(|layer| Block::load(config, layer, &mut weights))
             .collect::<Result<_>>()?;
         let lm_head = (!weights.tied())
-            .then(|| Linear::load(&mut weights, "lm_head", vocab, width, false))
+            .then(|| weights.root().linear("lm_head", v, e, false))
             .transpose()?;
+        let mut top = weights.scope("model");
         let model = Self {
-            embed_tokens: Embedding::load(&mut weights, "model.embed_tokens", vocab, width)?,
+            embed_tokens: top.embedding("embed_tokens", v, e)?,
             layers,
-            norm: RmsNorm::load(&mut weights, "model.norm", width, config.rms_norm_eps)?,
+            norm: top.norm("norm", e, config.rms_norm_eps)?,
             lm_head,
         };
         weights.finish()?;
@@ -297,13 +229,9 @@ impl Model {
     ///
     /// # Shapes
     /// ids `[B, L]` below `vocab_size` → `[B, L, E]`
-    ///
-    /// # Errors
-    /// If `ids` has another shape.
     pub fn hidden(&self, ids: &Array, cache: &mut Cache) -> Result<Array> {
         let mut x = self.embed_tokens.forward(ids)?; // [B, L, E]
-        let layers = self.layers.iter().zip(cache.layers_mut());
-        for (index, (layer, cache)) in layers.enumerate() {
+        for (index, (layer, cache)) in self.layers.iter().zip(cache.layers_mut()).enumerate() {
             x = layer
                 .forward(&x, cache)
                 .with_context(|| format!("in layer {index}"))?;
@@ -315,9 +243,6 @@ impl Model {
     ///
     /// # Shapes
     /// hidden `[B, L, E]` → `[B, L, V]`
-    ///
-    /// # Errors
-    /// If `hidden` has another shape.
     pub fn logits(&self, hidden: &Array) -> Result<Array> {
         match &self.lm_head {
             Some(head) => head.forward(hidden),
@@ -332,9 +257,6 @@ impl Model {
     ///
     /// # Shapes
     /// ids `[B, L]` → `[B, V]`
-    ///
-    /// # Errors
-    /// If `ids` has another shape.
     pub fn next_logits(&self, ids: &Array, cache: &mut Cache) -> Result<Array> {
         let hidden = self.hidden(ids, cache)?; // [B, L, E]
         let last = ops::split_at_indices(&hidden, &[hidden.dim(1) - 1], 1)?

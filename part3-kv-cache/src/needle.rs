@@ -28,7 +28,7 @@ const SENTENCES: [&str; 6] = [
 /// Tokens that tell which sentence comes.
 const CUE: usize = 2;
 /// Sinks where there are any: mlx-lm's number.
-pub(crate) const KEEP: i32 = 4;
+pub(crate) const SINKS: i32 = 4;
 
 /// Perplexity of each sentence for each cache, as a table.
 ///
@@ -41,9 +41,9 @@ pub fn run(session: &Session, model: &Model, prefill_step: usize) -> Result<()> 
     let mut caches = vec![("all".to_owned(), CacheKind::Prealloc)];
     for share in [2, 4] {
         let size = full / share;
-        for keep in [0, KEEP] {
-            let name = format!("{size}, {keep} kept");
-            caches.push((name, CacheKind::Rotating { size, keep }));
+        for sinks in [0, SINKS] {
+            let name = format!("{size}, {sinks} sinks");
+            caches.push((name, CacheKind::Rotating { size, sinks }));
         }
     }
     let mut columns = Vec::new();
@@ -64,8 +64,9 @@ fn perplexities(
 ) -> Result<Vec<f64>> {
     let config = &session.checkpoint.config;
     let mut read = Cache::new(kind, config);
-    let rest = prefill(model, &mut read, prompt, prefill_step)?;
-    model.hidden(&rest, &mut read)?;
+    for piece in read.pieces(prompt.len(), prefill_step)? {
+        prefill(model, &mut read, &prompt[piece])?;
+    }
     let repeat = |sentence: &&str| {
         let ids = session.tokenizer.encode_prompt(sentence, true)?;
         // Each sentence is repeated right after the prompt, none after another one's repetition.
@@ -118,8 +119,8 @@ fn print(caches: &[(String, CacheKind)], columns: &[Vec<f64>], full: i32) -> Res
     report.table(&head, &rows)?;
     report.blank()?;
     report.note(&format!(
-        "Perplexity of a sentence that is repeated after {full} tokens, by what the cache keeps: \
-         low where the model can look it up, high where it was forgotten. Kept are the first \
+        "Perplexity of a sentence that is repeated after {full} tokens, by what the cache stores: \
+         low where the model can look it up, high where it was forgotten. Sinks are the first \
          tokens of the prompt, whatever they say; the row `all` is the geometric mean."
     ))?;
     Ok(())

@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 
 use mlx_rs::Dtype;
 use part3_kv_cache::cache::{Cache, CacheKind};
-use part3_kv_cache::generate::{Limits, generate};
+use part3_kv_cache::generate::{Generator, generate};
 use part3_kv_cache::model::Model;
 use serde::Deserialize;
 use shared::checkpoint::Checkpoint;
-use shared::cli::SamplingArgs;
 use shared::config::ModelConfig;
 use shared::hub::ModelFiles;
 use shared::layers::ids_array;
+use shared::request::Request;
 use shared::testing::{convert, fixtures};
 
 const SYNTHETIC: &str = "rotating/expected.json";
@@ -42,20 +42,20 @@ fn cases(file: &str) -> Vec<Case> {
 }
 
 fn check(case: &Case, model: &Model, config: &ModelConfig) {
-    let (size, keep) = (case.size, case.keep);
-    let mut cache = Cache::new(CacheKind::Rotating { size, keep }, config);
-    let limits = Limits {
+    let (size, sinks) = (case.size, case.keep);
+    let mut cache = Cache::new(CacheKind::Rotating { size, sinks }, config);
+    let request = Request {
+        ids: case.ids.clone(),
         max_tokens: case.greedy.len(),
-        stop_ids: Vec::new(),
-        prefill_step: case.prefill_step,
+        ..Request::default()
     };
-    let go_on = |_| Ok(ControlFlow::Continue(()));
-    let sampling = SamplingArgs::default();
-    let generation = generate(model, &mut cache, &case.ids, &limits, &sampling, go_on).unwrap();
+    let mut generator = Generator::new(model, &mut cache, &request, case.prefill_step).unwrap();
+    let generation = generate(&mut generator, |_| Ok(ControlFlow::Continue(()))).unwrap();
+    drop(generator);
     assert_eq!(
         generation.tokens,
         case.greedy,
-        "{}, {} tokens, size {size}, keep {keep}, pieces of {}",
+        "{}, {} tokens, size {size}, {sinks} sinks, pieces of {}",
         case.checkpoint,
         case.ids.len(),
         case.prefill_step
@@ -93,7 +93,7 @@ fn a_ring_that_was_saved_and_restored_goes_on_as_before() {
     for kind in [
         CacheKind::Concat,
         CacheKind::Prealloc,
-        CacheKind::Rotating { size: 16, keep: 4 },
+        CacheKind::Rotating { size: 16, sinks: 4 },
     ] {
         let mut cache = Cache::new(kind, &checkpoint.config);
         for id in 0..40 {

@@ -7,29 +7,35 @@ use std::ops::ControlFlow;
 
 use mlx_rs::Dtype;
 use part3_kv_cache::cache::{Cache, CacheKind};
-use part3_kv_cache::generate::{Limits, generate};
+use part3_kv_cache::generate::{Generator, generate};
 use part3_kv_cache::model::Model;
 use proptest::prelude::*;
 use shared::checkpoint::{Checkpoint, FloatType};
-use shared::cli::SamplingArgs;
 use shared::config::ModelConfig;
 use shared::hub::{self, ModelFiles};
 use shared::layers::{ids_array, to_f32};
+use shared::request::Request;
+use shared::sampling::Sampling;
 use shared::testing::{convert, fixtures};
 
 const WHOLE: usize = 512;
 
+fn request(ids: &[u32], max_tokens: usize) -> Request {
+    Request {
+        ids: ids.to_vec(),
+        max_tokens,
+        ..Request::default()
+    }
+}
+
 fn greedy(model: &Model, cache: &mut Cache, prompt: &[u32], n: usize, step: usize) -> Vec<u32> {
-    let limits = Limits {
-        max_tokens: n,
-        stop_ids: Vec::new(),
-        prefill_step: step,
-    };
-    let go_on = |_| Ok(ControlFlow::Continue(()));
-    let sampling = SamplingArgs::default();
-    let generation = generate(model, cache, prompt, &limits, &sampling, go_on).unwrap();
+    let request = request(prompt, n);
+    let stores_nothing = cache.arrays().count() == 0;
+    let mut generator = Generator::new(model, cache, &request, step).unwrap();
+    let generation = generate(&mut generator, |_| Ok(ControlFlow::Continue(()))).unwrap();
+    drop(generator);
     let again: u64 = generation.positions_recomputed.iter().sum();
-    assert_eq!(again == 0, cache.remembers());
+    assert!(stores_nothing && (again > 0) == (cache.offset() == 0));
     generation.tokens
 }
 
@@ -40,7 +46,7 @@ fn tiny() -> Checkpoint {
 /// A window that is never full forgets nothing.
 const WIDE: CacheKind = CacheKind::Rotating {
     size: 4096,
-    keep: 4,
+    sinks: 4,
 };
 
 #[test]
@@ -77,15 +83,10 @@ fn the_built_in_model_and_smollm2_give_the_tokens_of_part_2() {
         let load = || convert::dense(&checkpoint, Dtype::Float32).unwrap();
         let prompt: Vec<u32> = (0..33).map(|index| 100 + index * 37 % 3900).collect();
         let (config, weights) = load();
-        let limits = part2_first_inference::generate::Limits {
-            max_tokens: 16,
-            stop_ids: Vec::new(),
-        };
+        let asked = request(&prompt, 16);
+        let part2 = part2(&config, weights);
         let naive = part2_first_inference::generate::generate(
-            &part2(&config, weights),
-            &prompt,
-            &limits,
-            &SamplingArgs::default(),
+            &mut part2_first_inference::generate::Generator::new(&part2, &asked).unwrap(),
             |_| Ok(ControlFlow::Continue(())),
         );
         let model = Model::new(&config, load().1).unwrap();
@@ -127,25 +128,22 @@ fn the_built_in_model_gives_the_tokens_of_mlx_lm_in_both_types() {
 fn sampled_tokens_are_the_same_with_and_without_a_cache() {
     let (config, weights) = convert::dense(&tiny(), Dtype::Float32).unwrap();
     let model = Model::new(&config, weights).unwrap();
-    let sampling = SamplingArgs {
-        temperature: 0.8,
-        top_p: 0.9,
-        repetition_penalty: 1.2,
-        seed: 7,
-        ..SamplingArgs::default()
-    };
     let prompt: Vec<u32> = (0..20).map(|index| 100 + index * 37 % 3900).collect();
+    let request = Request {
+        sampling: Sampling {
+            temperature: 0.8,
+            top_p: 0.9,
+            repetition_penalty: 1.2,
+            seed: 7,
+            ..Sampling::default()
+        },
+        ..request(&prompt, 24)
+    };
     let answer = |kind| {
-        let limits = Limits {
-            max_tokens: 24,
-            stop_ids: Vec::new(),
-            prefill_step: WHOLE,
-        };
         let mut cache = Cache::new(kind, &config);
-        let go_on = |_| Ok(ControlFlow::Continue(()));
-        generate(&model, &mut cache, &prompt, &limits, &sampling, go_on)
-            .unwrap()
-            .tokens
+        let mut generator = Generator::new(&model, &mut cache, &request, WHOLE).unwrap();
+        let generation = generate(&mut generator, |_| Ok(ControlFlow::Continue(())));
+        generation.unwrap().tokens
     };
     assert_eq!(answer(CacheKind::Off), answer(CacheKind::Prealloc));
 }
@@ -214,7 +212,10 @@ fn a_trim_that_cannot_be_is_refused_and_changes_nothing() {
     let checkpoint = tiny();
     let model = Model::load(&checkpoint).unwrap();
     let ids: Vec<u32> = (100..120).collect();
-    let mut cache = Cache::new(CacheKind::Rotating { size: 8, keep: 2 }, &checkpoint.config);
+    let mut cache = Cache::new(
+        CacheKind::Rotating { size: 8, sinks: 2 },
+        &checkpoint.config,
+    );
     model.hidden(&ids_array(&ids), &mut cache).unwrap();
     let error = cache.trim(1).unwrap_err().to_string();
     assert!(error.contains("overwritten"), "{error}");

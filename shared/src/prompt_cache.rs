@@ -22,7 +22,7 @@ use crate::hub::{ModelFiles, embedded};
 use crate::report::count;
 
 const FORMAT: &str = "prompt-cache";
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 
 /// Where the checksum stands in the header, and what stands there while it is computed.
 const SEAL: &[u8] = b"\"sha256\":\"";
@@ -35,8 +35,8 @@ pub struct Identity {
     pub model: String,
     /// Digest of the chat template; empty if the model has none.
     pub template: String,
-    /// What the cache keeps: `all`, or the window that it has.
-    pub kept: String,
+    /// What the cache stores: `all`, or the window that it has.
+    pub stored: String,
 }
 
 /// What a file holds.
@@ -181,7 +181,7 @@ fn metadata(identity: &Identity) -> HashMap<String, String> {
     let Identity {
         model,
         template,
-        kept,
+        stored,
     } = identity;
     let blank = String::from_utf8_lossy(&BLANK);
     let entries: [(&str, &str); 6] = [
@@ -189,7 +189,7 @@ fn metadata(identity: &Identity) -> HashMap<String, String> {
         ("version", VERSION),
         ("model", model),
         ("template", template),
-        ("kept", kept),
+        ("stored", stored),
         ("sha256", &blank),
     ];
     let owned = entries.map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -257,10 +257,10 @@ fn from_bytes(bytes: &mut [u8], identity: &Identity) -> Result<PromptCache> {
         "it was made with another chat template: save it again with this one"
     );
     ensure!(
-        entry("kept") == identity.kept,
-        "it is of a cache that keeps {}, this one keeps {}: use the same --cache, --window and --keep",
-        entry("kept"),
-        identity.kept
+        entry("stored") == identity.stored,
+        "it is of a cache that stores {}, this one stores {}: use the same --cache",
+        entry("stored"),
+        identity.stored
     );
     tensors(&SafeTensors::deserialize(bytes)?)
 }

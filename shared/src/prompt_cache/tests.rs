@@ -8,7 +8,7 @@ fn identity() -> Identity {
     Identity {
         model: digest("a model"),
         template: digest("a template"),
-        kept: "all".to_owned(),
+        stored: "all".to_owned(),
     }
 }
 
@@ -91,15 +91,15 @@ fn the_reason_of_a_refusal_is_told() {
         )],
         None,
     );
-    let version = b"\"version\":\"1";
+    let version = b"\"version\":\"2";
     let mut places = whole.windows(version.len());
     let at = places.position(|text| text == version).unwrap() + version.len() - 1;
     let mut newer = whole.clone();
-    newer[at] = b'2';
+    newer[at] = b'3';
     let reasons = [
         other(&|identity| identity.model = digest("another")),
         other(&|identity| identity.template = String::new()),
-        other(&|identity| identity.kept = "the first 4 and the last 60".to_owned()),
+        other(&|identity| identity.stored = "the first 4 and the last 60".to_owned()),
         reason(&ids, &identity()),
         reason(&plain.unwrap(), &identity()),
         reason(&newer, &identity()),
