@@ -1,15 +1,15 @@
 //! The library that multiplies matrices on the CPU.
 //!
 //! MLX's wheel brings the reference BLAS: right, but plain loops, some 18 times slower at reading
-//! a prompt than one written for the processor. MLX finds it by the name of its file, so a faster
-//! one takes that name, and nothing else has to know.
+//! a prompt than one written for the processor. MLX finds it by the name of its file, so a small
+//! library takes that name, `native/blas.c`, which loads a faster one, and nothing else has to know.
 
 use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 use super::compiler;
 use super::receipt::Facts;
@@ -32,6 +32,7 @@ pub(crate) enum Choice {
 
 const OPENBLAS: &str = "scipy-openblas32==0.3.34.481.3";
 const REFERENCE: &str = "libblas-reference.so";
+const BLIS: &str = "libblis.so";
 const DEBIAN_PACKAGE: &str = "libblis4-openmp";
 
 /// Puts the chosen BLAS into `libs`, the wheel's folder of libraries, and says what it is.
@@ -92,7 +93,10 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     }
     for file in files::walk(from)? {
         let text = file.to_string_lossy();
-        if text.starts_with("libblas") || text.starts_with("libscipy") {
+        if ["libblas", "libblis", "libscipy"]
+            .iter()
+            .any(|name| text.starts_with(name))
+        {
             fs::copy(from.join(&file), to.join(&file))
                 .with_context(|| format!("cannot copy {}", file.display()))?;
         }
@@ -100,14 +104,25 @@ pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn installed_blis(slot: &Path, _downloads: &Path, step: &Step) -> Result<Facts> {
+fn installed_blis(slot: &Path, downloads: &Path, step: &Step) -> Result<Facts> {
     step.now("BLIS on this machine");
     for library in installed() {
-        if fs::copy(&library, slot).is_ok() && works(slot).is_ok() {
+        if blis(&library, slot, downloads).is_ok() {
             return Ok(facts("BLIS", &library.display().to_string()));
         }
     }
     bail!("BLIS is not installed")
+}
+
+fn blis(library: &Path, slot: &Path, downloads: &Path) -> Result<()> {
+    fs::copy(library, libs(slot).join(BLIS))?;
+    forward(slot, downloads, BLIS, "")?;
+    works(slot)
+}
+
+/// The wheel's folder of libraries.
+fn libs(slot: &Path) -> &Path {
+    slot.parent().unwrap_or(slot)
 }
 
 /// Debian's copies that stand in for `libblas.so.3` have everything in one file; elsewhere the
@@ -157,8 +172,7 @@ fn packaged_blis(slot: &Path, downloads: &Path, step: &Step) -> Result<Facts> {
         .into_iter()
         .find(|file| file.ends_with("blis-openmp/libblas.so.3"))
         .context("the package has no libblas.so.3")?;
-    fs::copy(unpacked.join(library), slot)?;
-    works(slot).context("BLIS does not work here")?;
+    blis(&unpacked.join(library), slot, downloads).context("BLIS does not work here")?;
     Ok(facts("BLIS", &format!("{DEBIAN_PACKAGE}, unpacked")))
 }
 
@@ -186,46 +200,45 @@ fn apt_download(folder: &Path) -> Result<()> {
 
 fn openblas(slot: &Path, downloads: &Path, step: &Step) -> Result<Facts> {
     let wheel = pip::unpack_wheel(OPENBLAS, None, downloads, step)?;
-    let libs = slot.parent().unwrap_or(slot);
     for file in files::walk(&wheel)? {
         let name = file.file_name().unwrap_or_default();
         if name.to_string_lossy().contains(".so") {
-            fs::copy(wheel.join(&file), libs.join(name))?;
+            fs::copy(wheel.join(&file), libs(slot).join(name))?;
         }
     }
-    step.now("forwarding to OpenBLAS");
-    forward(slot, libs, downloads)?;
+    forward(slot, downloads, "libscipy_openblas.so", "scipy_")?;
     works(slot).context("OpenBLAS does not work here")?;
     Ok(facts("OpenBLAS", OPENBLAS))
 }
 
-/// Compiles the forwarders. They need the reference BLAS by its new name, but a linker takes the
-/// name a library bears inside, which is still the old one: an empty library lends the new name.
-fn forward(slot: &Path, libs: &Path, folder: &Path) -> Result<()> {
-    let (source, empty) = (folder.join("openblas.c"), folder.join("empty.c"));
-    files::write_whole(&source, include_bytes!("native/openblas.c"))?;
+/// Compiles the forwarders to a library beside the slot, whose names begin with `prefix`. They need
+/// the reference BLAS by its new name, but a linker takes the name a library bears inside, which is
+/// still the old one: an empty library lends the new name.
+fn forward(slot: &Path, folder: &Path, library: &str, prefix: &str) -> Result<()> {
+    let (source, empty) = (folder.join("blas.c"), folder.join("empty.c"));
+    files::write_whole(&source, include_bytes!("native/blas.c"))?;
     files::write_whole(&empty, b"extern int nothing;\n")?;
     let tool = compiler::c()?;
     let reference = folder.join(REFERENCE);
     compiler::link(&tool, &reference, [&*empty], &["-soname", REFERENCE])?;
-    let openblas = libs.join("libscipy_openblas.so");
-    ensure!(openblas.is_file(), "{OPENBLAS} has no libscipy_openblas.so");
+    let cores = system::physical_cores().to_string();
+    let texts = [("LIBRARY", library), ("PREFIX", prefix), ("CORES", &cores)];
     let name = slot.file_name().unwrap_or_default().to_string_lossy();
-    // The flag comes first, or the linker drops a library none of whose symbols is used here.
     let flags = ["-soname", &name, "-rpath", "$ORIGIN"];
     let mut command = tool.to_command();
     command
-        .args(["-shared", "-Wl,--no-as-needed"])
+        .arg("-shared")
+        .args(texts.map(|(name, text)| format!("-D{name}=\"{text}\"")))
         .arg(source)
-        .arg(openblas)
-        .arg(reference);
-    command
+        // Or the linker drops a library none of whose symbols is used here.
+        .args(["-Wl,--no-as-needed".as_ref(), reference.as_os_str()])
+        .args(["-Wl,--as-needed", "-ldl"])
         .args(flags.iter().flat_map(|flag| ["-Xlinker", flag]))
         .arg("-o")
         .arg(slot);
     exec::stdout(&mut command)
         .map(drop)
-        .context("cannot link the forwarders to OpenBLAS")
+        .with_context(|| format!("cannot link the forwarders to {library}"))
 }
 
 /// Loads the library in a process of its own and multiplies two small matrices with it: a file
@@ -275,5 +288,57 @@ mod tests {
             works(Path::new("libm.so.6")).is_err(),
             "libm loads, but multiplies no matrices"
         );
+    }
+
+    /// Prints what a library that was loaded through the slot, as OpenMP is, finds in its environment.
+    #[cfg(target_os = "linux")]
+    const FAST: &str = r#"
+        #include <stdio.h>
+        #include <stdlib.h>
+        void fast_cblas_sgemm(void) {}
+        void fast_cblas_dgemm(void) {}
+        void fast_cblas_cgemm(void) {}
+        __attribute__((constructor)) static void look(void) { puts(getenv("OMP_WAIT_POLICY")); }
+    "#;
+
+    #[cfg(target_os = "linux")]
+    fn start_with(slot: &Path, policy: Option<&str>) -> std::process::Output {
+        let script = "import ctypes, sys; ctypes.CDLL(sys.argv[1])";
+        let mut command = Command::new("python3");
+        command.args(["-c", script]).arg(slot);
+        command.env_remove("OMP_WAIT_POLICY");
+        command.envs(policy.map(|policy| ("OMP_WAIT_POLICY", policy)));
+        command.output().unwrap()
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_program_that_is_started_directly_waits_asleep_unless_the_user_says_otherwise() {
+        let place = tempfile::tempdir().unwrap();
+        let slot = place.path().join("libblas-1.so.3");
+        let (source, reference) = (place.path().join("fast.c"), place.path().join(REFERENCE));
+        fs::write(&source, FAST).unwrap();
+        let tool = compiler::c().unwrap();
+        compiler::link(&tool, &place.path().join("libfast.so"), [&*source], &[]).unwrap();
+        forward(&slot, place.path(), "libfast.so", "fast_").unwrap();
+        assert!(reference.exists());
+        for (users, expected) in [(None, "passive\n"), (Some("active"), "active\n")] {
+            let stdout = start_with(&slot, users).stdout;
+            assert_eq!(String::from_utf8(stdout).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn without_the_fast_library_a_program_ends_with_one_line() {
+        let place = tempfile::tempdir().unwrap();
+        let slot = place.path().join("libblas-1.so.3");
+        forward(&slot, place.path(), "libgone.so", "").unwrap();
+        let output = start_with(&slot, None);
+        assert_eq!(output.status.code(), Some(1));
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert!(line.starts_with("error: cannot load the BLAS: "), "{line}");
+        assert!(line.ends_with("run `cargo setup` again\n"), "{line}");
+        assert_eq!(line.lines().count(), 1, "{line}");
     }
 }

@@ -33,7 +33,9 @@ fn render(mlxc: &Path, triple: &str, threads: usize) -> String {
          \n\
          [env]\n\
          # Threads of the BLAS: one for each core. Set it yourself and yours counts.\n\
-         OMP_NUM_THREADS = {{ value = \"{threads}\", force = false }}\n"
+         OMP_NUM_THREADS = {{ value = \"{threads}\", force = false }}\n\
+         # Asleep, not in a busy loop: the cores are MLX's own, too.\n\
+         OMP_WAIT_POLICY = {{ value = \"passive\", force = false }}\n"
     )
 }
 
@@ -59,6 +61,8 @@ mod tests {
         [env]
         # Threads of the BLAS: one for each core. Set it yourself and yours counts.
         OMP_NUM_THREADS = { value = "8", force = false }
+        # Asleep, not in a busy loop: the cores are MLX's own, too.
+        OMP_WAIT_POLICY = { value = "passive", force = false }
         "#);
     }
 }

@@ -11,7 +11,7 @@ use indicatif::ProgressBar;
 
 use super::mlx_sys::MlxSys;
 use super::receipt::Facts;
-use super::{bindings, compiler, system};
+use super::{bindings, compiler};
 use crate::progress::step;
 use crate::workspace::Workspace;
 use crate::{exec, files};
@@ -65,11 +65,7 @@ fn units(workspace: &Workspace, crate_: &MlxSys, scratch: &Path) -> Result<Vec<U
             object,
         }
     };
-    let mut platform = unit(&c, &platform);
-    platform
-        .command
-        .arg(format!("-DCORES=\"{}\"", system::physical_cores()));
-    let mut units = vec![platform];
+    let mut units = vec![unit(&c, &platform)];
     for source in &crate_.sources {
         let mut one = unit(&cpp, source);
         one.command

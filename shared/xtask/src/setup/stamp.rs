@@ -65,7 +65,7 @@ fn recipe() -> String {
         include_str!("native/prelude.hpp"),
         include_str!("native/platform.c"),
         include_str!("native/bindings.h"),
-        include_str!("native/openblas.c"),
+        include_str!("native/blas.c"),
     ];
     let hash = Sha256::digest(sources.concat());
     hash.iter()
