@@ -11,8 +11,8 @@
 use std::time::Instant;
 
 use anyhow::Result;
+use console::interrupt::check_interrupted;
 use mlx_rs::Array;
-use shared::cli::check_interrupted;
 use shared::sampling::{Sampler, Sampling};
 
 use crate::candidates::Candidates;

@@ -4,12 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
+use console::files;
+use console::metrics::Run;
+use console::numbers::decimal;
+use console::report::{Report, Stdout, clear_status};
+use console::results::JsonReport;
 use serde::Serialize;
-use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
-use shared::files;
-use shared::machine::{Machine, Versions};
-use shared::metrics::Run;
-use shared::report::{JsonReport, Report, clear_status, decimal};
+use shared::machine;
 
 use crate::extras::compare::{self, Comparison, compare};
 use crate::extras::faceoff::{self, Contender, FaceOff, face_off};
@@ -164,7 +166,7 @@ enum Found<'a> {
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(flatten)]
-    report: JsonReport<'a, Machine, Versions, Run>,
+    report: JsonReport<'a, Run>,
     #[serde(flatten)]
     found: Found<'a>,
 }
@@ -208,15 +210,15 @@ impl Args {
         })
     }
 
-    fn json(&self, report: &mut Report<shared::report::Stdout>, found: Found<'_>) -> Result<()> {
+    fn json(&self, report: &mut Report<Stdout>, found: Found<'_>) -> Result<()> {
         if !self.output.json {
             return Ok(());
         }
         let report_line = JsonReport {
             part: env!("CARGO_PKG_NAME"),
             model: &self.model.model,
-            machine: &Machine::detect()?,
-            versions: &Versions::detect()?,
+            machine: &machine::detect()?,
+            versions: &machine::versions()?,
             runs: &[],
         };
         Ok(report.json_line(&Line {

@@ -1,7 +1,7 @@
 //! What a checkpoint says of itself: its sizes, and which part of the decoder owns how many weights.
 
-use shared::checkpoint::Checkpoint;
-use shared::report;
+use console::numbers::count;
+use shared::checkpoint::{Checkpoint, mlx_dtype};
 
 use crate::decoder::{Part, PartWeights};
 use crate::trace::ModelFacts;
@@ -57,7 +57,7 @@ pub fn facts(checkpoint: &Checkpoint, unpacked: bool) -> ModelFacts {
         inner: config.intermediate_size,
         vocabulary: config.vocab_size,
         context: config.max_position_embeddings,
-        position_encoding: format!("rotated, theta {}", report::count(config.rope.theta as u64)),
+        position_encoding: format!("rotated, theta {}", count(config.rope.theta as u64)),
         norm: "RMSNorm".to_owned(),
         activation: "SwiGLU".to_owned(),
         tied: checkpoint.tied(),
@@ -78,7 +78,7 @@ fn stored_as(checkpoint: &Checkpoint, dtype: &str) -> String {
 
 fn computed_in(checkpoint: &Checkpoint, activation_bytes: usize) -> String {
     match checkpoint.dtype {
-        Some(dtype) => format!("{:?}", dtype.dtype()).to_lowercase(),
+        Some(dtype) => format!("{:?}", mlx_dtype(dtype)).to_lowercase(),
         None if activation_bytes == 4 => "float32".to_owned(),
         None => "16-bit floats".to_owned(),
     }

@@ -14,10 +14,10 @@
 //! checkpoint.
 
 use anyhow::{Context, Result, ensure};
+use console::numbers::count;
 use mlx_rs::{Array, Dtype, fast, ops};
 use shared::checkpoint::Checkpoint;
 use shared::layers::{dims3, split};
-use shared::report::count;
 use shared::weights::Weights;
 
 use crate::attend::{compare, like, split_heads};

@@ -5,7 +5,7 @@
 
 use anyhow::{Context, Result};
 use mlx_rs::{Array, fast};
-use shared::checkpoint::Checkpoint;
+use shared::checkpoint::{Checkpoint, mlx_dtype};
 use shared::config::{ModelConfig, RopeScaling};
 use shared::layers::{self, Embedding, Linear, Offsets, Rope};
 use shared::weights::Weights;
@@ -68,7 +68,7 @@ impl Llama {
             checkpoint.config.quantization.is_some() && 4 * checkpoint.parameters() <= UNPACK_UP_TO
         });
         let (config, weights) = match dtype {
-            Some(dtype) => checkpoint.load_dense_weights(dtype.dtype())?,
+            Some(dtype) => checkpoint.load_dense_weights(mlx_dtype(dtype))?,
             None => (checkpoint.config.clone(), checkpoint.load_weights()?),
         };
         Self::new(checkpoint, config, weights)

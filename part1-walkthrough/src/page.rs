@@ -6,9 +6,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use console::files;
 use minijinja::value::Serde;
 use minijinja::{Environment, context};
-use shared::files;
 
 use crate::trace::Trace;
 

@@ -12,9 +12,9 @@
 //! last.
 
 use anyhow::Result;
+use console::numbers::fixed;
 use mlx_rs::{Array, ops};
 use shared::layers::{ids_array, to_f32};
-use shared::report::fixed;
 use shared::sampling::{
     REPETITION_CONTEXT, Sampler, Sampling, filter_steps, greedy, log_softmax, penalize_repeats,
 };

@@ -7,9 +7,9 @@
 //! token; part 3 builds that.
 
 use anyhow::Result;
+use console::metrics::median;
 use mlx_rs::{Array, Dtype, ops};
 use shared::layers::to_f32;
-use shared::metrics::median;
 
 use crate::clock::Clock;
 use crate::decoder::{Decoder, Part};

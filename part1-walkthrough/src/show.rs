@@ -3,6 +3,7 @@
 mod attend;
 mod decode;
 mod embed;
+pub(crate) mod picture;
 mod predict;
 mod recompute;
 mod tokenize;
@@ -14,8 +15,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
-use shared::cli::check_interrupted;
-use shared::report::{Report, count, decimal};
+use console::interrupt::check_interrupted;
+use console::numbers::{count, decimal};
+use console::report::Report;
 
 use crate::trace::{ModelFacts, Shape, Trace};
 
@@ -138,7 +140,7 @@ pub fn journey<W: Write>(
     let mut screen = Screen { report, pace };
     for stop in stops {
         let title = format!("{} {stop}", *stop as usize + 1);
-        screen.report.heading(&title, stop.aside())?;
+        picture::heading(screen.report, &title, stop.aside())?;
         screen.report.blank()?;
         match stop {
             Stop::Tokenize => tokenize::show(&mut screen, trace)?,
@@ -212,7 +214,7 @@ pub(crate) fn model_card(model: &ModelFacts) -> Vec<(&'static str, String)> {
 
 /// A token in a table cell.
 fn piece(text: &str) -> String {
-    shared::report::isolated(text).into_owned()
+    picture::isolated(text).into_owned()
 }
 
 /// A small number in powers of ten.

@@ -1,10 +1,11 @@
 //! What is watched, and what it is asked to do.
 
 use anyhow::{Context, Result, ensure};
-use shared::checkpoint::{Checkpoint, FloatType};
-use shared::cli::ModelArgs;
+use console::cli::FloatType;
+use console::cli::ModelArgs;
+use console::report::status;
+use shared::checkpoint::Checkpoint;
 use shared::config::Family;
-use shared::report::status;
 use shared::sampling::Sampling;
 use shared::session::open_checkpoint;
 use shared::tokenizer::Tokenizer;

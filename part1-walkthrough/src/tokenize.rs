@@ -7,7 +7,7 @@
 //! letters: any text can be cut, and one emoji may be four pieces.
 
 use anyhow::{Result, ensure};
-use shared::report::count;
+use console::numbers::count;
 use shared::tokenizer::Tokenizer;
 use unicode_width::UnicodeWidthChar;
 

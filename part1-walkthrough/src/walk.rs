@@ -1,8 +1,8 @@
 //! From a model and a text to a [`Trace`].
 
 use anyhow::{Result, ensure};
-use shared::cli::check_interrupted;
-use shared::report::status;
+use console::interrupt::check_interrupted;
+use console::report::status;
 
 use crate::extras::what_if;
 use crate::pass::Pass;

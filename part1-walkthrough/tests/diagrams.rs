@@ -5,10 +5,11 @@
 use std::fs;
 use std::path::Path;
 
+use console::cli::FloatType;
 use mlx_rs::{Array, ops};
 use part1_walkthrough::subject::{Request, Subject};
 use part1_walkthrough::walk::walk;
-use shared::checkpoint::{Checkpoint, FloatType};
+use shared::checkpoint::Checkpoint;
 use shared::hub::ModelFiles;
 use shared::layers::to_f32;
 use shared::sampling::Sampling;

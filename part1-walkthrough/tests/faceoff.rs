@@ -5,8 +5,8 @@
 use std::fs;
 
 use assert_cmd::Command;
+use console::text::WIDTH;
 use serde_json::Value;
-use shared::report::WIDTH;
 use shared::testing::fixtures;
 use unicode_width::UnicodeWidthStr;
 

@@ -8,12 +8,12 @@ use std::sync::OnceLock;
 
 use assert_cmd::Command;
 use browser::{Page, page};
+use console::cli::ModelArgs;
 use mlx_rs::Array;
 use part1_walkthrough::page::{page as html, save};
 use part1_walkthrough::subject::{Request, Subject};
 use part1_walkthrough::trace::{Trace, WhatIf};
 use part1_walkthrough::walk::walk;
-use shared::cli::ModelArgs;
 use shared::sampling::Sampling;
 use shared::sampling::{filter, greedy, log_softmax};
 use shared::testing::fixtures;

@@ -5,11 +5,11 @@
 mod common;
 
 use common::{SENTENCE, agree, request, shown, tiny, walked};
+use console::report::Report;
 use part1_walkthrough::extras::{compare, what_if};
 use part1_walkthrough::show::{Pace, Stop};
 use part1_walkthrough::subject::Request;
 use part1_walkthrough::trace::WhatIf;
-use shared::report::Report;
 
 /// Everything that the README may quote.
 fn printed() -> String {

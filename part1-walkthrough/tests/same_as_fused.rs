@@ -6,6 +6,7 @@
 mod common;
 
 use common::{SENTENCE, request};
+use console::cli::FloatType;
 use part1_walkthrough::attend;
 use part1_walkthrough::decoder::Decoder;
 use part1_walkthrough::llama::Llama;
@@ -16,7 +17,7 @@ use part1_walkthrough::subject::Subject;
 use part1_walkthrough::trace::{Check, WhatIf};
 use part1_walkthrough::walk::walk;
 use part2_first_inference::model::Model;
-use shared::checkpoint::{Checkpoint, FloatType};
+use shared::checkpoint::Checkpoint;
 use shared::hub::{self, ModelFiles};
 use shared::layers::{ids_array, to_f32};
 use shared::sampling::greedy;

@@ -6,13 +6,13 @@ mod common;
 
 use assert_cmd::Command;
 use common::{SENTENCE, request, shown, tiny, walked};
+use console::report::Report;
 use part1_walkthrough::experiment::Args;
 use part1_walkthrough::extras::{compare, what_if};
 use part1_walkthrough::show::{Pace, Stop};
 use part1_walkthrough::subject::Request;
 use part1_walkthrough::trace::{Trace, WhatIf};
 use serde_json::Value;
-use shared::report::Report;
 use unicode_width::UnicodeWidthStr;
 
 fn part1(args: &[&str]) -> String {
@@ -139,7 +139,7 @@ fn the_longest_prompt_that_is_drawn_fits_the_terminal() {
 
 #[test]
 fn help_fits_the_terminal() {
-    let help = shared::cli::command::<Args>()
+    let help = console::cli::command::<Args>()
         .render_long_help()
         .to_string();
     insta::assert_snapshot!(help);

@@ -4,13 +4,16 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Parser;
-use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
-use shared::machine::{Machine, Versions, peak_bytes};
-use shared::metrics::Run;
-use shared::report::{JsonReport, Report, TextStream, or_dash, status};
+use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
+use console::metrics::Run;
+use console::numbers::or_dash;
+use console::report::{Report, TextStream, status};
+use console::results::JsonReport;
+use shared::machine::{self, peak_bytes};
 use shared::request::Request;
 use shared::session::{Session, open_checkpoint};
 
+use crate::cost_meter;
 use crate::generate::{Generator, generate};
 use crate::model::Model;
 
@@ -44,14 +47,14 @@ pub fn run(args: Args) -> Result<()> {
     let (request, tokenize_time) = session.request(&args.prompt, &args.sampling)?;
     let (run, recomputed, token_ms) = answer(&session, &request)?;
     let run = run.tokenize(tokenize_time);
-    let versions = Versions::detect()?;
+    let versions = machine::versions()?;
     let mut report = Report::stdout();
     report.blank()?;
     report.card(&session.card(&run, &versions))?;
     report.blank()?;
     report.table(&HEAD, &[row(&run)])?;
     report.blank()?;
-    report.cost_meter(&recomputed, &token_ms)?;
+    cost_meter::draw(&mut report, &recomputed, &token_ms)?;
     if args.output.json {
         report.json_line(&JsonReport {
             part: env!("CARGO_PKG_NAME"),
@@ -66,7 +69,7 @@ pub fn run(args: Args) -> Result<()> {
 
 fn inspect(model: &ModelArgs) -> Result<()> {
     let checkpoint = open_checkpoint(model)?;
-    let machine = Machine::detect()?;
+    let machine = machine::detect()?;
     Ok(Report::stdout().card(&checkpoint.inspect(Some(machine.ram_bytes)))?)
 }
 

@@ -6,8 +6,8 @@
 use std::ops::ControlFlow;
 
 use anyhow::Result;
+use console::metrics::{FinishReason, Generation, Recorder};
 use shared::layers::ids_array;
-use shared::metrics::{FinishReason, Generation, Recorder};
 use shared::request::{Request, Step};
 use shared::sampling::Sampler;
 

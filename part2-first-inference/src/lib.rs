@@ -12,7 +12,9 @@
 //! Beside it:
 //!
 //! - [`experiment`]: what the video shows, as numbers
+//! - [`cost_meter`]: what naive decode computes again, drawn
 
+pub mod cost_meter;
 pub mod experiment;
 pub mod generate;
 pub mod model;

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use part2_first_inference::experiment;
 
 fn main() -> ExitCode {
-    shared::cli::run(experiment::run)
+    console::cli::run(experiment::run)
 }

@@ -19,7 +19,7 @@ fn part2(args: &[&str]) -> String {
 
 #[test]
 fn help_fits_the_terminal() {
-    let help = shared::cli::command::<Args>()
+    let help = console::cli::command::<Args>()
         .render_long_help()
         .to_string();
     insta::assert_snapshot!(help);

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
-use shared::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs, check_interrupted};
-use shared::files;
+use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
+use console::files;
+use console::interrupt::check_interrupted;
+use console::metrics::{Generation, Run};
+use console::numbers::{count, fixed};
+use console::report::{Stdout, TextStream, status};
 use shared::machine::{active_bytes, peak_bytes, reset_peak};
-use shared::metrics::{Generation, Run};
-use shared::report::{Stdout, TextStream, count, fixed, status};
 use shared::request::Request;
 use shared::session::Session;
 

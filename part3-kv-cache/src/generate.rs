@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::ops::{ControlFlow, Range};
 
 use anyhow::{Context, Result};
+use console::metrics::{FinishReason, Generation, Recorder};
 use mlx_rs::{Array, memory, transforms};
 use shared::layers::ids_array;
-use shared::metrics::{FinishReason, Generation, Recorder};
 use shared::request::{Request, Step};
 use shared::sampling::Sampler;
 

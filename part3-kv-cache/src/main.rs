@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use part3_kv_cache::experiment;
 
 fn main() -> ExitCode {
-    shared::cli::run(experiment::run)
+    console::cli::run(experiment::run)
 }

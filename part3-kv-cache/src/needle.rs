@@ -6,8 +6,9 @@
 //! sentence it is.
 
 use anyhow::{Context, Result, ensure};
+use console::numbers::fixed;
+use console::report::{Report, status};
 use shared::layers::{ids_array, to_f32};
-use shared::report::{Report, fixed, status};
 use shared::sampling::log_softmax;
 use shared::session::Session;
 

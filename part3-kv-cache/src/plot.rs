@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use console::files;
+use console::numbers::fixed;
 use plotters::prelude::*;
-use shared::files;
-use shared::report::fixed;
 
 /// One curve: what each token of a run cost.
 #[derive(Debug)]

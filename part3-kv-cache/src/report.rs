@@ -1,9 +1,12 @@
 //! What was measured, as tables and curves, beside what was predicted.
 
 use anyhow::Result;
-use shared::machine::Versions;
-use shared::metrics::{Line, Rounds, Run};
-use shared::report::{JsonReport, Report, count, fixed, or_dash, plural};
+use console::machine::Versions;
+use console::metrics::{Line, Rounds, Run};
+use console::numbers::{count, fixed, or_dash, plural};
+use console::report::Report;
+use console::results::JsonReport;
+use shared::machine::versions;
 
 use crate::experiment::{Bench, Variant};
 use crate::plot::{self, Curve};
@@ -14,7 +17,7 @@ impl Bench<'_> {
     /// # Errors
     /// If the report or the chart cannot be written.
     pub(crate) fn report(&self, variants: &[Variant]) -> Result<()> {
-        let versions = Versions::detect()?;
+        let versions = versions()?;
         let rounds: Vec<Rounds> = variants
             .iter()
             .filter_map(|variant| {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use shared::cli::check_interrupted;
+use console::interrupt::check_interrupted;
+use console::report::status;
 use shared::prompt_cache::{self, Identity, PromptCache, digest, fingerprint};
-use shared::report::status;
 use shared::request::Request;
 use shared::session::Session;
 

@@ -5,12 +5,13 @@
 
 use std::ops::ControlFlow;
 
+use console::cli::FloatType;
 use mlx_rs::Dtype;
 use part3_kv_cache::cache::{Cache, CacheKind};
 use part3_kv_cache::generate::{Generator, generate};
 use part3_kv_cache::model::Model;
 use proptest::prelude::*;
-use shared::checkpoint::{Checkpoint, FloatType};
+use shared::checkpoint::Checkpoint;
 use shared::config::ModelConfig;
 use shared::hub::{self, ModelFiles};
 use shared::layers::{ids_array, to_f32};

@@ -23,7 +23,7 @@ fn part3(args: &[&str]) -> (i32, String, String) {
 
 #[test]
 fn help_fits_the_terminal() {
-    let help = shared::cli::command::<Args>()
+    let help = console::cli::command::<Args>()
         .render_long_help()
         .to_string();
     insta::assert_snapshot!(help);

@@ -11,7 +11,7 @@ mod safetensors;
 use std::collections::HashSet;
 
 use anyhow::{Context, Result, ensure};
-use clap::ValueEnum;
+use console::cli::FloatType;
 use mlx_rs::Dtype;
 
 pub use fit::check_fit;
@@ -38,33 +38,12 @@ pub struct Checkpoint {
     pub dtype: Option<FloatType>,
 }
 
-/// A float type that a model can compute in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum FloatType {
-    /// 32 bits: twice the memory, and on the CPU the only one that MLX gives to BLAS.
-    F32,
-    /// 16 bits, 5 of them for the exponent.
-    F16,
-    /// 16 bits, 8 of them for the exponent.
-    Bf16,
-}
-
-impl FloatType {
-    /// MLX's name for it.
-    pub fn dtype(self) -> Dtype {
-        match self {
-            Self::F32 => Dtype::Float32,
-            Self::F16 => Dtype::Float16,
-            Self::Bf16 => Dtype::Bfloat16,
-        }
-    }
-
-    /// Of one number.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
+/// MLX's name for a float type of the flags.
+pub fn mlx_dtype(float: FloatType) -> Dtype {
+    match float {
+        FloatType::F32 => Dtype::Float32,
+        FloatType::F16 => Dtype::Float16,
+        FloatType::Bf16 => Dtype::Bfloat16,
     }
 }
 

@@ -12,8 +12,8 @@ use mlx_rs::Device;
 use mlx_sys::{
     mlx_cuda_is_available, mlx_device_free, mlx_device_info_free, mlx_device_info_get,
     mlx_device_info_get_size, mlx_device_info_get_string, mlx_device_info_has_key,
-    mlx_device_info_is_string, mlx_device_info_new, mlx_get_default_device, mlx_metal_is_available,
-    mlx_string_data, mlx_string_free, mlx_string_new, mlx_synchronize_default, mlx_version,
+    mlx_device_info_is_string, mlx_device_info_new, mlx_get_default_device, mlx_string_data,
+    mlx_string_free, mlx_string_new, mlx_version,
 };
 
 /// What mlx-c's functions return when all went well.
@@ -40,35 +40,10 @@ pub fn version() -> Result<String> {
     }
 }
 
-/// Whether MLX was built with Metal and found a GPU for it.
-pub fn metal_is_available() -> bool {
-    // SAFETY: writes one bool, keeps nothing.
-    asked(|answer| unsafe { mlx_metal_is_available(answer) })
-}
-
 /// Whether MLX was built with CUDA and found a GPU for it.
 pub fn cuda_is_available() -> bool {
     // SAFETY: writes one bool, keeps nothing.
     asked(|answer| unsafe { mlx_cuda_is_available(answer) })
-}
-
-/// Waits until everything that was given to the default stream of this thread is done.
-///
-/// A process that exits with work in flight can crash in MLX's own exit handlers. Whoever starts
-/// work with `async_eval` waits for it; this is the wait that needs no arrays.
-///
-/// # Errors
-///
-/// If the work that was waited for failed.
-pub fn synchronize() -> Result<()> {
-    report_errors()?;
-    // SAFETY: takes nothing, waits only.
-    let status = unsafe { mlx_synchronize_default() };
-    ensure!(
-        status == SUCCESS,
-        "waiting for MLX failed with status {status}"
-    );
-    Ok(())
 }
 
 /// What MLX says of its default device under `key`, such as `device_name`. Which keys there are
@@ -153,7 +128,6 @@ unsafe fn copied(text: *const std::ffi::c_char) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mlx_rs::{Array, transforms::async_eval};
 
     #[test]
     fn mlx_says_its_version_as_three_numbers() {
@@ -165,18 +139,6 @@ mod tests {
                 .count(),
             3
         );
-    }
-
-    #[test]
-    fn after_synchronize_the_work_is_done() {
-        let ones = Array::ones::<f32>(&[512, 512]).unwrap();
-        let product = ones.matmul(&ones).unwrap().matmul(&ones).unwrap();
-        async_eval([&product]).unwrap();
-        synchronize().unwrap();
-        // SAFETY: the array lives; one bool is written. (`eval` would wait by itself.)
-        let is_done =
-            |answer| unsafe { mlx_sys::_mlx_array_is_available(answer, product.as_ptr()) };
-        assert!(asked(is_done));
     }
 
     #[test]

@@ -1,9 +1,8 @@
-//! What the parts of the series have in common: files in, text and numbers out.
+//! What the parts of the series have in common as far as it computes with MLX: files in, ids out.
 //!
-//! A part writes out what its video teaches and imports everything else from here. In the order in
-//! which a run meets them:
+//! A part writes out what its video teaches and imports everything else from here or, where no MLX
+//! is needed, from `console`. In the order in which a run meets them:
 //!
-//! - [`cli`]: the flags that every part has
 //! - [`hub`]: a model's name → its files
 //! - [`gguf`]: the header of a GGUF file
 //! - [`config`]: what the checkpoint says about its architecture
@@ -16,24 +15,17 @@
 //! - [`request`]: what is asked of a model, and what a step of the answer brings
 //! - [`session`]: a model that is open, and makes requests from texts
 //! - [`prompt_cache`]: keys and values of a prompt in a file
-//! - [`files`]: files that are written whole or not at all
-//! - [`metrics`]: instants → the numbers of the report
 //! - [`machine`]: what ran it
 //! - [`ffi`]: the few calls into MLX that mlx-rs does not wrap
-//! - [`report`]: cards, tables, bars, JSON: the only module that prints
 pub mod checkpoint;
-pub mod cli;
 pub mod config;
 pub mod ffi;
-pub mod files;
 pub mod gguf;
 pub mod hub;
 pub mod kernels;
 pub mod layers;
 pub mod machine;
-pub mod metrics;
 pub mod prompt_cache;
-pub mod report;
 pub mod request;
 pub mod sampling;
 pub mod session;

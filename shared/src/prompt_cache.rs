@@ -11,15 +11,15 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use console::files::{is_no_file, replace};
+use console::numbers::count;
 use mlx_rs::Array;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
-use crate::files::{is_no_file, replace};
 use crate::hub::{ModelFiles, embedded};
-use crate::report::count;
 
 const FORMAT: &str = "prompt-cache";
 const VERSION: &str = "2";

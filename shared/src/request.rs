@@ -1,7 +1,8 @@
 //! What is asked of a model, and what one step of the answer brings: the nouns that every loop, batch
 //! and server of the series is made of.
 
-use crate::metrics::FinishReason;
+use console::metrics::FinishReason;
+
 use crate::sampling::Sampling;
 
 /// One text to continue, with its limits.

@@ -10,7 +10,7 @@ use mlx_rs::ops::indexing::{IndexOp, argmax_axis};
 use mlx_rs::{Array, Dtype, ops, random};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::SamplingArgs;
+use console::cli::SamplingArgs;
 
 /// How the next id is chosen; what each number means is said with the filter that uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -4,13 +4,16 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use console::cli::{ModelArgs, PromptArgs, SamplingArgs};
+use console::interrupt::{check_interrupted, interrupted};
+use console::machine::{Machine, Versions};
+use console::metrics::{FinishReason, Run};
+use console::numbers::{count, decimal};
+use console::report::status;
 
 use crate::checkpoint::{Checkpoint, check_fit};
-use crate::cli::{ModelArgs, PromptArgs, SamplingArgs, check_interrupted, interrupted};
 use crate::hub;
-use crate::machine::{Machine, Versions};
-use crate::metrics::{FinishReason, Run};
-use crate::report::{count, decimal, status};
+use crate::machine;
 use crate::request::{Request, Step};
 use crate::tokenizer::{Detokenizer, Tokenizer};
 
@@ -39,7 +42,7 @@ impl Session {
             .config
             .require_llama()
             .with_context(|| format!("opening {}", checkpoint.name))?;
-        let machine = Machine::detect()?;
+        let machine = machine::detect()?;
         let tokenizer = Tokenizer::open(&checkpoint)?;
         Ok(Self {
             checkpoint,

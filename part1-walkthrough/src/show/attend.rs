@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use anyhow::Result;
-use shared::report::fixed;
+use console::numbers::fixed;
 
-use super::{Screen, piece, sizes, tiny};
+use super::{Screen, picture, piece, sizes, tiny};
 use crate::trace::{Check, Floats, Focus, Layer, Positions, Trace};
 
 pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
@@ -102,7 +102,7 @@ fn heat_map<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     let cells: Vec<f32> = shares
         .map(|(masked, share)| if masked.is_finite() { *share } else { f32::NAN })
         .collect();
-    screen.picture(|report| report.heat_map(&labels, &cells))
+    screen.picture(|report| picture::heat_map(report, &labels, &cells))
 }
 
 /// What each layer does to the last token.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use shared::report::fixed;
+use console::numbers::fixed;
 
 use super::{Screen, piece, short};
 use crate::trace::{Round, Trace};

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::Result;
-use shared::report::{Dot, fixed};
+use console::numbers::fixed;
 
+use super::picture::{self, Dot, plane};
 use super::{Screen, piece, short};
 use crate::trace::{Embedded, Map, Neighbour, Positions, Token, Trace};
 
@@ -34,7 +35,7 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
     ))?;
     screen.report.blank()?;
     let dots = dots(map);
-    screen.picture(|report| report.plane(&dots))?;
+    screen.picture(|report| plane(report, &dots))?;
     positions(screen, trace)
 }
 
@@ -90,12 +91,13 @@ fn positions<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> 
                  adding something: pair i of the D = {} numbers of a head by position · θ^(-2i/D), with \
                  θ = {}. One arrow is one pair; the first ones whirl, the last ones hardly move.",
                 2 * frequencies.len(),
-                shared::report::count(*theta as u64)
+                console::numbers::count(*theta as u64)
             ))?;
             screen.report.blank()?;
             let rows = turns(trace, frequencies);
             screen.picture(|report| {
-                report.rows(
+                picture::rows(
+                    report,
                     rows.iter()
                         .map(|(label, row)| (label.as_str(), row.clone())),
                 )

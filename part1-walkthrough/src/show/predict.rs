@@ -3,9 +3,10 @@
 use std::io::Write;
 
 use anyhow::Result;
-use shared::report::{BeforeAfter, binary, count, fixed, plural};
+use console::numbers::{binary, count, fixed, plural};
 use shared::sampling::Sampling;
 
+use super::picture::{self, BeforeAfter};
 use super::{Screen, after_layer, piece};
 use crate::trace::{Candidate, Cost, Filter, Prediction, Trace};
 
@@ -67,7 +68,7 @@ fn bars<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
         })
         .collect();
     let heads = ["p at T = 1", "p of being drawn"];
-    screen.picture(|report| report.before_after(heads, &rows))?;
+    screen.picture(|report| picture::before_after(report, heads, &rows))?;
     let chosen = &prediction.chosen;
     screen.say(&format!(
         "{}The flags choose “{}”.",

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use shared::report::{binary, count, fixed};
+use console::numbers::{binary, count, fixed};
 
 use super::{Screen, tiny};
 use crate::trace::{Recompute, Trace};

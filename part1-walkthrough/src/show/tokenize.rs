@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use shared::report::plural;
+use console::numbers::plural;
 
 use super::{Screen, piece};
 use crate::trace::{Token, Trace};

@@ -3,12 +3,12 @@
 #![allow(clippy::unwrap_used, dead_code)] // each test file uses its own part of this
 
 use clap::Parser;
+use console::cli::{ModelArgs, SamplingArgs};
+use console::report::Report;
 use part1_walkthrough::show::{Pace, Stop, journey};
 use part1_walkthrough::subject::{Request, Subject};
 use part1_walkthrough::trace::Trace;
 use part1_walkthrough::walk::walk;
-use shared::cli::{ModelArgs, SamplingArgs};
-use shared::report::Report;
 use shared::sampling::Sampling;
 
 /// The sentence that the program shows by itself.

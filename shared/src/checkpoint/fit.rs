@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use super::Checkpoint;
-use crate::report::{binary, count};
+use console::numbers::{binary, count};
 
 /// Refuses a model that cannot fit, before it drives the machine into swap.
 ///

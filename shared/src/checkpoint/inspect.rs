@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{Checkpoint, check_fit};
+
+use console::numbers::{binary, count, decimal};
+
 use crate::config::{Family, RopeScaling};
-use crate::report::{binary, count, decimal};
 
 impl Checkpoint {
     /// What `--inspect` prints: label and text per row, among them every way in which the checkpoint

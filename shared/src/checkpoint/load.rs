@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use mlx_rs::{Array, Dtype, io::GgufFile, ops, transforms};
 use safetensors::SafeTensors;
 
-use super::Checkpoint;
+use super::{Checkpoint, mlx_dtype};
 use crate::config::ModelConfig;
 use crate::gguf::{ROPE_FACTORS, hugging_face_name};
 use crate::hub::{ModelFiles, embedded};
@@ -26,7 +26,7 @@ impl Checkpoint {
         let tied = self.tied();
         tensors.retain(|name, _| !superfluous(name, tied)); // never read: loading is lazy
         if let Some(dtype) = self.dtype {
-            convert_floats(&mut tensors, dtype.dtype())?;
+            convert_floats(&mut tensors, mlx_dtype(dtype))?;
         }
         // Without this the first token would pay for reading the file, and the
         // time to first token would not be what it says.

@@ -5,13 +5,13 @@ use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
+use console::numbers::count;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, SafeTensorError};
 use serde::Deserialize;
 
 use super::TensorInfo;
 use crate::hub::{INDEX, ModelFiles, embedded};
-use crate::report::count;
 
 /// All tensors, in the order of the files.
 pub(super) fn tensors(files: &ModelFiles) -> Result<Vec<TensorInfo>> {

@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
 
 use super::*;
-use crate::checkpoint::FloatType;
+
+use console::cli::FloatType;
+
 use crate::testing::fixtures;
 
 fn identity() -> Identity {

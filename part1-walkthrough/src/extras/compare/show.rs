@@ -3,11 +3,12 @@
 use std::io::Write;
 
 use anyhow::Result;
-use shared::report::{Report, fixed};
+use console::numbers::fixed;
+use console::report::Report;
 
 use super::{Comparison, Drift, HeadShift, Side};
 use crate::extras::what_if::described;
-use crate::show::{Pace, Screen, after_layer, model_card, short};
+use crate::show::{Pace, Screen, after_layer, model_card, picture, short};
 use crate::trace::Token;
 
 /// One word in two sentences.
@@ -22,7 +23,7 @@ pub fn show<W: Write>(report: &mut Report<W>, pace: Pace, found: &Comparison) ->
     report.card(&rows)?;
     report.blank()?;
     let title = format!("{:?} in two sentences", found.word);
-    report.heading(&title, "the same vector, until attention")?;
+    picture::heading(report, &title, "the same vector, until attention")?;
     report.blank()?;
     let mut screen = Screen { report, pace };
     match &found.repeated {

@@ -5,9 +5,11 @@ use std::io::Write;
 use std::ops::Range;
 
 use anyhow::Result;
-use shared::report::{Report, count, fixed, is_right_to_left};
+use console::numbers::{count, fixed};
+use console::report::Report;
 
 use super::{Cut, FaceOff, Span};
+use crate::show::picture::is_right_to_left;
 
 /// Rows of pieces that are shown of a text.
 const MOST_ROWS: usize = 200;

@@ -3,8 +3,10 @@
 use std::io::Write;
 
 use anyhow::Result;
-use shared::report::{BeforeAfter, Report, fixed};
+use console::numbers::fixed;
+use console::report::Report;
 
+use crate::show::picture::{self, BeforeAfter};
 use crate::show::{Pace, Screen, after_layer, card};
 use crate::trace::{Trace, WhatIf, WhatIfOutcome};
 
@@ -21,13 +23,14 @@ pub fn show<W: Write>(
     report.card(&card(trace))?;
     report.blank()?;
     let (title, about) = described(outcome.switch);
-    report.heading(&format!("what if: {title}"), "the symptom")?;
+    picture::heading(report, &format!("what if: {title}"), "the symptom")?;
     report.blank()?;
     let mut screen = Screen { report, pace };
     screen.say(about)?;
     screen.report.blank()?;
     let bars = bars(outcome);
-    screen.picture(|report| report.before_after(["p as it is", "p without it"], &bars))?;
+    screen
+        .picture(|report| picture::before_after(report, ["p as it is", "p without it"], &bars))?;
     screen.say(
         "The last token's vector with and without it (cosine), and how widely attention looks (mean \
          entropy of a row, in bits):",

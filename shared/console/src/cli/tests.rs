@@ -1,6 +1,8 @@
 use super::*;
+use crate::interrupt::check_interrupted;
 use anyhow::anyhow;
-use std::io::BufRead;
+use signal_hook::consts::SIGINT;
+use std::io::{self, BufRead};
 use std::process::{Command, Output, Stdio};
 use unicode_width::UnicodeWidthStr;
 
@@ -122,7 +124,7 @@ fn the_help_fits_the_frame() {
     assert_eq!(shown.exit_code(), 0);
     let help = shown.to_string();
     let widest = help.lines().map(UnicodeWidthStr::width).max().unwrap();
-    assert!(widest <= report::WIDTH, "{widest} columns:\n{help}");
+    assert!(widest <= WIDTH, "{widest} columns:\n{help}");
     insta::assert_snapshot!(help);
 }
 

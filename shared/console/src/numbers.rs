@@ -37,29 +37,9 @@ pub fn or_dash(value: Option<f64>, decimals: usize) -> String {
     fixed(value.unwrap_or(f64::NAN), decimals)
 }
 
-/// Milliseconds: `12.34 ms`.
-pub fn ms(value: f64) -> String {
-    format!("{} ms", fixed(value, 2))
-}
-
-/// Tokens per second: `25.6 tok/s`.
-pub fn tok_s(value: f64) -> String {
-    format!("{} tok/s", fixed(value, 1))
-}
-
-/// Bytes in GB = 10⁹, for bandwidths and files: `4.26 GB`.
-pub fn gb(bytes: u64) -> String {
-    format!("{} GB", fixed(bytes as f64 / 1e9, 2))
-}
-
 /// Bytes in GiB = 2³⁰, for memory: `3.97 GiB`.
 pub fn gib(bytes: u64) -> String {
     format!("{} GiB", fixed(bytes as f64 / (1_u64 << 30) as f64, 2))
-}
-
-/// Bytes in KiB = 2¹⁰, for keys and values per token: `128.0 KiB`.
-pub fn kib(bytes: u64) -> String {
-    format!("{} KiB", fixed(bytes as f64 / 1024.0, 1))
 }
 
 /// Bytes in the largest of kB, MB and GB (powers of 1000) that leaves at least 1, else in bytes.
@@ -124,11 +104,7 @@ mod tests {
 
     #[test]
     fn units_of_bytes_say_which_kind_they_are() {
-        assert_eq!(gb(4_263_000_000), "4.26 GB");
         assert_eq!(gib(4_263_000_000), "3.97 GiB");
-        assert_eq!(kib(131_072), "128.0 KiB");
-        assert_eq!(ms(12.344), "12.34 ms");
-        assert_eq!(tok_s(1025.55), "1,025.5 tok/s");
     }
 
     #[test]

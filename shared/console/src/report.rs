@@ -4,11 +4,8 @@
 //! a table, one scale for what is compared. Everything writes through [`io::Write`] and returns its
 //! error; `println!` would panic when the reader of a pipe has gone.
 
-mod numbers;
-mod picture;
 mod stream;
 
-use std::borrow::Cow;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
@@ -16,16 +13,13 @@ use comfy_table::{
     Attribute, Cell, CellAlignment, ContentArrangement, LineStyle, Table, TableStyle,
 };
 use serde::Serialize;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
-pub use numbers::{binary, count, decimal, fixed, gb, gib, kib, ms, or_dash, plural, tok_s};
-pub use picture::{BeforeAfter, Dot, is_right_to_left, isolated};
-pub use stream::{
-    Stdout, TextStream, clear_status, error, harmless, one_line, status, stdout_closed, warn,
-};
+use crate::numbers::{fixed, or_dash};
+use crate::text::{WIDTH, clip, one_line, pad};
 
-/// Columns of every line, on every terminal: what fits a frame of the video.
-pub const WIDTH: usize = 80;
+pub use stream::{Stdout, TextStream, clear_status, error, status, stdout_closed, warn};
+
 /// Most cells of a sparkline.
 const SPARK_CELLS: usize = 60;
 /// Longest title and longest label beside a bar or a sparkline; longer ones are clipped.
@@ -34,9 +28,12 @@ const LABEL_MAX: usize = 16;
 /// Columns kept for first and last value of a series, so that most blocks have the same cells.
 const ENDS_MIN: usize = 12;
 
-const LABEL_STYLE: Style = AnsiColor::Cyan.on_default();
-const BAR_STYLE: Style = AnsiColor::Green.on_default();
-const DIM: Style = Style::new().dimmed();
+/// Of what names a row.
+pub const LABEL_STYLE: Style = AnsiColor::Cyan.on_default();
+/// Of what is drawn to scale.
+pub const BAR_STYLE: Style = AnsiColor::Green.on_default();
+/// Of what is said beside.
+pub const DIM: Style = Style::new().dimmed();
 
 /// Writes the blocks of a report, one below the other.
 #[derive(Debug)]
@@ -76,7 +73,7 @@ impl<W: Write> Report<W> {
         for (label, value) in rows {
             let value = one_line(value.as_ref());
             let lines = textwrap::wrap(&value, WIDTH - column - 3);
-            let label = self.styled(LABEL_STYLE, &padded(&one_line(label.as_ref()), column));
+            let label = self.styled(LABEL_STYLE, &pad(&one_line(label.as_ref()), column));
             self.line(&format!(
                 " {label}  {}",
                 lines.first().map_or("", |line| line)
@@ -156,7 +153,7 @@ impl<W: Write> Report<W> {
         let room = WIDTH.saturating_sub(margin.width() + number_width + unit.width() + 3);
         let largest = largest(values.iter().map(|(_, value)| *value));
         for (i, ((label, value), number)) in values.iter().zip(numbers).enumerate() {
-            let bar = self.styled(BAR_STYLE, &padded(&bar(value / largest, room), room));
+            let bar = self.styled(BAR_STYLE, &pad(&bar(value / largest, room), room));
             let gap = " ".repeat(number_width - number.width());
             self.line(&format!(
                 "{}{bar}  {gap}{number} {unit}",
@@ -203,35 +200,13 @@ impl<W: Write> Report<W> {
         let largest = largest(drawn.iter().flatten().copied());
         for (i, (((label, _), cells), ends)) in series.iter().zip(&drawn).zip(ends).enumerate() {
             let line: String = cells.iter().map(|value| spark(value / largest)).collect();
-            let line = self.styled(BAR_STYLE, &padded(&line, longest.div_ceil(per_cell)));
+            let line = self.styled(BAR_STYLE, &pad(&line, longest.div_ceil(per_cell)));
             self.line(&format!("{}{line}  {ends}", margin.row(i, label)))?;
         }
         let scale = scale_note(largest, decimals, per_cell);
         let scale = self.styled(DIM, &clip(&scale, WIDTH - margin.width()));
         self.line(&format!("{:indent$}{scale}", "", indent = margin.width()))?;
         self.out.flush()
-    }
-
-    /// What decoding without a cache costs: per token, the positions that were computed although
-    /// they had been before, and the milliseconds; then the total.
-    ///
-    /// Both slices have a value per generated token, the first one for prefill (nothing computed
-    /// again). The total is split into prompt and answer only if the positions are exactly those of
-    /// naive decode, so the sentence cannot contradict the data.
-    ///
-    /// # Errors
-    ///
-    /// If it cannot be written.
-    pub fn cost_meter(&mut self, recomputed: &[u64], token_ms: &[f64]) -> io::Result<()> {
-        let again: Vec<f64> = recomputed
-            .iter()
-            .map(|&positions| positions as f64)
-            .collect();
-        self.sparklines("per token", 0, &[("redundant", &again)])?;
-        self.sparklines("per token", 2, &[("time (ms)", token_ms)])?;
-        redundancy(recomputed)
-            .iter()
-            .try_for_each(|sentence| self.note(sentence))
     }
 
     /// A paragraph, wrapped.
@@ -256,7 +231,7 @@ impl<W: Write> Report<W> {
         self.line("")
     }
 
-    /// The JSON line, a [`JsonReport`] or one with more keys; nothing may be written to stdout after
+    /// The JSON line, a [`JsonReport`](crate::results::JsonReport) or one with more keys; nothing may be written to stdout after
     /// it.
     ///
     /// # Errors
@@ -268,33 +243,28 @@ impl<W: Write> Report<W> {
         self.out.flush()
     }
 
-    /// One line, without blanks at its end.
-    fn line(&mut self, text: &str) -> io::Result<()> {
+    /// One line as it is, without blanks at its end.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.out, "{}", text.trim_end())
     }
 
-    fn styled(&self, style: Style, text: &str) -> String {
+    /// Whether styles are written.
+    pub fn is_coloured(&self) -> bool {
+        self.colour
+    }
+
+    /// `text` in that style, where the report is in colour.
+    pub fn styled(&self, style: Style, text: &str) -> String {
         if self.colour {
             format!("{style}{text}{style:#}")
         } else {
             text.to_owned()
         }
     }
-}
-
-/// The JSON line, with the same keys in every part.
-#[derive(Debug, Serialize)]
-pub struct JsonReport<'a, M, V, R> {
-    /// The part: `part2-first-inference`.
-    pub part: &'a str,
-    /// The model as it was asked for.
-    pub model: &'a str,
-    /// What ran it.
-    pub machine: &'a M,
-    /// Versions of what it is built on.
-    pub versions: &'a V,
-    /// What was measured.
-    pub runs: &'a [R],
 }
 
 /// Title and label at the left of bars and sparklines; the title stands in the first row only.
@@ -322,8 +292,8 @@ impl Margin {
 
     fn row(&self, index: usize, label: &str) -> String {
         let title = if index == 0 { self.title.as_str() } else { "" };
-        let title = padded(title, self.title.width());
-        format!(" {title}  {}  ", padded(&one_line(label), self.label_width))
+        let title = pad(title, self.title.width());
+        format!(" {title}  {}  ", pad(&one_line(label), self.label_width))
     }
 }
 
@@ -334,7 +304,7 @@ fn largest(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 /// A bar of `share` (0 to 1) of `room` cells, to an eighth of a cell; never empty for a share > 0.
-fn bar(share: f64, room: usize) -> String {
+pub fn bar(share: f64, room: usize) -> String {
     const PARTS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     if share.is_nan() || share <= 0.0 {
         return String::new();
@@ -380,63 +350,6 @@ fn scale_note(largest: f64, decimals: usize, per_cell: usize) -> String {
         1 => format!("{scale}; a cell is one token"),
         n => format!("{scale}; a cell is the mean of {n} tokens"),
     }
-}
-
-/// The total of positions computed again and, if they are those of naive decode, their sum.
-///
-/// Token i of a naive decode is computed from prompt and i tokens, of which only the last is new:
-/// prompt + i − 1 positions again, summed over i = 1 … n − 1.
-fn redundancy(recomputed: &[u64]) -> Vec<String> {
-    let (total, n) = (recomputed.iter().sum::<u64>(), recomputed.len() as u64);
-    let mut lines = vec![format!(
-        "{} positions computed again for {}",
-        count(total),
-        tokens(n)
-    )];
-    let prompt = recomputed.get(1).copied().unwrap_or(0);
-    // Step i has p + i positions, and all but the newest are old: (p − 1) + i.
-    let naive = |i: usize| if i == 0 { 0 } else { prompt + i as u64 - 1 };
-    if prompt > 0 && (0..recomputed.len()).all(|i| recomputed[i] == naive(i)) {
-        let (steps, prompt, n) = (count(n - 1), count(prompt - 1), count(n));
-        lines.push(format!(
-            "= {steps} × {prompt} of the prompt + {n} × {steps} / 2 of the answer"
-        ));
-    }
-    lines
-}
-
-fn tokens(n: u64) -> String {
-    if n == 1 {
-        "1 token".to_owned()
-    } else {
-        format!("{} tokens", count(n))
-    }
-}
-
-/// `text` clipped or filled with blanks to exactly `width` columns.
-fn padded(text: &str, width: usize) -> String {
-    let text = clip(text, width);
-    let blanks = width.saturating_sub(text.width());
-    format!("{text}{:blanks$}", "")
-}
-
-/// At most `width` columns of `text`, with an ellipsis where it was cut.
-fn clip(text: &str, width: usize) -> Cow<'_, str> {
-    if text.width() <= width {
-        return text.into();
-    }
-    let (mut kept, mut used) = (String::new(), 0);
-    for c in text.chars() {
-        used += c.width().unwrap_or(0);
-        if used + 1 > width {
-            break;
-        }
-        kept.push(c);
-    }
-    if width > 0 {
-        kept.push('…');
-    }
-    kept.into()
 }
 
 #[cfg(test)]

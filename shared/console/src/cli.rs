@@ -6,13 +6,13 @@
 //! #[derive(clap::Parser)]
 //! struct Args {
 //!     #[command(flatten)]
-//!     model: shared::cli::ModelArgs,
+//!     model: console::cli::ModelArgs,
 //!     #[command(flatten)]
-//!     output: shared::cli::OutputArgs,
+//!     output: console::cli::OutputArgs,
 //! }
 //!
 //! fn main() -> std::process::ExitCode {
-//!     shared::cli::run(|args: Args| {
+//!     console::cli::run(|args: Args| {
 //!         anyhow::ensure!(!args.model.model.is_empty(), "no model named");
 //!         Ok(())
 //!     })
@@ -21,18 +21,15 @@
 
 use std::borrow::Cow;
 use std::ffi::OsString;
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock};
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser};
-use signal_hook::{consts::SIGINT, flag};
+use clap::{Args, Parser, ValueEnum};
 
-use crate::checkpoint::FloatType;
+use crate::interrupt::{self, Interrupted, interrupted};
 use crate::report;
+use crate::text::WIDTH;
 
 /// Which model, and which version of it.
 #[derive(Args, Debug, Clone, PartialEq)]
@@ -54,6 +51,27 @@ pub struct ModelArgs {
         hide_possible_values = true
     )]
     pub dtype: Option<FloatType>,
+}
+
+/// A float type that a model can compute in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FloatType {
+    /// 32 bits: twice the memory, and on the CPU the only one that MLX gives to BLAS.
+    F32,
+    /// 16 bits, 5 of them for the exponent.
+    F16,
+    /// 16 bits, 8 of them for the exponent.
+    Bf16,
+}
+
+impl FloatType {
+    /// Of one number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
 }
 
 /// What to say to the model, and how much of an answer to wait for.
@@ -210,7 +228,7 @@ fn number(text: &str, range: &str, fits: impl Fn(f32) -> bool) -> Result<f32, St
 
 /// The command of a part, with its help wrapped to 80 columns on wider terminals too.
 pub fn command<A: Parser>() -> clap::Command {
-    A::command().max_term_width(report::WIDTH)
+    A::command().max_term_width(WIDTH)
 }
 
 /// The whole of a part's `main`: parses the flags, does the work, turns the outcome into an exit
@@ -234,7 +252,7 @@ fn run_on<A: Parser>(
 ) -> u8 {
     let parsed = command::<A>().try_get_matches_from(args);
     let result = match parsed.and_then(|mut matches| A::from_arg_matches_mut(&mut matches)) {
-        Ok(args) => watch_ctrl_c()
+        Ok(args) => interrupt::watch()
             .context("watching for Ctrl-C")
             .and_then(|()| work(args)),
         Err(err) => {
@@ -260,42 +278,6 @@ fn exit_code(result: Result<()>, interrupted: bool) -> u8 {
             1
         }
     }
-}
-
-/// Set by the first Ctrl-C.
-static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
-
-/// Whether Ctrl-C was pressed. A loop asks between two steps, ends as if it had reached its end, and
-/// the run reports what there is; [`run`] then exits with 130.
-pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
-}
-
-/// The error of work that has nothing to show when it is interrupted; [`run`] exits with 130 and
-/// prints nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("interrupted by Ctrl-C")]
-pub struct Interrupted;
-
-/// [`interrupted`] as an error, for work between whose steps `?` is enough.
-///
-/// # Errors
-///
-/// [`Interrupted`], if Ctrl-C was pressed.
-pub fn check_interrupted() -> Result<(), Interrupted> {
-    if interrupted() {
-        Err(Interrupted)
-    } else {
-        Ok(())
-    }
-}
-
-/// In this order: when the signal comes, a flag that is set already ends the process, and only then
-/// is the flag set.
-fn watch_ctrl_c() -> io::Result<()> {
-    flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&INTERRUPTED))?;
-    flag::register(SIGINT, Arc::clone(&INTERRUPTED))?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,11 +3,12 @@
 //! Both often are the same terminal. So whatever writes to stdout first takes back a status line
 //! that stands there, and no status is shown in the middle of a line of text.
 
-use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
+
+use crate::text::{WIDTH, clip, harmless, one_line};
 
 /// A status line stands on the terminal and has to go before anything else is written.
 static STATUS_SHOWN: AtomicBool = AtomicBool::new(false);
@@ -152,10 +153,7 @@ pub fn status(text: &str) {
     if !transient() {
         to_stderr(&format!("{text}\n"));
     } else {
-        to_stderr(&format!(
-            "{CLEAR_LINE}{}",
-            super::clip(&text, super::WIDTH - 1)
-        ));
+        to_stderr(&format!("{CLEAR_LINE}{}", clip(&text, WIDTH - 1)));
         STATUS_SHOWN.store(true, Ordering::Relaxed);
     }
 }
@@ -208,34 +206,6 @@ fn to_stderr(text: &str) {
     let _ = stderr
         .write_all(text.as_bytes())
         .and_then(|()| stderr.flush());
-}
-
-/// Text with its control characters made visible: caret notation below U+0020 and for DEL, U+FFFD
-/// for U+0080 to U+009F (some terminals obey those). Newline and tab stay.
-pub fn harmless(text: &str) -> Cow<'_, str> {
-    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
-    if !text.contains(harmful) {
-        return Cow::Borrowed(text);
-    }
-    let mut out = String::with_capacity(text.len() + 8);
-    for c in text.chars() {
-        match u8::try_from(c) {
-            Ok(byte @ (0..0x20 | 0x7f)) if harmful(c) => out.extend(['^', (byte ^ 0x40) as char]),
-            _ => out.push(if harmful(c) {
-                char::REPLACEMENT_CHARACTER
-            } else {
-                c
-            }),
-        }
-    }
-    Cow::Owned(out)
-}
-
-/// [`harmless`] text on one line: breaks and tabs become single spaces.
-pub fn one_line(text: &str) -> String {
-    let parts: Vec<&str> = text.split(['\n', '\r', '\t']).map(str::trim).collect();
-    let kept: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-    harmless(&kept.join(" ")).into_owned()
 }
 
 #[cfg(test)]
@@ -307,21 +277,6 @@ mod tests {
             stream.push("five").unwrap_err().kind(),
             ErrorKind::BrokenPipe
         );
-    }
-
-    #[test]
-    fn a_model_cannot_speak_to_the_terminal() {
-        assert_eq!(harmless("\x1b[2Jgone\x07\r\x7f"), "^[[2Jgone^G^M^?");
-        assert_eq!(harmless("\u{9b}31m\0"), "\u{fffd}31m^@");
-        assert_eq!(harmless("a\n\tb é 字 👩‍🚀"), "a\n\tb é 字 👩‍🚀");
-        assert!(matches!(harmless("plain\n"), Cow::Borrowed(_)));
-    }
-
-    #[test]
-    fn a_message_of_many_lines_becomes_one() {
-        let text = "reading x\n\n   at line 3\r\n\tcolumn 7\x1b[0m";
-        assert_eq!(one_line(text), "reading x at line 3 column 7^[[0m");
-        assert_eq!(one_line("two  spaces  stay"), "two  spaces  stay");
     }
 
     #[test]

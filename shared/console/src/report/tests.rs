@@ -1,5 +1,7 @@
 use super::*;
+use crate::machine::{Machine, Versions};
 use crate::metrics::{FinishReason, Run, Timeline};
+use crate::results::JsonReport;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -13,13 +15,6 @@ fn drawn(draw: impl FnOnce(&mut Report<&mut Vec<u8>>) -> io::Result<()>) -> Stri
 
 fn widest(text: &str) -> usize {
     text.lines().map(UnicodeWidthStr::width).max().unwrap_or(0)
-}
-
-/// 128 tokens of naive decode after a prompt of 18, and what they cost.
-fn naive_decode() -> (Vec<u64>, Vec<f64>) {
-    let recomputed: Vec<u64> = (0..128).map(|i| if i == 0 { 0 } else { 17 + i }).collect();
-    let ms = (0..128).map(|i| 8.0 + 0.25 * f64::from(i)).collect();
-    (recomputed, ms)
 }
 
 #[test]
@@ -90,38 +85,10 @@ fn bars_share_one_scale_from_zero() {
 
 #[test]
 fn sparklines_share_one_scale_and_name_their_ends() {
-    let (_, off) = naive_decode();
+    let off: Vec<f64> = (0..128).map(|i| 8.0 + 0.25 * f64::from(i)).collect();
     let cached = vec![8.0; 128];
     let series: [(&str, &[f64]); 2] = [("off", &off), ("cached", &cached)];
     insta::assert_snapshot!(drawn(|report| report.sparklines("ms/token", 2, &series)));
-}
-
-#[test]
-fn the_cost_meter_shows_growth_and_total() {
-    let (recomputed, ms) = naive_decode();
-    insta::assert_snapshot!(drawn(|report| report.cost_meter(&recomputed, &ms)));
-}
-
-#[test]
-fn the_total_is_split_only_if_the_positions_are_those_of_naive_decode() {
-    let (recomputed, _) = naive_decode();
-    assert_eq!(recomputed.iter().sum::<u64>(), 127 * 18 + 127 * 126 / 2);
-    let lines = redundancy(&recomputed);
-    assert_eq!(lines[0], "10,287 positions computed again for 128 tokens");
-    assert_eq!(
-        lines[1],
-        "= 127 × 17 of the prompt + 128 × 127 / 2 of the answer"
-    );
-    assert_eq!(
-        redundancy(&[0, 0, 0]),
-        ["0 positions computed again for 3 tokens"]
-    );
-    assert_eq!(
-        redundancy(&[0, 18, 20]),
-        ["38 positions computed again for 3 tokens"]
-    );
-    assert_eq!(redundancy(&[0]), ["0 positions computed again for 1 token"]);
-    assert_eq!(redundancy(&[]), ["0 positions computed again for 0 tokens"]);
 }
 
 #[test]
@@ -156,8 +123,7 @@ fn nothing_to_draw_is_drawn_without_a_fault() {
         report.bars("decode", "tok/s", 1, &[])?;
         report.bars("decode", "tok/s", 1, &[("none", f64::NAN)])?;
         report.sparklines("ms", 1, &[])?;
-        report.sparklines("ms", 1, &[("none", &[]), ("one", &[2.0])])?;
-        report.cost_meter(&[], &[])
+        report.sparklines("ms", 1, &[("none", &[]), ("one", &[2.0])])
     });
     assert!(text.contains("one   █  2.0"), "{text}");
     assert!(text.contains("none     –"), "{text}");
@@ -196,12 +162,25 @@ fn the_json_line_is_one_line_with_the_keys_of_every_part() {
     let text = "one\ntwo \u{1b}[0m".to_owned();
     let run =
         Run::from_timeline("naive", 4, &timeline).output(vec![7, 8], text, FinishReason::Stop);
-    let machine = json!({"name": "chip", "device": "cpu", "backend": "cpu", "ram_bytes": 1});
+    let machine = Machine {
+        name: "chip".into(),
+        device: "cpu".into(),
+        backend: "cpu".into(),
+        ram_bytes: 1,
+        os: "Linux".into(),
+        cores: 2,
+        bandwidth_bytes_per_s: None,
+    };
+    let versions = Versions {
+        mlx: "0.32.2".into(),
+        mlx_rs: "0.33.0".into(),
+        mlx_sys: "0.7.0".into(),
+    };
     let report = JsonReport {
         part: "part2-first-inference",
         model: "tiny",
         machine: &machine,
-        versions: &json!({"mlx": "0.32.2"}),
+        versions: &versions,
         runs: &[run],
     };
     let line = drawn(|out| out.json_line(&report));
@@ -254,97 +233,4 @@ proptest! {
         prop_assert!(widest(&text) <= WIDTH, "{} columns:\n{text}", widest(&text));
         prop_assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
     }
-
-    #[test]
-    fn padding_gives_the_exact_width_and_clipping_never_more(text in any_text(), width in 0_usize..90) {
-        let text = one_line(&text);
-        prop_assert!(clip(&text, width).width() <= width);
-        prop_assert_eq!(padded(&text, width).width(), width);
-    }
-}
-
-#[test]
-fn a_heat_map_hides_what_the_mask_hides_and_shades_the_rest() {
-    let labels = ["the", "longer than a column is", "שלום"];
-    let cells = [
-        1.0,
-        f32::NAN,
-        f32::NAN,
-        0.34,
-        0.66,
-        f32::NAN,
-        0.004,
-        0.1,
-        0.896,
-    ];
-    insta::assert_snapshot!(drawn(|report| report.heat_map(&labels, &cells)));
-}
-
-#[test]
-fn a_heat_map_of_any_size_stays_within_the_frame() {
-    for n in [0, 1, 14, 15, 20, 31, 40, 62, 64] {
-        let labels = vec!["token"; n];
-        let cells = vec![0.5; n * n];
-        let text = drawn(|report| report.heat_map(&labels, &cells));
-        assert_eq!(text.lines().count(), n + 1);
-        // One column a token does not leave room for more than this.
-        assert!(widest(&text) <= WIDTH.max(17 + n), "{n}: {}", widest(&text));
-    }
-}
-
-#[test]
-fn bars_in_pairs_share_one_scale_and_a_zero_is_a_dash() {
-    let rows = [
-        ("␣breathe", 0.736, 0.924, "stays"),
-        ("␣have", 0.128, 0.076, "stays"),
-        (
-            "␣eat",
-            0.026,
-            0.0,
-            "min-p: 0.026 < 0.037, and then a good deal more",
-        ),
-    ];
-    let rows = rows.map(|(label, before, after, note)| BeforeAfter {
-        label,
-        before,
-        after,
-        note,
-    });
-    let text = drawn(|report| report.before_after(["before", "after"], &rows));
-    assert!(widest(&text) <= WIDTH, "{text}");
-    insta::assert_snapshot!(text);
-}
-
-#[test]
-fn points_that_crowd_give_up_their_names_and_important_ones_last() {
-    let dot = |label, x, y, important| Dot {
-        label,
-        x,
-        y,
-        important,
-    };
-    let dots = [
-        dot("neighbour", 0.1, 1.0, false),
-        dot("prompt", 0.0, 1.0, true),
-        dot("far", 4.0, -1.0, true),
-    ];
-    let text = drawn(|report| report.plane(&dots));
-    assert!(text.contains("•prompt") && text.contains("•far"), "{text}");
-    assert!(
-        !text.contains("neighbour") && widest(&text) <= WIDTH,
-        "{text}"
-    );
-    assert_eq!(drawn(|report| report.plane(&[])).trim(), "");
-}
-
-#[test]
-fn a_heading_is_as_wide_as_the_frame() {
-    let text = drawn(|report| report.heading("3 attend", "vectors → vectors"));
-    assert_eq!(widest(&text), WIDTH, "{text}");
-}
-
-#[test]
-fn only_text_from_right_to_left_is_shut_in() {
-    assert_eq!(isolated("crane"), "crane");
-    assert_eq!(isolated("שלום"), "\u{2068}שלום\u{2069}");
 }

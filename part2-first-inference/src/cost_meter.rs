@@ -1,0 +1,100 @@
+//! What naive decode costs, drawn: the lesson of this part in two lines and a sum.
+
+use std::io::{self, Write};
+
+use console::numbers::{count, plural};
+use console::report::Report;
+
+/// Per token, the positions that were computed although they had been before, and the milliseconds;
+/// then the total.
+///
+/// Both slices have a value per generated token, the first one for prefill (nothing computed
+/// again). The total is split into prompt and answer only if the positions are exactly those of
+/// naive decode, so the sentence cannot contradict the data.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn draw<W: Write>(
+    report: &mut Report<W>,
+    recomputed: &[u64],
+    token_ms: &[f64],
+) -> io::Result<()> {
+    let again: Vec<f64> = recomputed
+        .iter()
+        .map(|&positions| positions as f64)
+        .collect();
+    report.sparklines("per token", 0, &[("redundant", &again)])?;
+    report.sparklines("per token", 2, &[("time (ms)", token_ms)])?;
+    redundancy(recomputed)
+        .iter()
+        .try_for_each(|sentence| report.note(sentence))
+}
+
+/// The total of positions computed again and, if they are those of naive decode, their sum.
+///
+/// Token i of a naive decode is computed from prompt and i tokens, of which only the last is new:
+/// prompt + i − 1 positions again, summed over i = 1 … n − 1.
+fn redundancy(recomputed: &[u64]) -> Vec<String> {
+    let (total, n) = (recomputed.iter().sum::<u64>(), recomputed.len() as u64);
+    let mut lines = vec![format!(
+        "{} positions computed again for {} {}",
+        count(total),
+        count(n),
+        plural(recomputed.len(), "token"),
+    )];
+    let prompt = recomputed.get(1).copied().unwrap_or(0);
+    // Step i has p + i positions, and all but the newest are old: (p − 1) + i.
+    let naive = |i: usize| if i == 0 { 0 } else { prompt + i as u64 - 1 };
+    if prompt > 0 && (0..recomputed.len()).all(|i| recomputed[i] == naive(i)) {
+        let (steps, prompt, n) = (count(n - 1), count(prompt - 1), count(n));
+        lines.push(format!(
+            "= {steps} × {prompt} of the prompt + {n} × {steps} / 2 of the answer"
+        ));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What 128 tokens of naive decode after a prompt of 18 compute again.
+    fn naive_decode() -> Vec<u64> {
+        (0..128).map(|i| if i == 0 { 0 } else { 17 + i }).collect()
+    }
+
+    #[test]
+    fn the_cost_meter_shows_growth_and_total() {
+        let ms: Vec<f64> = (0..128).map(|i| 8.0 + 0.25 * f64::from(i)).collect();
+        let mut out = Vec::new();
+        draw(&mut Report::plain(&mut out), &naive_decode(), &ms).unwrap();
+        insta::assert_snapshot!(String::from_utf8(out).unwrap());
+    }
+
+    #[test]
+    fn no_token_is_drawn_without_a_fault() {
+        draw(&mut Report::plain(Vec::new()), &[], &[]).unwrap();
+    }
+
+    #[test]
+    fn the_total_is_split_only_if_the_positions_are_those_of_naive_decode() {
+        let recomputed = naive_decode();
+        assert_eq!(recomputed.iter().sum::<u64>(), 127 * 18 + 127 * 126 / 2);
+        let lines = redundancy(&recomputed);
+        assert_eq!(lines[0], "10,287 positions computed again for 128 tokens");
+        assert_eq!(
+            lines[1],
+            "= 127 × 17 of the prompt + 128 × 127 / 2 of the answer"
+        );
+        assert_eq!(
+            redundancy(&[0, 0, 0]),
+            ["0 positions computed again for 3 tokens"]
+        );
+        assert_eq!(
+            redundancy(&[0, 18, 20]),
+            ["38 positions computed again for 3 tokens"]
+        );
+        assert_eq!(redundancy(&[0]), ["0 positions computed again for 1 token"]);
+        assert_eq!(redundancy(&[]), ["0 positions computed again for 0 tokens"]);
+    }
+}

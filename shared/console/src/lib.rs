@@ -1,0 +1,23 @@
+//! What a program of the series needs around its work: flags in, text and numbers out.
+//!
+//! Nothing here knows MLX, so the tools (`cargo setup`, `cargo compare`) stand on it, too. In the
+//! order in which a run meets them:
+//!
+//! - [`cli`]: the flags that every part has, and the exit code
+//! - [`interrupt`]: Ctrl-C, a flag that is asked between two steps
+//! - [`text`]: any text → 80 columns that cannot harm a terminal
+//! - [`numbers`]: counts, bytes and decimals as text
+//! - [`report`]: streamed text, status, cards, tables, bars, curves: what prints
+//! - [`metrics`]: instants → the numbers of the report
+//! - [`machine`]: what ran it, as data
+//! - [`results`]: the JSON line
+//! - [`files`]: files that are written whole or not at all
+pub mod cli;
+pub mod files;
+pub mod interrupt;
+pub mod machine;
+pub mod metrics;
+pub mod numbers;
+pub mod report;
+pub mod results;
+pub mod text;

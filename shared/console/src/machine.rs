@@ -1,0 +1,129 @@
+//! What ran it: chip, memory, operating system, MLX's device and backend, versions.
+//!
+//! A number without its machine cannot be compared with anything. What is not known is `None` and
+//! is left out of the report: nothing here is estimated.
+
+use serde::{Deserialize, Serialize};
+
+use crate::numbers::{decimal, fixed, gib};
+
+/// The machine that ran it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// The chip: `Apple M3 Max`, an x86 model name, or the accelerator's name with CUDA.
+    pub name: String,
+    /// MLX's default device: `gpu` or `cpu`.
+    pub device: String,
+    /// What MLX runs on there: `metal`, `cuda` or `cpu`.
+    pub backend: String,
+    /// Memory that this process may use, in bytes: all of it, or the container's limit.
+    pub ram_bytes: u64,
+    /// Operating system and version.
+    pub os: String,
+    /// Cores of the CPU that the operating system shows.
+    pub cores: usize,
+    /// Memory bandwidth in bytes per second, as the vendor publishes it; None where that is unknown.
+    pub bandwidth_bytes_per_s: Option<f64>,
+}
+
+impl Machine {
+    /// The row `machine` of the card: chip, memory, operating system, MLX and where it runs.
+    pub fn describe(&self, versions: &Versions) -> String {
+        let Self {
+            name, os, backend, ..
+        } = self;
+        let ram = gib(self.ram_bytes);
+        let Versions { mlx, mlx_rs, .. } = versions;
+        format!("{name}, {ram}, {os}, MLX {mlx} ({backend}), mlx-rs {mlx_rs}")
+    }
+
+    /// Decode steps per second that the memory allows when `bytes_per_step` must be read for each:
+    /// bandwidth ÷ bytes. No program is faster at batch 1, whatever its code.
+    pub fn ceiling_tps(&self, bytes_per_step: u64) -> Option<f64> {
+        let bandwidth = self.bandwidth_bytes_per_s?;
+        (bytes_per_step > 0).then(|| bandwidth / bytes_per_step as f64)
+    }
+
+    /// The row `ceiling` of the card; None, and so no row, where the bandwidth is unknown.
+    pub fn ceiling_row(&self, weight_bytes: u64, kv_bytes: u64) -> Option<(String, String)> {
+        let tps = self.ceiling_tps(weight_bytes.saturating_add(kv_bytes))?;
+        let bandwidth = self.bandwidth_bytes_per_s? / 1e9;
+        let (weights, kv) = (decimal(weight_bytes), decimal(kv_bytes));
+        let text = format!(
+            "{} tok/s at batch 1 = {} GB/s (published) / ({weights} weights + {kv} KV)",
+            fixed(tps, 1),
+            fixed(bandwidth, 0),
+        );
+        Some(("ceiling".to_owned(), text))
+    }
+}
+
+/// The versions that decide how fast the same code is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// MLX, as the linked library says.
+    pub mlx: String,
+    /// mlx-rs, as Cargo.lock pins it.
+    pub mlx_rs: String,
+    /// mlx-sys, as Cargo.lock pins it.
+    pub mlx_sys: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(bandwidth_bytes_per_s: Option<f64>) -> Machine {
+        Machine {
+            name: "Apple M4 Pro".into(),
+            device: "gpu".into(),
+            backend: "metal".into(),
+            ram_bytes: 24 << 30,
+            os: "macOS 15.1".into(),
+            cores: 14,
+            bandwidth_bytes_per_s,
+        }
+    }
+
+    #[test]
+    fn the_json_names_what_the_report_promises() {
+        let json = serde_json::to_value(machine(None)).unwrap();
+        assert_eq!(json["name"], "Apple M4 Pro");
+        assert_eq!(json["device"], "gpu");
+        assert_eq!(json["backend"], "metal");
+        assert_eq!(json["ram_bytes"], 24_u64 << 30);
+        assert_eq!(json["bandwidth_bytes_per_s"], serde_json::Value::Null);
+    }
+
+    #[test]
+    fn no_bandwidth_means_no_ceiling() {
+        let unknown = machine(None);
+        assert_eq!(unknown.ceiling_row(4_000_000_000, 0), None);
+        assert_eq!(machine(Some(273e9)).ceiling_tps(0), None);
+    }
+
+    #[test]
+    fn the_ceiling_is_the_bandwidth_over_the_bytes_of_a_step() {
+        let known = machine(Some(273e9));
+        assert_eq!(known.ceiling_tps(2_730_000_000), Some(100.0));
+        let (label, text) = known.ceiling_row(2_600_000_000, 130_000_000).unwrap();
+        assert_eq!(label, "ceiling");
+        let expected =
+            "100.0 tok/s at batch 1 = 273 GB/s (published) / (2.60 GB weights + 130.00 MB KV)";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_machine_fits_into_one_row() {
+        let versions = Versions {
+            mlx: "0.32.2".into(),
+            mlx_rs: "0.33.0".into(),
+            mlx_sys: "0.7.0".into(),
+        };
+        let row = machine(None).describe(&versions);
+        assert_eq!(
+            row,
+            "Apple M4 Pro, 24.00 GiB, macOS 15.1, MLX 0.32.2 (metal), mlx-rs 0.33.0"
+        );
+    }
+}

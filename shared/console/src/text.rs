@@ -1,0 +1,95 @@
+//! Text as it comes from files, models and other programs, made fit for 80 columns of a terminal.
+
+use std::borrow::Cow;
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+/// Columns of every line, on every terminal: what fits a frame of the video.
+pub const WIDTH: usize = 80;
+
+/// Text with its control characters made visible: caret notation below U+0020 and for DEL, U+FFFD
+/// for U+0080 to U+009F (some terminals obey those). Newline and tab stay.
+pub fn harmless(text: &str) -> Cow<'_, str> {
+    let harmful = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for c in text.chars() {
+        match u8::try_from(c) {
+            Ok(byte @ (0..0x20 | 0x7f)) if harmful(c) => out.extend(['^', (byte ^ 0x40) as char]),
+            _ => out.push(if harmful(c) {
+                char::REPLACEMENT_CHARACTER
+            } else {
+                c
+            }),
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// [`harmless`] text on one line: breaks and tabs become single spaces.
+pub fn one_line(text: &str) -> String {
+    let parts: Vec<&str> = text.split(['\n', '\r', '\t']).map(str::trim).collect();
+    let kept: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    harmless(&kept.join(" ")).into_owned()
+}
+
+/// `text` clipped or filled with blanks to exactly `width` columns.
+pub fn pad(text: &str, width: usize) -> String {
+    let text = clip(text, width);
+    let blanks = width.saturating_sub(text.width());
+    format!("{text}{:blanks$}", "")
+}
+
+/// At most `width` columns of `text`, with an ellipsis where it was cut.
+pub fn clip(text: &str, width: usize) -> Cow<'_, str> {
+    if text.width() <= width {
+        return text.into();
+    }
+    let (mut kept, mut used) = (String::new(), 0);
+    for c in text.chars() {
+        used += c.width().unwrap_or(0);
+        if used + 1 > width {
+            break;
+        }
+        kept.push(c);
+    }
+    if width > 0 {
+        kept.push('…');
+    }
+    kept.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_model_cannot_speak_to_the_terminal() {
+        assert_eq!(harmless("\x1b[2Jgone\x07\r\x7f"), "^[[2Jgone^G^M^?");
+        assert_eq!(harmless("\u{9b}31m\0"), "\u{fffd}31m^@");
+        assert_eq!(harmless("a\n\tb é 字 👩‍🚀"), "a\n\tb é 字 👩‍🚀");
+        assert!(matches!(harmless("plain\n"), Cow::Borrowed(_)));
+    }
+
+    #[test]
+    fn a_message_of_many_lines_becomes_one() {
+        let text = "reading x\n\n   at line 3\r\n\tcolumn 7\x1b[0m";
+        assert_eq!(one_line(text), "reading x at line 3 column 7^[[0m");
+        assert_eq!(one_line("two  spaces  stay"), "two  spaces  stay");
+    }
+
+    proptest! {
+        #[test]
+        fn padding_gives_the_exact_width_and_clipping_never_more(
+            text in any::<String>(),
+            width in 0_usize..90,
+        ) {
+            let text = one_line(&text);
+            prop_assert!(clip(&text, width).width() <= width);
+            prop_assert_eq!(pad(&text, width).width(), width);
+        }
+    }
+}
