@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
+use console::files::replace;
 use time::OffsetDateTime;
 use time::macros::format_description;
 use xtask::compare::results::{FOLDER, Results};
-use xtask::files::write_whole;
 use xtask::workspace::Workspace;
 
 use crate::ask::Ask;
@@ -116,8 +116,8 @@ fn save(results: &Results, folder: &Path) -> Result<()> {
         .with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let file = |extension: &str| folder.join(format!("{}.{extension}", results.stem()));
     let json = serde_json::to_string_pretty(results)? + "\n";
-    write_whole(&file("json"), json.as_bytes())?;
-    write_whole(&file("svg"), chart::draw(results)?.as_bytes())?;
+    replace(&file("json"), json.as_bytes())?;
+    replace(&file("svg"), chart::draw(results)?.as_bytes())?;
     anstream::eprintln!("\nwritten: {} and .svg", file("json").display());
     Ok(())
 }

@@ -243,6 +243,14 @@ pub fn command<A: Parser>() -> clap::Command {
 /// flight can crash, so whoever started work sees the flag, stops and waits for it. The second one
 /// ends the process at once, without exit handlers.
 pub fn run<A: Parser>(work: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    ExitCode::from(run_on(std::env::args_os(), |args| {
+        interrupt::watch().context("watching for Ctrl-C")?;
+        work(args)
+    }))
+}
+
+/// As [`run`], for a program that Ctrl-C may end at any instant: it leaves nothing half done.
+pub fn run_unwatched<A: Parser>(work: impl FnOnce(A) -> Result<()>) -> ExitCode {
     ExitCode::from(run_on(std::env::args_os(), work))
 }
 
@@ -252,9 +260,7 @@ fn run_on<A: Parser>(
 ) -> u8 {
     let parsed = command::<A>().try_get_matches_from(args);
     let result = match parsed.and_then(|mut matches| A::from_arg_matches_mut(&mut matches)) {
-        Ok(args) => interrupt::watch()
-            .context("watching for Ctrl-C")
-            .and_then(|()| work(args)),
+        Ok(args) => work(args),
         Err(err) => {
             // Help that nobody reads any more is no failure either.
             let err = err.format(&mut command::<A>());

@@ -1,7 +1,7 @@
 //! Files that are written whole or not at all.
 
-use std::fs::Permissions;
-use std::io::Write;
+use std::fs::{self, Permissions};
+use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -48,17 +48,31 @@ pub fn directory(path: &Path) -> Result<&Path> {
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
     let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let directory = directory(&target)?;
+    write(&target, directory, bytes).with_context(|| format!("writing {}", path.display()))
+}
+
+fn write(target: &Path, directory: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut file = tempfile::Builder::new()
         .prefix(".part-")
         // As for any new file: the umask takes away what it should.
         .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(directory)
-        .context("making a file beside it")?;
+        .tempfile_in(directory)?;
     file.write_all(bytes)?;
     // Without it a crash of the machine could leave the new name with none of the bytes.
     file.as_file().sync_all()?;
-    file.persist(&target).map_err(|error| error.error)?;
+    file.persist(target).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// As [`replace`], but leaves a file alone that says the same already.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_if_changed(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    replace(path, text.as_bytes())
 }
 
 #[cfg(test)]
@@ -111,5 +125,23 @@ mod tests {
             "there is no directory no/such: make it first"
         );
         assert_eq!(directory(Path::new("file")).unwrap(), Path::new("."));
+    }
+
+    #[test]
+    fn an_unchanged_file_keeps_its_time() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("cargo.toml");
+        replace_if_changed(&path, "a = 1\n").unwrap();
+        let long_ago = std::time::SystemTime::UNIX_EPOCH;
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(long_ago)
+            .unwrap();
+        replace_if_changed(&path, "a = 1\n").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), long_ago);
+        replace_if_changed(&path, "a = 2\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a = 2\n");
     }
 }

@@ -8,6 +8,7 @@
 //! - [`text`]: any text → 80 columns that cannot harm a terminal
 //! - [`numbers`]: counts, bytes and decimals as text
 //! - [`report`]: streamed text, status, cards, tables, bars, curves: what prints
+//! - [`progress`]: long work in steps, each with its time
 //! - [`metrics`]: instants → the numbers of the report
 //! - [`machine`]: what ran it, as data
 //! - [`results`]: the JSON line
@@ -18,6 +19,7 @@ pub mod interrupt;
 pub mod machine;
 pub mod metrics;
 pub mod numbers;
+pub mod progress;
 pub mod report;
 pub mod results;
 pub mod text;

@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, bail};
+use console::text::WIDTH;
 use textwrap::{Options, WordSplitter};
 
 use crate::change::{BUDGET, Step, steps};
@@ -23,9 +24,6 @@ mod sizes;
 /// Check that equal files are equal, changes within their budget, READMEs fresh, parts portable
 #[derive(Debug, clap::Args)]
 pub struct Args {}
-
-/// Columns of a terminal that is filmed.
-const COLUMNS: usize = 80;
 
 /// Something to mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +54,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (place, problem, fix) = (&self.place, &self.problem, &self.fix);
         let wrapped = |text: &str, first, rest| {
-            let options = Options::new(COLUMNS).break_words(false);
+            let options = Options::new(WIDTH).break_words(false);
             let options = options.word_splitter(WordSplitter::NoHyphenation);
             textwrap::fill(text, options.initial_indent(first).subsequent_indent(rest))
         };

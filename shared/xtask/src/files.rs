@@ -1,7 +1,7 @@
-//! Files that are either whole or not there: written under another name, then renamed.
+//! Folders: made beside, renamed into place, swept away.
 
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -33,28 +33,6 @@ impl Drop for Scratch {
 /// writing there) is in nobody's way, since every run has folders of its own.
 pub(crate) fn sweep(path: &Path) {
     let _ = fs::remove_dir_all(path);
-}
-
-/// Writes `bytes` so that no reader ever sees a part of them, not even after a power cut.
-///
-/// # Errors
-/// If the file cannot be written; the old one, if any, is as it was.
-pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let part = path.with_file_name(format!(".{name}.{}", process::id()));
-    File::create(&part)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
-        .and_then(|()| fs::rename(&part, path))
-        .inspect_err(|_| drop(fs::remove_file(&part)))
-        .with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// As [`write_whole`], but leaves a file alone that says the same already.
-pub(crate) fn write_if_changed(path: &Path, text: &str) -> Result<()> {
-    if fs::read_to_string(path).is_ok_and(|old| old == text) {
-        return Ok(());
-    }
-    write_whole(path, text.as_bytes())
 }
 
 /// Puts the folder `new` in the place of `target`. A rename cannot replace a folder that has
@@ -109,28 +87,5 @@ mod tests {
         replace_folder(&new, &target, &attic).unwrap();
         assert_eq!(walk(&target).unwrap(), [PathBuf::from("young")]);
         assert!(!new.exists());
-    }
-
-    #[test]
-    fn an_unchanged_file_keeps_its_time() {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("cargo.toml");
-        write_if_changed(&path, "a = 1\n").unwrap();
-        let long_ago = std::time::SystemTime::UNIX_EPOCH;
-        File::options()
-            .write(true)
-            .open(&path)
-            .unwrap()
-            .set_modified(long_ago)
-            .unwrap();
-        write_if_changed(&path, "a = 1\n").unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), long_ago);
-        write_if_changed(&path, "a = 2\n").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), "a = 2\n");
-        assert_eq!(
-            walk(place.path()).unwrap().len(),
-            1,
-            "no part file may stay"
-        );
     }
 }

@@ -19,6 +19,5 @@ pub mod workspace;
 mod change;
 mod git;
 mod pip;
-mod progress;
 mod series;
 mod source;

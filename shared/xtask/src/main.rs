@@ -30,7 +30,7 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
-    let done = match Cli::parse().chore {
+    console::cli::run_unwatched(|cli: Cli| match cli.chore {
         Chore::Setup(args) => setup::run(args),
         Chore::Fetch(args) => fetch::run(args),
         Chore::Diff(args) => diff::run(args),
@@ -42,11 +42,5 @@ fn main() -> ExitCode {
         Chore::Decode(args) => decode::run(args),
         Chore::Compare(args) => compare::run(args),
         Chore::Bindings(args) => setup::bindings::run(args),
-    };
-    let Err(error) = done else {
-        return ExitCode::SUCCESS;
-    };
-    let red = anstyle::AnsiColor::Red.on_default().bold();
-    anstream::eprintln!("{red}error:{red:#} {error:#}");
-    ExitCode::FAILURE
+    })
 }

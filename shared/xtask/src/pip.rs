@@ -8,8 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use console::numbers::decimal;
+use console::progress::Step;
 
-use crate::progress::{Step, megabytes};
 use crate::{exec, files};
 
 /// Checks that a Python with pip is there. `hint` says how this system gets one.
@@ -32,7 +33,7 @@ pub(crate) fn unpack_wheel(
     fs::create_dir_all(&wheels).with_context(|| format!("cannot make {}", wheels.display()))?;
     let list = wheels.join("requirements.txt");
     let hash = sha256.map_or_else(String::new, |sum| format!(" --hash=sha256:{sum}"));
-    files::write_whole(&list, format!("{requirement}{hash}\n").as_bytes())?;
+    console::files::replace(&list, format!("{requirement}{hash}\n").as_bytes())?;
     let mut pip = pip("download", &wheels);
     pip.args([
         "--no-deps",
@@ -87,7 +88,7 @@ fn watch(mut pip: Command, folder: &Path, requirement: &str, step: &Step) -> Res
         let running = scope.spawn(|| exec::output(&mut pip));
         while !running.is_finished() {
             thread::sleep(Duration::from_millis(50));
-            step.now(megabytes(files::tree_bytes(folder)));
+            step.now(decimal(files::tree_bytes(folder)));
         }
         running
             .join()

@@ -9,11 +9,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use console::files;
 
 use crate::exec;
-use crate::files;
 use crate::git::git;
-use crate::progress;
 use crate::series::{Part, Series};
 use crate::workspace::Workspace;
 
@@ -55,7 +54,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut written = Vec::new();
     for outcome in outcomes.iter().filter(|outcome| outcome.changes()) {
-        files::write_whole(&outcome.part.path(&file), outcome.text.as_bytes())?;
+        files::replace(&outcome.part.path(&file), outcome.text.as_bytes())?;
         written.push(outcome.part.named(&file));
     }
     anstream::print!("{}", told(&fix, &outcomes, &file, &args.since));
@@ -70,7 +69,7 @@ pub fn run(args: Args) -> Result<()> {
         if misfits == 1 { "place" } else { "places" }
     );
     if !written.is_empty() {
-        progress::ready("now `cargo xtask readme` and the tests of these parts");
+        console::progress::ready("now `cargo xtask readme` and the tests of these parts");
     }
     Ok(())
 }

@@ -8,10 +8,10 @@ use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use console::files;
 
 use crate::change::{Step, steps};
 use crate::check::Finding;
-use crate::files;
 use crate::series::Series;
 use crate::workspace::Workspace;
 
@@ -50,7 +50,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut written = 0;
     for page in pages.iter().filter(|page| page.old != page.new) {
-        files::write_whole(&page.path, page.new.as_bytes())?;
+        files::replace(&page.path, page.new.as_bytes())?;
         anstream::println!("{}: wrote {}", page.name, page.changed.join(", "));
         written += 1;
     }

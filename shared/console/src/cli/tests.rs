@@ -151,7 +151,10 @@ fn child() {
         vec!["--seed", "1"]
     };
     let args = std::iter::once("part").chain(flags).map(OsString::from);
-    let code = run_on(args, |_: All| act(&role));
+    let code = run_on(args, |_: All| {
+        interrupt::watch()?;
+        act(&role)
+    });
     std::process::exit(code.into());
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use console::progress::step;
 
 use crate::exec;
 use crate::fixtures;
-use crate::progress::step;
 use crate::workspace::Workspace;
 
 /// The folder of the float32 model, after it was made from `packed` if need be.

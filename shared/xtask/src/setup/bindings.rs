@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use console::progress::Step;
 
 use super::compiler;
-use crate::progress::Step;
 use crate::{exec, files, pip};
 
 const LIBCLANG: &str = "libclang==18.1.1";
@@ -90,7 +90,7 @@ fn headers(mlx_c: &Path) -> Result<Vec<PathBuf>> {
 /// Writes `folder/bindings.rs` with this machine's libclang, else with the one that PyPI has.
 pub(crate) fn make(mlx_c: &Path, folder: &Path, downloads: &Path, step: &Step) -> Result<()> {
     let prelude = downloads.join("bindings.h");
-    files::write_whole(&prelude, include_bytes!("native/bindings.h"))?;
+    console::files::replace(&prelude, include_bytes!("native/bindings.h"))?;
     let output = folder.join("bindings.rs");
     if again(mlx_c, &output, &prelude, None).is_ok() {
         return Ok(());

@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use console::progress::Step;
 
 use super::compiler;
 use super::receipt::Facts;
 use super::system::{self, Need};
-use crate::progress::Step;
 use crate::{exec, files, pip};
 
 /// BLIS is the first choice: at one token at a time it is 1.7 times faster than OpenBLAS.
@@ -216,8 +216,8 @@ fn openblas(slot: &Path, downloads: &Path, step: &Step) -> Result<Facts> {
 /// still the old one: an empty library lends the new name.
 fn forward(slot: &Path, folder: &Path, library: &str, prefix: &str) -> Result<()> {
     let (source, empty) = (folder.join("blas.c"), folder.join("empty.c"));
-    files::write_whole(&source, include_bytes!("native/blas.c"))?;
-    files::write_whole(&empty, b"extern int nothing;\n")?;
+    console::files::replace(&source, include_bytes!("native/blas.c"))?;
+    console::files::replace(&empty, b"extern int nothing;\n")?;
     let tool = compiler::c()?;
     let reference = folder.join(REFERENCE);
     compiler::link(&tool, &reference, [&*empty], &["-soname", REFERENCE])?;

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use anyhow::Result;
+use console::files;
 
 use super::system;
-use crate::files;
 use crate::workspace::Workspace;
 
 /// Writes the file, or leaves it alone if it says the same already.
@@ -15,7 +15,7 @@ pub(crate) fn write(workspace: &Workspace) -> Result<()> {
         &system::triple(),
         system::physical_cores(),
     );
-    files::write_if_changed(&workspace.mlx("cargo.toml"), &text)
+    files::replace_if_changed(&workspace.mlx("cargo.toml"), &text)
 }
 
 /// The table named after `links = "mlx"` stands in for mlx-sys's build script: Cargo neither

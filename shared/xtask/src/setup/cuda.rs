@@ -6,10 +6,12 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use console::numbers::decimal;
+use console::progress::step;
+use console::report::warn;
 
 use super::blas;
 use super::receipt::Facts;
-use crate::progress::{megabytes, step, warn};
 use crate::workspace::Workspace;
 use crate::{exec, files, pip};
 
@@ -43,7 +45,7 @@ pub(crate) fn build(workspace: &Workspace, mlx: &str, folder: &Path) -> Result<F
         &format!("{package} from PyPI, with NVIDIA's libraries"),
         |step| {
             pip::install(&package, folder, step)?;
-            let bytes = megabytes(files::tree_bytes(folder));
+            let bytes = decimal(files::tree_bytes(folder));
             step.says(format!(
                 "{package} from PyPI, with NVIDIA's libraries: {bytes}"
             ));

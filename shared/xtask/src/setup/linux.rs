@@ -7,13 +7,14 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use console::progress::{ready, step};
+use console::report::warn;
 
 use super::mlx_sys::MlxSys;
 use super::receipt::{self, Facts};
 use super::stamp::{Stamp, Wanted};
 use super::system::{self, Need};
 use super::{Args, blas, cargo_config, compiler, cuda, mlxc};
-use crate::progress::{ready, step, warn};
 use crate::workspace::Workspace;
 use crate::{exec, files, pip};
 

@@ -7,14 +7,15 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use cc::Tool;
+use console::files;
+use console::progress::step;
 use indicatif::ProgressBar;
 
 use super::mlx_sys::MlxSys;
 use super::receipt::Facts;
 use super::{bindings, compiler};
-use crate::progress::step;
+use crate::exec;
 use crate::workspace::Workspace;
-use crate::{exec, files};
 
 /// Compiles, links and describes mlx-c into `folder`, which will be `.mlx/mlxc`.
 pub(crate) fn build(workspace: &Workspace, crate_: &MlxSys, folder: &Path) -> Result<Facts> {
@@ -46,8 +47,8 @@ struct Unit {
 
 fn units(workspace: &Workspace, crate_: &MlxSys, scratch: &Path) -> Result<Vec<Unit>> {
     let (prelude, platform) = (scratch.join("prelude.hpp"), scratch.join("platform.c"));
-    files::write_whole(&prelude, include_bytes!("native/prelude.hpp"))?;
-    files::write_whole(&platform, include_bytes!("native/platform.c"))?;
+    files::replace(&prelude, include_bytes!("native/prelude.hpp"))?;
+    files::replace(&platform, include_bytes!("native/platform.c"))?;
     let (cpp, c) = (compiler::cpp()?, compiler::c()?);
     let unit = |tool: &Tool, source: &Path| {
         let name = source.file_name().unwrap_or_default().to_string_lossy();

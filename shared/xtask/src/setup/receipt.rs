@@ -60,7 +60,7 @@ impl Receipt {
             facts,
             files: marks,
         };
-        files::write_whole(&folder.join(NAME), &serde_json::to_vec_pretty(&receipt)?)?;
+        console::files::replace(&folder.join(NAME), &serde_json::to_vec_pretty(&receipt)?)?;
         Ok(receipt)
     }
 

@@ -4,12 +4,12 @@ use std::fs;
 
 use anyhow::Result;
 use clap::ValueEnum;
+use console::files;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::receipt::{Facts, Receipt};
 use super::{Args, blas, cuda, mlx_sys};
-use crate::files;
 use crate::workspace::Workspace;
 
 const NAME: &str = "setup.json";
@@ -93,7 +93,7 @@ impl Stamp {
     }
 
     pub(crate) fn write(&self, workspace: &Workspace) -> Result<()> {
-        files::write_whole(&workspace.mlx(NAME), &serde_json::to_vec_pretty(self)?)
+        files::replace(&workspace.mlx(NAME), &serde_json::to_vec_pretty(self)?)
     }
 
     /// From here on `.mlx` counts as unfinished.
