@@ -2,147 +2,146 @@
 //! the formula says.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use clap::{Parser, ValueEnum};
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
 use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use console::files;
-use console::interrupt::check_interrupted;
-use console::metrics::{Generation, Run};
 use console::numbers::{count, fixed};
-use console::report::{Stdout, TextStream, status};
-use shared::machine::{active_bytes, peak_bytes, reset_peak};
-use shared::request::Request;
+use console::report::status;
 use shared::session::Session;
 
+use crate::bench::{Bench, Variant};
 use crate::cache::{Cache, CacheKind};
-use crate::generate::{Generator, PREFILL_STEP, generate};
+use crate::generate::PREFILL_STEP;
 use crate::model::Model;
-use crate::needle;
 use crate::saved::CacheFile;
+use crate::{needle, report};
 
-/// Part 3: the KV cache: what is computed once is kept. Without --cache: all kinds side by side.
+/// Part 3: the KV cache: what is computed once is stored. Without --cache: all kinds side by side.
 #[derive(Debug, Parser)]
-#[command(version)]
-#[command(mut_arg("max_tokens", |arg| arg.default_value("64")))]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
-    pub(crate) model: ModelArgs,
+    bench: BenchArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Compare all kinds, and draw the ms per token as a chart
+    Plot {
+        /// The file to write, an SVG
+        file: PathBuf,
+        #[command(flatten)]
+        bench: Box<BenchArgs>,
+    },
+    /// Write what a prompt left in the cache to a file, then answer
+    Save {
+        /// The file to write
+        file: PathBuf,
+        #[command(flatten)]
+        run: Box<RunArgs>,
+    },
+    /// Begin with what `save` wrote, for a prompt that begins with the same tokens
+    Load {
+        /// The file to read
+        file: PathBuf,
+        #[command(flatten)]
+        run: Box<RunArgs>,
+    },
+    /// Which sentence of a text is forgotten as the window shrinks
+    Needle {
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        prefill: PrefillArgs,
+    },
+}
+
+/// What one answer takes.
+#[derive(Debug, clap::Args)]
+#[command(mut_arg("max_tokens", |arg| arg.default_value("64")))]
+struct RunArgs {
+    #[command(flatten)]
+    model: ModelArgs,
     #[command(flatten)]
     prompt: PromptArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    output: OutputArgs,
 
-    /// Answer once, with this cache
-    #[arg(long, value_enum)]
-    cache: Option<Kind>,
+    /// Answer once: off, concat, prealloc or rotating, which is rotating:64:4, a window of
+    /// 64 positions whose first 4 stay
+    #[arg(long, value_name = "KIND", value_parser = cache_kind, help_heading = "Cache")]
+    cache: Option<CacheKind>,
+    #[command(flatten)]
+    prefill: PrefillArgs,
+}
 
-    /// Positions that a rotating cache stores [default: 64]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(2..))]
-    window: Option<i32>,
-
-    /// First positions that a rotating cache never drops, fewer than the window [default: 4]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..))]
-    sinks: Option<i32>,
-
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Cache")]
+struct PrefillArgs {
     /// Prompt tokens that go through the model at once
-    #[arg(long, value_name = "N", default_value_t = PREFILL_STEP as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = PREFILL_STEP as u32)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     prefill_step: u32,
+}
+
+/// What a comparison takes.
+#[derive(Debug, clap::Args)]
+struct BenchArgs {
+    #[command(flatten)]
+    run: RunArgs,
 
     /// Rounds that are measured [default: 3 of each cache and 1 of off, or the answer of --cache]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", help_heading = "Cache")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: Option<u32>,
-
-    /// Write the ms per token of the comparison to this file as a chart (SVG)
-    #[arg(long, value_name = "FILE", conflicts_with = "cache")]
-    pub(crate) plot: Option<PathBuf>,
-
-    /// Write what the prompt left in the cache to this file, then answer
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["plot", "needle", "rounds"])]
-    save_cache: Option<PathBuf>,
-
-    /// Begin with what --save-cache wrote, for a prompt that begins with the same tokens
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["plot", "needle", "rounds"])]
-    load_cache: Option<PathBuf>,
-
-    /// Show which sentence of a prompt is forgotten as the window shrinks
-    #[arg(long, conflicts_with_all = ["cache", "plot", "rounds", "window", "sinks", "json"])]
-    #[arg(conflicts_with_all = ["prompt", "prompt_file", "max_tokens", "raw", "ignore_eos"])]
-    needle: bool,
 }
 
 /// Rounds of a comparison.
 const ROUNDS: u32 = 3;
-const WINDOW: i32 = 64;
 
-/// A kind of cache, by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Kind {
-    /// Nothing is kept: part 2
-    Off,
-    /// A new array for every token
-    Concat,
-    /// Room for 256 more, written in place
-    Prealloc,
-    /// The latest positions only
-    Rotating,
-}
+/// The kinds that are compared.
+const ALL: [CacheKind; 4] = [
+    CacheKind::Off,
+    CacheKind::Concat,
+    CacheKind::Prealloc,
+    ROTATING,
+];
 
-impl Kind {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Concat => "concat",
-            Self::Prealloc => "prealloc",
-            Self::Rotating => "rotating",
+/// Small enough to forget something within the default answer; mlx-lm's number of sinks.
+const ROTATING: CacheKind = CacheKind::Rotating { size: 64, sinks: 4 };
+
+/// A kind of cache from its flag.
+fn cache_kind(text: &str) -> Result<CacheKind, String> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let number = |text: &str| {
+        let number = text.parse().ok().filter(|number: &i32| *number >= 0);
+        number.ok_or_else(|| format!("{text:?} is no number of positions"))
+    };
+    let (size, sinks) = match parts[..] {
+        ["off"] => return Ok(CacheKind::Off),
+        ["concat"] => return Ok(CacheKind::Concat),
+        ["prealloc"] => return Ok(CacheKind::Prealloc),
+        ["rotating"] => return Ok(ROTATING),
+        ["rotating", size] => (number(size)?, 4),
+        ["rotating", size, sinks] => (number(size)?, number(sinks)?),
+        _ => {
+            return Err(
+                "must be off, concat, prealloc, rotating or rotating:SIZE:SINKS".to_owned(),
+            );
         }
+    };
+    if size < 2 || sinks >= size {
+        return Err(format!(
+            "a window of {size} positions has no room for {sinks} sinks and the tokens after them"
+        ));
     }
-}
-
-impl Args {
-    fn kind(&self, kind: Kind) -> CacheKind {
-        match kind {
-            Kind::Off => CacheKind::Off,
-            Kind::Concat => CacheKind::Concat,
-            Kind::Prealloc => CacheKind::Prealloc,
-            Kind::Rotating => CacheKind::Rotating {
-                size: self.window(),
-                sinks: self.sinks(),
-            },
-        }
-    }
-
-    fn window(&self) -> i32 {
-        self.window.unwrap_or(WINDOW)
-    }
-
-    fn sinks(&self) -> i32 {
-        self.sinks.unwrap_or(needle::SINKS)
-    }
-
-    /// What no flag says alone, and what would be lost after long work.
-    fn check(&self) -> Result<()> {
-        let (window, sinks) = (self.window(), self.sinks());
-        ensure!(
-            sinks < window,
-            "--sinks {sinks} leaves no room in --window {window}: take fewer"
-        );
-        let rotates = self.cache.is_none_or(|kind| kind == Kind::Rotating);
-        ensure!(
-            rotates || (self.window.is_none() && self.sinks.is_none()),
-            "--window and --sinks are for --cache rotating"
-        );
-        for (flag, path) in [("--plot", &self.plot), ("--save-cache", &self.save_cache)] {
-            path.as_deref()
-                .map(files::directory)
-                .transpose()
-                .context(flag)?;
-        }
-        Ok(())
-    }
+    Ok(CacheKind::Rotating { size, sinks })
 }
 
 /// Runs what the flags ask for and prints the report.
@@ -150,197 +149,123 @@ impl Args {
 /// # Errors
 /// If the model, the prompt or the output fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
-    args.check()?;
-    let session = Session::open(&args.model)?;
-    let (request, tokenize_time) = session.request(&args.prompt, &args.sampling)?;
+    match args.command {
+        None => compare(&args.bench, None),
+        Some(Command::Plot { file, bench }) => compare(&bench, Some(&file)),
+        Some(Command::Save { file, run }) => save(&file, &run),
+        Some(Command::Load { file, run }) => load(&file, &run),
+        Some(Command::Needle { model, prefill }) => {
+            let session = Session::open(&model)?;
+            status(&format!("loading {}", session.checkpoint.name));
+            let model = Model::load(&session.checkpoint)?;
+            needle::run(&session, &model, prefill.prefill_step as usize)
+        }
+    }
+}
+
+/// All kinds of caches, or the one that is asked for.
+fn compare(args: &BenchArgs, plot: Option<&Path>) -> Result<()> {
+    writable("plot", plot)?;
+    let BenchArgs { run, rounds } = args;
+    with_bench(run, |bench| {
+        let variants = match run.cache {
+            Some(kind) => vec![bench.one(kind, *rounds)?],
+            None => bench.compare(&ALL, rounds.unwrap_or(ROUNDS))?,
+        };
+        print(bench, run, &variants, &[], plot)
+    })
+}
+
+fn save(path: &Path, run: &RunArgs) -> Result<()> {
+    writable("save", Some(path))?;
+    let kind = run.cache.unwrap_or(CacheKind::Prealloc);
+    with_bench(run, |bench| {
+        let file = CacheFile::new(path, bench.session, bench.request, kind)?;
+        let mut cache = Cache::new(kind, &bench.session.checkpoint.config);
+        let step = bench.prefill_step;
+        let ms = bench.timed(|| file.save(bench.model, &mut cache, step))?.1;
+        let note = from_file("Ran and saved", &cache, bench, ms);
+        let variant = bench.one_from(kind, cache)?;
+        print(bench, run, &[variant], &[note], None)
+    })
+}
+
+fn load(path: &Path, run: &RunArgs) -> Result<()> {
+    let kind = run.cache.unwrap_or(CacheKind::Prealloc);
+    with_bench(run, |bench| {
+        let file = CacheFile::new(path, bench.session, bench.request, kind)?;
+        let (cache, ms) = bench.timed(|| file.load())?;
+        let note = from_file("Loaded", &cache, bench, ms);
+        let variant = bench.one_from(kind, cache)?;
+        print(bench, run, &[variant], &[note], None)
+    })
+}
+
+/// Before long work: can `path` be written?
+fn writable(what: &'static str, path: Option<&Path>) -> Result<()> {
+    path.map(files::directory).transpose().context(what)?;
+    Ok(())
+}
+
+fn from_file(done: &str, cache: &Cache, bench: &Bench<'_>, ms: f64) -> String {
+    format!(
+        "{done} {} of {} prompt tokens in {} ms, before TTFT begins.",
+        count(cache.offset() as u64),
+        count(bench.request.ids.len() as u64),
+        fixed(ms, 1)
+    )
+}
+
+fn with_bench(run: &RunArgs, work: impl FnOnce(&Bench<'_>) -> Result<()>) -> Result<()> {
+    let session = Session::open(&run.model)?;
+    let (request, tokenize_time) = session.request(&run.prompt, &run.sampling)?;
     status(&format!("loading {}", session.checkpoint.name));
-    let started = Instant::now();
-    let model = Model::load(&session.checkpoint)?;
-    let bench = Bench {
-        load_time: session.open_time + started.elapsed(),
-        tokenize_time,
-        request: &request,
-        weights_active: active_bytes()?,
-        session: &session,
-        model: &model,
-        args: &args,
-    };
-    if args.needle {
-        return needle::run(&session, &model, args.prefill_step as usize);
-    }
-    let filed = args.save_cache.is_some() || args.load_cache.is_some();
-    let variants = match args.cache.or(filed.then_some(Kind::Prealloc)) {
-        Some(kind) => vec![bench.one(kind)?],
-        None => bench.compare()?,
-    };
-    bench.report(&variants)
+    let (model, load_time) = Bench::load(&session)?;
+    let step = run.prefill.prefill_step as usize;
+    let mut bench = Bench::new(&session, &request, &model, step)?;
+    (bench.load_time, bench.tokenize_time) = (load_time, tokenize_time);
+    work(&bench)
 }
 
-/// What all runs share.
-pub(crate) struct Bench<'a> {
-    pub(crate) session: &'a Session,
-    pub(crate) model: &'a Model,
-    pub(crate) args: &'a Args,
-    pub(crate) request: &'a Request,
-    pub(crate) load_time: Duration,
-    pub(crate) tokenize_time: Duration,
-    /// Bytes of arrays before there is a cache.
-    pub(crate) weights_active: u64,
+fn print(
+    bench: &Bench<'_>,
+    run: &RunArgs,
+    variants: &[Variant],
+    notes: &[String],
+    plot: Option<&Path>,
+) -> Result<()> {
+    report::print(bench, variants, notes)?;
+    if let Some(path) = plot {
+        report::plot(bench, variants, path)?;
+    }
+    if run.output.json {
+        report::json(bench, variants, &run.model.model)?;
+    }
+    Ok(())
 }
 
-/// One kind of cache, with all its rounds.
-pub(crate) struct Variant {
-    pub(crate) kind: Kind,
-    pub(crate) measured: Vec<Measured>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// One generation and what its cache held at the end.
-pub(crate) struct Measured {
-    pub(crate) run: Run,
-    /// Milliseconds per token after the first.
-    pub(crate) decode_ms: Vec<f64>,
-    pub(crate) offset: i32,
-    pub(crate) capacity: i32,
-    /// Bytes that MLX has for arrays beyond the weights.
-    pub(crate) active: u64,
-    /// What the cache's files did.
-    pub(crate) notes: Vec<String>,
-}
-
-impl Measured {
-    /// Without the last gap, in which no further step is started: it says how far ahead the device
-    /// was, not what a token costs.
-    pub(crate) fn steady_ms(&self) -> &[f64] {
-        self.decode_ms
-            .split_last()
-            .map_or(&[], |(_, steady)| steady)
-    }
-}
-
-impl Bench<'_> {
-    /// One answer that is read; if rounds were asked for, it was the warm-up for them.
-    fn one(&self, kind: Kind) -> Result<Variant> {
-        let first = self.answer(kind, Some(&mut TextStream::stdout()))?;
-        let round = |_| {
-            check_interrupted()?;
-            self.answer(kind, None)
-        };
-        let measured = match self.args.rounds {
-            Some(rounds) => (0..rounds).map(round).collect::<Result<_>>()?,
-            None => vec![first],
-        };
-        Ok(Variant { kind, measured })
-    }
-
-    /// One answer that is read, then rounds in alternating order that are measured. The first one is
-    /// the warm-up, too.
-    fn compare(&self) -> Result<Vec<Variant>> {
-        self.answer(Kind::Prealloc, Some(&mut TextStream::stdout()))?;
-        let variant = |kind| Variant {
-            kind,
-            measured: Vec::new(),
-        };
-        let mut variants: Vec<Variant> = Kind::value_variants()
-            .iter()
-            .copied()
-            .map(variant)
-            .collect();
-        let rounds = self.args.rounds.unwrap_or(ROUNDS);
-        for round in 0..rounds {
-            let mut order: Vec<&mut Variant> = variants.iter_mut().collect();
-            if round % 2 == 1 {
-                order.reverse();
-            }
-            for variant in order {
-                if variant.kind == Kind::Off && round > 0 {
-                    continue; // it is slow, and the difference is far beyond the noise
-                }
-                let name = variant.kind.name();
-                status(&format!("round {} of {rounds}: {name}", round + 1));
-                variant.measured.push(self.answer(variant.kind, None)?);
-                check_interrupted()?;
-            }
+    #[test]
+    fn a_kind_of_cache_is_a_name_and_for_a_ring_its_numbers() {
+        assert_eq!(cache_kind("prealloc"), Ok(CacheKind::Prealloc));
+        assert_eq!(cache_kind("rotating"), Ok(ROTATING));
+        let ring = |size, sinks| Ok(CacheKind::Rotating { size, sinks });
+        assert_eq!(cache_kind("rotating:16"), ring(16, 4));
+        assert_eq!(cache_kind("rotating:16:0"), ring(16, 0));
+        for wrong in [
+            "rotating:4",
+            "rotating:8:8",
+            "rotating:1:0",
+            "rotating:8:-1",
+            "rotating:99999999999",
+            "rotating:8:2:1",
+            "concat:8",
+            "",
+        ] {
+            assert!(cache_kind(wrong).is_err(), "{wrong}");
         }
-        Ok(variants)
-    }
-
-    /// One generation; its text streams to `out`.
-    fn answer(&self, kind: Kind, out: Option<&mut TextStream<Stdout>>) -> Result<Measured> {
-        reset_peak()?;
-        let (mut cache, notes) = self.cache(kind)?;
-        let (generation, text) = self.stream(&mut cache, out)?;
-        let timeline = &generation.timeline;
-        let decode_ms = timeline.token_ms().split_off(1.min(timeline.len()));
-        let run = Run::from_generation(kind.name(), self.request.ids.len(), &generation, text)
-            .load(self.load_time)
-            .tokenize(self.tokenize_time)
-            .peak_bytes(peak_bytes()?)
-            .weight_bytes(self.session.checkpoint.weight_bytes())
-            .kv_bytes(cache.bytes());
-        Ok(Measured {
-            run,
-            decode_ms,
-            offset: cache.offset(),
-            capacity: cache.capacity(),
-            active: active_bytes()?.saturating_sub(self.weights_active),
-            notes,
-        })
-    }
-
-    /// An empty cache, or the one of the files that the flags name.
-    fn cache(&self, kind: Kind) -> Result<(Cache, Vec<String>)> {
-        let kind = self.args.kind(kind);
-        let prompt = count(self.request.ids.len() as u64);
-        let mut cache = Cache::new(kind, &self.session.checkpoint.config);
-        let mut notes = Vec::new();
-        if let Some(path) = &self.args.load_cache {
-            let started = Instant::now();
-            cache = self.file(path, kind).load()?;
-            notes.push(format!(
-                "Loaded {} of {prompt} prompt tokens in {} ms, before TTFT begins.",
-                count(cache.offset() as u64),
-                fixed(started.elapsed().as_secs_f64() * 1e3, 1)
-            ));
-        }
-        if let Some(path) = &self.args.save_cache {
-            let started = Instant::now();
-            let step = self.args.prefill_step as usize;
-            self.file(path, kind).save(self.model, &mut cache, step)?;
-            notes.push(format!(
-                "Ran and saved {} of {prompt} prompt tokens in {} ms, before TTFT begins.",
-                count(cache.offset() as u64),
-                fixed(started.elapsed().as_secs_f64() * 1e3, 1)
-            ));
-        }
-        Ok((cache, notes))
-    }
-
-    fn file<'a>(&'a self, path: &'a Path, kind: CacheKind) -> CacheFile<'a> {
-        CacheFile {
-            path,
-            session: self.session,
-            request: self.request,
-            kind,
-        }
-    }
-
-    fn stream(
-        &self,
-        cache: &mut Cache,
-        mut out: Option<&mut TextStream<Stdout>>,
-    ) -> Result<(Generation, String)> {
-        let step = self.args.prefill_step as usize;
-        let mut answer = self
-            .session
-            .answer(|piece| out.as_mut().map_or(Ok(()), |out| Ok(out.push(piece)?)));
-        let mut generator = Generator::new(self.model, cache, self.request, step)?;
-        let generation = generate(&mut generator, |step| {
-            answer.watch(step, self.request.ids.len())
-        })?;
-        let text = answer.finish()?;
-        if let Some(out) = out {
-            out.finish()?;
-        }
-        Ok((generation, text))
     }
 }

@@ -18,12 +18,14 @@
 //! Beside it:
 //!
 //! - [`experiment`]: what the video shows, as numbers
+//! - [`bench`]: answers measured in turns
 //! - [`report`]: those numbers as tables and curves, predicted beside measured
 //! - [`needle`]: which sentence a small window forgets
 //! - [`plot`]: the curve as a chart
 //! - [`saved`]: the cache in a file
 
 pub mod ahead;
+pub mod bench;
 pub mod cache;
 pub mod concat;
 pub mod experiment;

@@ -29,7 +29,7 @@ const SENTENCES: [&str; 6] = [
 /// Tokens that tell which sentence comes.
 const CUE: usize = 2;
 /// Sinks where there are any: mlx-lm's number.
-pub(crate) const SINKS: i32 = 4;
+const SINKS: i32 = 4;
 
 /// Perplexity of each sentence for each cache, as a table.
 ///

@@ -1,162 +1,159 @@
 //! What was measured, as tables and curves, beside what was predicted.
 
+use std::path::Path;
+
 use anyhow::Result;
-use console::machine::Versions;
 use console::metrics::{Line, Rounds, Run};
 use console::numbers::{count, fixed, or_dash, plural};
 use console::report::Report;
 use console::results::JsonReport;
 use shared::machine::versions;
+use shared::session::Session;
 
-use crate::experiment::{Bench, Variant};
+use crate::bench::{Bench, Variant, name};
 use crate::plot::{self, Curve};
 
-impl Bench<'_> {
-    /// Prints the card, the tables, the curves and, if asked for, the chart and the JSON line.
-    ///
-    /// # Errors
-    /// If the report or the chart cannot be written.
-    pub(crate) fn report(&self, variants: &[Variant]) -> Result<()> {
-        let versions = versions()?;
-        let rounds: Vec<Rounds> = variants
-            .iter()
-            .filter_map(|variant| {
-                let runs: Vec<Run> = variant.measured.iter().map(|m| m.run.clone()).collect();
-                Rounds::of(&runs)
-            })
-            .collect();
-        let mut report = Report::stdout();
-        report.blank()?;
-        report.card(&self.card(&rounds, &versions))?;
-        report.blank()?;
-        report.table(
-            &HEAD,
-            &rounds
-                .iter()
-                .map(|r| row(r, &rounds[0]))
-                .collect::<Vec<_>>(),
-        )?;
-        report.blank()?;
-        report.note(&same_tokens(&rounds))?;
-        for note in variants
-            .iter()
-            .flat_map(|v| &v.measured)
-            .flat_map(|m| &m.notes)
-        {
-            report.note(note)?;
-        }
-        report.blank()?;
-        let series: Vec<(&str, &[f64])> = variants
-            .iter()
-            .filter_map(|v| Some((v.kind.name(), v.measured.first()?.steady_ms())))
-            .collect();
-        report.sparklines("ms/token", 2, &series)?;
-        report.blank()?;
-        let unit = Unit::of(variants);
-        report.table(&unit.head(), &self.memory(variants, unit))?;
-        report.blank()?;
-        report.note(&self.formula())?;
-        report.note(
-            "`again`: positions computed before, in each layer. `held` is the formula for \
-             `capacity` positions; what MLX says has the last step's arrays on top.",
-        )?;
-        report.blank()?;
-        for sentence in lines(variants) {
-            report.note(&sentence)?;
-        }
-        self.plot(&series)?;
-        if self.args.output.json {
-            report.json_line(&JsonReport {
-                part: env!("CARGO_PKG_NAME"),
-                model: &self.args.model.model,
-                machine: &self.session.machine,
-                versions: &versions,
-                runs: &rounds,
-            })?;
-        }
-        Ok(())
+/// Prints the card, the tables and the curves.
+///
+/// # Errors
+/// If the report cannot be written.
+pub fn print(bench: &Bench<'_>, variants: &[Variant], notes: &[String]) -> Result<()> {
+    let rounds = rounds(variants);
+    let mut report = Report::stdout();
+    report.blank()?;
+    report.card(&card(bench, &rounds)?)?;
+    report.blank()?;
+    let rows: Vec<_> = rounds.iter().map(|r| row(r, &rounds[0])).collect();
+    report.table(&HEAD, &rows)?;
+    report.blank()?;
+    report.note(&same_tokens(&rounds))?;
+    for note in notes {
+        report.note(note)?;
     }
+    report.blank()?;
+    report.sparklines("ms/token", 2, &series(variants))?;
+    report.blank()?;
+    let unit = Unit::of(variants);
+    report.table(&unit.head(), &memory(bench, variants, unit))?;
+    report.blank()?;
+    report.note(&formula(bench))?;
+    report.note(
+        "`again`: positions computed before, in each layer. `held` is the formula for \
+         `capacity` positions; what MLX says has the last step's arrays on top.",
+    )?;
+    report.blank()?;
+    lines(variants)
+        .iter()
+        .try_for_each(|sentence| report.note(sentence))?;
+    Ok(())
+}
 
-    fn card(&self, rounds: &[Rounds], versions: &Versions) -> Vec<(String, String)> {
-        let Some(last) = rounds.last() else {
-            return Vec::new();
-        };
-        let mut rows = self.session.card(&last.run, versions);
-        let n: Vec<String> = rounds
-            .iter()
-            .map(|r| format!("{} {}", r.run.variant, r.n))
-            .collect();
-        rows.push((
-            "rounds".to_owned(),
-            format!("{}; medians, ± half the IQR", n.join(", ")),
-        ));
-        rows
-    }
+/// The line of JSON with all numbers.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn json(bench: &Bench<'_>, variants: &[Variant], model: &str) -> Result<()> {
+    Ok(Report::stdout().json_line(&JsonReport {
+        part: env!("CARGO_PKG_NAME"),
+        model,
+        machine: &bench.session.machine,
+        versions: &versions()?,
+        runs: &rounds(variants),
+    })?)
+}
 
-    /// Predicted beside measured, per kind of cache.
-    fn memory(&self, variants: &[Variant], unit: Unit) -> Vec<Vec<String>> {
-        let per_token = self.kv_bytes_per_token();
-        let row = |variant: &Variant| {
-            let last = variant.measured.last()?;
-            let kv = |bytes: u64| fixed(bytes as f64 / unit.bytes, 1);
-            Some(vec![
-                variant.kind.name().to_owned(),
-                count(last.run.positions_recomputed.unwrap_or(0)),
-                or_dash(
-                    last.run
-                        .peak_bytes
-                        .map(|bytes| bytes as f64 / f64::from(1 << 20)),
-                    1,
-                ),
-                count(last.offset as u64),
-                kv(per_token * last.offset as u64),
-                count(last.capacity as u64),
-                kv(last.run.kv_bytes.unwrap_or(0)),
-                kv(last.active),
-            ])
-        };
-        variants.iter().filter_map(row).collect()
-    }
+/// The curves as a chart.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn plot(bench: &Bench<'_>, variants: &[Variant], path: &Path) -> Result<()> {
+    let Session {
+        checkpoint,
+        machine,
+        ..
+    } = bench.session;
+    let title = format!("{}, {}", checkpoint.name, machine.name);
+    let curves: Vec<Curve<'_>> = series(variants)
+        .into_iter()
+        .map(|(label, token_ms)| Curve { label, token_ms })
+        .collect();
+    plot::save(path, &title, &curves)
+}
 
-    fn kv_bytes_per_token(&self) -> u64 {
-        let checkpoint = &self.session.checkpoint;
-        checkpoint
-            .config
-            .kv_bytes_per_token(checkpoint.activation_bytes())
-    }
+fn rounds(variants: &[Variant]) -> Vec<Rounds> {
+    let rounds = |variant: &Variant| {
+        let runs: Vec<Run> = variant.measured.iter().map(|m| m.run.clone()).collect();
+        Rounds::of(&runs)
+    };
+    variants.iter().filter_map(rounds).collect()
+}
 
-    fn formula(&self) -> String {
-        let config = &self.session.checkpoint.config;
-        format!(
-            "Formula: 2 × {} layers × {} key/value heads × {} × {} bytes = {} bytes per position; \
-             with all {} heads it would be {}.",
-            config.num_hidden_layers,
-            config.num_key_value_heads,
-            config.head_dim,
-            self.session.checkpoint.activation_bytes(),
-            count(self.kv_bytes_per_token()),
-            config.num_attention_heads,
-            count(
-                self.kv_bytes_per_token() * config.num_attention_heads as u64
-                    / config.num_key_value_heads as u64
-            ),
-        )
-    }
+/// Milliseconds per token of the first round of each variant.
+fn series(variants: &[Variant]) -> Vec<(&'static str, &[f64])> {
+    variants
+        .iter()
+        .filter_map(|v| Some((name(v.kind), v.measured.first()?.steady_ms())))
+        .collect()
+}
 
-    fn plot(&self, series: &[(&str, &[f64])]) -> Result<()> {
-        let Some(path) = &self.args.plot else {
-            return Ok(());
-        };
-        let title = format!(
-            "{}, {}",
-            self.session.checkpoint.name, self.session.machine.name
-        );
-        let curves: Vec<Curve<'_>> = series
-            .iter()
-            .map(|&(label, token_ms)| Curve { label, token_ms })
-            .collect();
-        plot::save(path, &title, &curves)
-    }
+fn card(bench: &Bench<'_>, rounds: &[Rounds]) -> Result<Vec<(String, String)>> {
+    let Some(last) = rounds.last() else {
+        return Ok(Vec::new());
+    };
+    let mut rows = bench.session.card(&last.run, &versions()?);
+    let n: Vec<String> = rounds
+        .iter()
+        .map(|r| format!("{} {}", r.run.variant, r.n))
+        .collect();
+    rows.push((
+        "rounds".to_owned(),
+        format!("{}; medians, ± half the IQR", n.join(", ")),
+    ));
+    Ok(rows)
+}
+
+/// Predicted beside measured, per kind of cache.
+fn memory(bench: &Bench<'_>, variants: &[Variant], unit: Unit) -> Vec<Vec<String>> {
+    let per_token = kv_bytes_per_token(bench);
+    let row = |variant: &Variant| {
+        let last = variant.measured.last()?;
+        let kv = |bytes: u64| fixed(bytes as f64 / unit.bytes, 1);
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        Some(vec![
+            name(variant.kind).to_owned(),
+            count(last.run.positions_recomputed.unwrap_or(0)),
+            or_dash(last.run.peak_bytes.map(mib), 1),
+            count(last.offset as u64),
+            kv(per_token * last.offset as u64),
+            count(last.capacity as u64),
+            kv(last.run.kv_bytes.unwrap_or(0)),
+            kv(last.active),
+        ])
+    };
+    variants.iter().filter_map(row).collect()
+}
+
+fn kv_bytes_per_token(bench: &Bench<'_>) -> u64 {
+    let checkpoint = &bench.session.checkpoint;
+    checkpoint
+        .config
+        .kv_bytes_per_token(checkpoint.activation_bytes())
+}
+
+fn formula(bench: &Bench<'_>) -> String {
+    let checkpoint = &bench.session.checkpoint;
+    let config = &checkpoint.config;
+    let (heads, kv_heads) = (config.num_attention_heads, config.num_key_value_heads);
+    let bytes = kv_bytes_per_token(bench);
+    format!(
+        "Formula: 2 × {} layers × {kv_heads} key/value heads × {} × {} bytes = {} bytes per position; \
+         with all {heads} heads it would be {}.",
+        config.num_hidden_layers,
+        config.head_dim,
+        checkpoint.activation_bytes(),
+        count(bytes),
+        count(bytes * heads as u64 / kv_heads as u64),
+    )
 }
 
 const HEAD: [&str; 6] = [
@@ -253,7 +250,7 @@ fn lines(variants: &[Variant]) -> Vec<String> {
         let sign = if line.slope < 0.0 { '−' } else { '+' };
         Some(format!(
             "{}: {} ms {sign} {} µs for each further token, residual {} ms",
-            variant.kind.name(),
+            name(variant.kind),
             fixed(line.intercept, 2),
             fixed(line.slope.abs() * 1e3, 1),
             fixed(line.residual, 2),

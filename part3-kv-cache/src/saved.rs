@@ -1,4 +1,4 @@
-//! `--save-cache` and `--load-cache`: what a prompt left in the cache, from one run to the next.
+//! The commands `save` and `load`: what a prompt left in the cache, from one run to the next.
 
 use std::path::Path;
 
@@ -17,28 +17,43 @@ use crate::model::Model;
 /// A file, and what its contents belong to.
 #[derive(Debug)]
 pub struct CacheFile<'a> {
-    /// Where it is.
-    pub path: &'a Path,
-    /// The model.
-    pub session: &'a Session,
-    /// Whose prompt it is.
-    pub request: &'a Request,
-    /// The kind of cache.
-    pub kind: CacheKind,
+    path: &'a Path,
+    session: &'a Session,
+    request: &'a Request,
+    kind: CacheKind,
+    identity: Identity,
 }
 
-impl CacheFile<'_> {
+impl<'a> CacheFile<'a> {
+    /// Nothing is read or written yet but the samples of the weights that tell one model from another.
+    ///
+    /// # Errors
+    /// If this kind of cache stores nothing, or if the model's files cannot be read.
+    pub fn new(
+        path: &'a Path,
+        session: &'a Session,
+        request: &'a Request,
+        kind: CacheKind,
+    ) -> Result<Self> {
+        Ok(Self {
+            path,
+            session,
+            request,
+            kind,
+            identity: identity(session, kind)?,
+        })
+    }
+
     /// Runs all of the prompt but its last token, and writes what the cache then holds. The last token
     /// is left to the run that answers: it needs that token's logits.
     ///
     /// # Errors
     /// If the prompt is a single token, if the model fails, or if the file cannot be written.
     pub fn save(&self, model: &Model, cache: &mut Cache, prefill_step: usize) -> Result<()> {
-        let identity = self.identity()?;
         let ids = &self.request.ids[..self.request.ids.len().saturating_sub(1)];
         ensure!(
             !ids.is_empty(),
-            "--save-cache: a prompt of one token leaves nothing to save"
+            "a prompt of one token leaves nothing to save: give a longer one"
         );
         for piece in cache.pieces(ids.len(), prefill_step)? {
             let seen = piece.end;
@@ -51,7 +66,7 @@ impl CacheFile<'_> {
             ids: ids.to_vec(),
             layers: layers.map(|kv| [kv.keys, kv.values]).collect(),
         };
-        prompt_cache::save(self.path, &identity, &saved)
+        prompt_cache::save(self.path, &self.identity, &saved)
     }
 
     /// The cache that is in the file, for a prompt that begins with the same tokens.
@@ -59,7 +74,7 @@ impl CacheFile<'_> {
     /// # Errors
     /// If the file is damaged or belongs to another model, template, kind of cache or prompt.
     pub fn load(&self) -> Result<Cache> {
-        let saved = prompt_cache::load(self.path, &self.identity()?)?;
+        let saved = prompt_cache::load(self.path, &self.identity)?;
         let context =
             |error: anyhow::Error| error.context(format!("using {}", self.path.display()));
         saved.check_prefix(&self.request.ids).map_err(context)?;
@@ -70,26 +85,25 @@ impl CacheFile<'_> {
         cache.restore(state.collect(), offset).map_err(context)?;
         Ok(cache)
     }
+}
 
-    fn identity(&self) -> Result<Identity> {
-        let Self { session, kind, .. } = *self;
-        ensure!(
-            kind != CacheKind::Off,
-            "--cache off keeps nothing that a file could hold: take another one"
-        );
-        Ok(Identity {
-            model: fingerprint(&session.checkpoint)?,
-            template: session
-                .tokenizer
-                .chat_template()
-                .map_or_else(String::new, digest),
-            // Concat and Prealloc hold the same positions: either can go on with the other's file.
-            stored: match kind {
-                CacheKind::Rotating { size, sinks } => {
-                    format!("{size} positions, the first {sinks} for good")
-                }
-                _ => "all positions".to_owned(),
-            },
-        })
-    }
+fn identity(session: &Session, kind: CacheKind) -> Result<Identity> {
+    ensure!(
+        kind != CacheKind::Off,
+        "--cache off stores nothing that a file could hold: take another one"
+    );
+    Ok(Identity {
+        model: fingerprint(&session.checkpoint)?,
+        template: session
+            .tokenizer
+            .chat_template()
+            .map_or_else(String::new, digest),
+        // Concat and Prealloc hold the same positions: either can go on with the other's file.
+        stored: match kind {
+            CacheKind::Rotating { size, sinks } => {
+                format!("{size} positions, the first {sinks} for good")
+            }
+            _ => "all positions".to_owned(),
+        },
+    })
 }

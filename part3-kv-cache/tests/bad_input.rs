@@ -57,9 +57,8 @@ fn a_prompt_of_one_token_leaves_nothing_to_save() {
     let place = TempDir::new().unwrap();
     let mut command = Command::cargo_bin("part3-kv-cache").unwrap();
     let file = place.path().join("cache");
-    command
-        .args(["--raw", "--prompt", "a", "--save-cache"])
-        .arg(&file);
+    command.arg("save").arg(&file);
+    command.args(["--raw", "--prompt", "a"]);
     let output = command.output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{stderr}");

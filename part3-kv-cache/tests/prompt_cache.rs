@@ -32,8 +32,8 @@ impl Place {
         let mut command = Command::new(assert_cmd::cargo::cargo_bin("part3-kv-cache"));
         command.current_dir(self.directory.path());
         command
-            .args(["--raw", "--max-tokens", "12", "--json"])
-            .args(args);
+            .args(args)
+            .args(["--raw", "--max-tokens", "12", "--json"]);
         command
     }
 
@@ -61,25 +61,15 @@ impl Place {
     }
 }
 
-const SAVE: [&str; 4] = [
-    "--prompt-file",
-    "prompt",
-    "--save-cache",
-    "cache.safetensors",
-];
-const LOAD: [&str; 4] = [
-    "--prompt-file",
-    "prompt",
-    "--load-cache",
-    "cache.safetensors",
-];
+const SAVE: [&str; 4] = ["save", "cache.safetensors", "--prompt-file", "prompt"];
+const LOAD: [&str; 4] = ["load", "cache.safetensors", "--prompt-file", "prompt"];
 
 #[test]
 fn a_second_run_over_the_same_prompt_gives_the_same_tokens_at_once() {
     for kind in [
         &["--cache", "concat"][..],
         &["--cache", "prealloc"],
-        &["--cache", "rotating", "--window", "64"],
+        &["--cache", "rotating:64"],
     ] {
         let place = Place::new();
         let (whole, first) = place.answer(&[&["--prompt-file", "prompt"], kind].concat());
@@ -110,15 +100,15 @@ fn a_file_of_something_else_is_refused_with_the_reason() {
     let place = Place::new();
     place.answer(&SAVE);
     let with = |args: &[&str]| place.refusal(&[&LOAD, args].concat());
-    let other_prompt = ["--prompt", "The sun", "--load-cache", "cache.safetensors"];
-    let missing = ["--load-cache", "none.safetensors"];
+    let other_prompt = ["load", "cache.safetensors", "--prompt", "The sun"];
+    let missing = ["load", "none.safetensors"];
     let reasons = [
         with(&["--dtype", "f32"]),
         with(&["--cache", "rotating"]),
         with(&["--cache", "off"]),
         place.refusal(&other_prompt),
         place.refusal(&missing),
-        place.refusal(&["--save-cache", "no/such/place/cache"]),
+        place.refusal(&["save", "no/such/place/cache"]),
     ];
     insta::assert_snapshot!(reasons.join("\n"));
 }
@@ -171,12 +161,7 @@ fn a_process_that_is_killed_while_it_saves_leaves_the_old_file_whole() {
     let old = std::fs::read(place.cache()).unwrap();
     let longer = PROMPT.repeat(35);
     std::fs::write(place.directory.path().join("longer"), longer).unwrap();
-    let args = [
-        "--prompt-file",
-        "longer",
-        "--save-cache",
-        "cache.safetensors",
-    ];
+    let args = ["save", "cache.safetensors", "--prompt-file", "longer"];
     let mut killed = 0;
     for _ in 0..50 {
         let before = unfinished(place.directory.path());
@@ -196,12 +181,7 @@ fn a_process_that_is_killed_while_it_saves_leaves_the_old_file_whole() {
             assert_eq!(std::fs::read(place.cache()).unwrap(), old);
         } else {
             // It was quicker than this test: then the new file is whole.
-            place.answer(&[
-                "--prompt-file",
-                "longer",
-                "--load-cache",
-                "cache.safetensors",
-            ]);
+            place.answer(&["load", "cache.safetensors", "--prompt-file", "longer"]);
             std::fs::write(place.cache(), &old).unwrap();
         }
         if killed == 3 {

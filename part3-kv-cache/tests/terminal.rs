@@ -34,7 +34,7 @@ fn the_comparison_has_four_caches_and_fits_80_columns() {
     let chart = tempfile::tempdir().unwrap();
     let chart = chart.path().join("chart.svg");
     let path = chart.to_str().unwrap();
-    let (code, stdout, stderr) = part3(&["--max-tokens", "12", "--json", "--plot", path]);
+    let (code, stdout, stderr) = part3(&["plot", path, "--max-tokens", "12", "--json"]);
     assert_eq!(code, 0, "{stderr}");
     let (report, json) = stdout.trim_end().rsplit_once('\n').unwrap();
     for line in report.lines().skip(1) {
@@ -117,39 +117,44 @@ fn progress_counts_the_whole_prompt() {
 fn bad_flags_and_files_get_one_clear_line() {
     for (args, code, says) in [
         (
-            &["--window", "8", "--keep", "8"][..],
-            1,
-            "--keep 8 leaves no room in --window 8",
+            &["--cache", "rotating:8:8"][..],
+            2,
+            "a window of 8 positions has no room for 8 sinks",
         ),
-        (&["--window", "1"], 2, "--window"),
+        (&["--cache", "rotating:1"], 2, "a window of 1 positions"),
         (&["--prefill-step", "0"], 2, "--prefill-step"),
         (&["--rounds", "0"], 2, "--rounds"),
         (
             &["--cache", "none"],
             2,
-            "possible values: off, concat, prealloc, rotating",
+            "must be off, concat, prealloc, rotating or rotating:SIZE:SINKS",
         ),
         (&["--prompt", ""], 1, "prompt"),
         (
-            &["--plot", "/no/such/folder/x.svg"],
+            &["plot", "/no/such/folder/x.svg"],
             1,
             "there is no directory /no/such/folder: make it first",
         ),
-        (&["--plot", "/tmp"], 1, "/tmp is a directory"),
-        (&["--save-cache", "/dev/null"], 1, "is a device or a pipe"),
-        (&["--load-cache", "/dev/null"], 1, "/dev/null is no file"),
+        (&["plot", "/tmp"], 1, "/tmp is a directory"),
+        (&["save", "/dev/null"], 1, "is a device or a pipe"),
+        (&["load", "/dev/null"], 1, "/dev/null is no file"),
         (
-            &["--cache", "off", "--save-cache", "x"],
+            &["save", "x", "--cache", "off"],
             1,
-            "--cache off keeps nothing that a file could hold",
+            "--cache off stores nothing that a file could hold",
         ),
+        (&["needle", "--json"], 2, "unexpected argument '--json'"),
         (
-            &["--cache", "prealloc", "--window", "8"],
-            1,
-            "--window and --keep are for --cache rotating",
+            &["needle", "--prompt", "x"],
+            2,
+            "unexpected argument '--prompt'",
         ),
-        (&["--needle", "--json"], 2, "cannot be used with"),
-        (&["--needle", "--prompt", "x"], 2, "cannot be used with"),
+        (&["--json", "needle"], 2, "cannot be used with"),
+        (
+            &["save", "x", "--rounds", "2"],
+            2,
+            "unexpected argument '--rounds'",
+        ),
     ] {
         let (found, _, stderr) = part3(args);
         assert_eq!(found, code, "{args:?}: {stderr}");

@@ -1,0 +1,215 @@
+//! Answers with one kind of cache or another, measured in turns.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use console::interrupt::check_interrupted;
+use console::metrics::{Generation, Run, ms};
+use console::report::{Stdout, TextStream, status};
+use shared::machine::{active_bytes, peak_bytes, reset_peak};
+use shared::request::Request;
+use shared::session::Session;
+
+use crate::cache::{Cache, CacheKind};
+use crate::generate::{Generator, generate};
+use crate::model::Model;
+
+/// What all runs share.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    /// The model's files, its tokenizer, the machine.
+    pub session: &'a Session,
+    /// What every run answers.
+    pub request: &'a Request,
+    /// The weights.
+    pub model: &'a Model,
+    /// Prompt tokens that go through the model at once.
+    pub prefill_step: usize,
+    /// Files → weights in memory.
+    pub load_time: Duration,
+    /// Text → ids.
+    pub tokenize_time: Duration,
+    /// Bytes of arrays before there is a cache.
+    weights_active: u64,
+}
+
+/// One kind of cache, with all its rounds.
+#[derive(Debug)]
+pub struct Variant {
+    /// What was asked for.
+    pub kind: CacheKind,
+    /// The rounds.
+    pub measured: Vec<Measured>,
+}
+
+/// One generation and what its cache held at the end.
+#[derive(Debug)]
+pub struct Measured {
+    /// Its numbers.
+    pub run: Run,
+    /// Milliseconds per token after the first.
+    decode_ms: Vec<f64>,
+    /// Positions that went through the model.
+    pub offset: i32,
+    /// Positions that the cache had room for.
+    pub capacity: i32,
+    /// Bytes that MLX has for arrays beyond the weights.
+    pub active: u64,
+}
+
+impl Measured {
+    /// Without the last gap, in which no further step is started: it says how far ahead the device
+    /// was, not what a token costs.
+    pub fn steady_ms(&self) -> &[f64] {
+        self.decode_ms
+            .split_last()
+            .map_or(&[], |(_, steady)| steady)
+    }
+}
+
+/// The name of a kind in the report and in the JSON line.
+pub fn name(kind: CacheKind) -> &'static str {
+    match kind {
+        CacheKind::Off => "off",
+        CacheKind::Concat => "concat",
+        CacheKind::Prealloc => "prealloc",
+        CacheKind::Rotating { .. } => "rotating",
+    }
+}
+
+impl<'a> Bench<'a> {
+    /// The weights of a session, and how long they and the session took to open.
+    pub fn load(session: &Session) -> Result<(Model, Duration)> {
+        let started = Instant::now();
+        let model = Model::load(&session.checkpoint)?;
+        Ok((model, session.open_time + started.elapsed()))
+    }
+
+    /// Runs are yet to come; the times of loading and tokenizing are to be filled in.
+    pub fn new(
+        session: &'a Session,
+        request: &'a Request,
+        model: &'a Model,
+        prefill_step: usize,
+    ) -> Result<Self> {
+        Ok(Self {
+            session,
+            request,
+            model,
+            prefill_step,
+            load_time: Duration::ZERO,
+            tokenize_time: Duration::ZERO,
+            weights_active: active_bytes()?,
+        })
+    }
+
+    /// What `work` gives, and the milliseconds that it took.
+    pub fn timed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+        let started = Instant::now();
+        let done = work()?;
+        Ok((done, ms(started.elapsed())))
+    }
+
+    /// One answer that is read; if rounds are asked for, it was the warm-up for them.
+    pub fn one(&self, kind: CacheKind, rounds: Option<u32>) -> Result<Variant> {
+        let first = self.answer(kind, self.empty(kind), Some(&mut TextStream::stdout()))?;
+        let round = |_| {
+            check_interrupted()?;
+            self.answer(kind, self.empty(kind), None)
+        };
+        let measured = match rounds {
+            Some(rounds) => (0..rounds).map(round).collect::<Result<_>>()?,
+            None => vec![first],
+        };
+        Ok(Variant { kind, measured })
+    }
+
+    /// One answer that is read and begins with what is in `cache`.
+    pub fn one_from(&self, kind: CacheKind, cache: Cache) -> Result<Variant> {
+        let measured = self.answer(kind, cache, Some(&mut TextStream::stdout()))?;
+        Ok(Variant {
+            kind,
+            measured: vec![measured],
+        })
+    }
+
+    /// One answer that is read, then rounds in alternating order that are measured. The first one is
+    /// the warm-up, too.
+    pub fn compare(&self, kinds: &[CacheKind], rounds: u32) -> Result<Vec<Variant>> {
+        let warm_up = CacheKind::Prealloc;
+        self.answer(
+            warm_up,
+            self.empty(warm_up),
+            Some(&mut TextStream::stdout()),
+        )?;
+        let variant = |&kind| Variant {
+            kind,
+            measured: Vec::new(),
+        };
+        let mut variants: Vec<Variant> = kinds.iter().map(variant).collect();
+        for round in 0..rounds {
+            let mut order: Vec<&mut Variant> = variants.iter_mut().collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for Variant { kind, measured } in order {
+                if *kind == CacheKind::Off && round > 0 {
+                    continue; // it is slow, and the difference is far beyond the noise
+                }
+                status(&format!("round {} of {rounds}: {}", round + 1, name(*kind)));
+                measured.push(self.answer(*kind, self.empty(*kind), None)?);
+                check_interrupted()?;
+            }
+        }
+        Ok(variants)
+    }
+
+    fn empty(&self, kind: CacheKind) -> Cache {
+        Cache::new(kind, &self.session.checkpoint.config)
+    }
+
+    /// One generation; its text streams to `out`.
+    fn answer(
+        &self,
+        kind: CacheKind,
+        mut cache: Cache,
+        out: Option<&mut TextStream<Stdout>>,
+    ) -> Result<Measured> {
+        reset_peak()?;
+        let (generation, text) = self.stream(&mut cache, out)?;
+        let timeline = &generation.timeline;
+        let decode_ms = timeline.token_ms().split_off(1.min(timeline.len()));
+        let run = Run::from_generation(name(kind), self.request.ids.len(), &generation, text)
+            .load(self.load_time)
+            .tokenize(self.tokenize_time)
+            .peak_bytes(peak_bytes()?)
+            .weight_bytes(self.session.checkpoint.weight_bytes())
+            .kv_bytes(cache.bytes());
+        Ok(Measured {
+            run,
+            decode_ms,
+            offset: cache.offset(),
+            capacity: cache.capacity(),
+            active: active_bytes()?.saturating_sub(self.weights_active),
+        })
+    }
+
+    fn stream(
+        &self,
+        cache: &mut Cache,
+        mut out: Option<&mut TextStream<Stdout>>,
+    ) -> Result<(Generation, String)> {
+        let mut answer = self.session.answer(|piece| {
+            out.as_mut()
+                .map_or(Ok(()), |out| out.push(piece).map_err(Into::into))
+        });
+        let mut generator = Generator::new(self.model, cache, self.request, self.prefill_step)?;
+        let prompt_tokens = self.request.ids.len();
+        let generation = generate(&mut generator, |step| answer.watch(step, prompt_tokens))?;
+        let text = answer.finish()?;
+        if let Some(out) = out {
+            out.finish()?;
+        }
+        Ok((generation, text))
+    }
+}
