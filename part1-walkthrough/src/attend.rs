@@ -27,9 +27,6 @@ use crate::trace::{Check, WhatIf};
 ///
 /// # Shapes
 /// x `[1, L, E]` → `output` `[1, L, E]`
-///
-/// # Errors
-/// If an operation fails.
 pub fn block(
     decoder: &dyn Decoder,
     layer: usize,
@@ -150,9 +147,6 @@ pub fn causal_mask(l: i32, window: Option<i32>) -> Result<Array> {
 
 /// `exp(x) / Σ exp(x)` over the last axis. The largest x is taken off first: it changes nothing in the
 /// result, and exp of a large number would overflow.
-///
-/// # Errors
-/// If MLX refuses the shape.
 pub fn softmax(x: &Array) -> Result<Array> {
     let exp = x.subtract(x.max_axis(-1, true)?)?.exp()?;
     Ok(exp.divide(exp.sum_axis(-1, true)?)?)
@@ -163,43 +157,32 @@ pub fn softmax(x: &Array) -> Result<Array> {
 ///
 /// # Shapes
 /// x `[…, N]`, w `[N]` → as x
-///
-/// # Errors
-/// If the widths differ.
 pub fn rms_norm(x: &Array, w: &Array, eps: f32) -> Result<Array> {
     let wide = x.as_dtype(Dtype::Float32)?;
     let mean_square = wide.square()?.mean_axis(-1, true)?;
     let inverse = mean_square.add(Array::from_f32(eps))?.rsqrt()?;
     // A 16-bit x with f32 weights (GGUF) gives f32: it must not be rounded in between.
-    let dtype = match x.dtype() == w.dtype() {
-        true => x.dtype(),
-        false => Dtype::Float32,
+    let dtype = if x.dtype() == w.dtype() {
+        x.dtype()
+    } else {
+        Dtype::Float32
     };
     Ok(wide.multiply(inverse)?.as_dtype(dtype)?.multiply(w)?)
 }
 
 /// `silu(gate) · up` with `silu(x) = x / (1 + exp(−x))`. Shazeer 2020 (arXiv 2002.05202).
-///
-/// # Errors
-/// If the shapes differ.
 pub fn swiglu(gate: &Array, up: &Array) -> Result<Array> {
     let silu = gate.divide(like(gate, 1.0)?.add(gate.negative()?.exp()?)?)?;
     Ok(silu.multiply(up)?)
 }
 
 /// `[1, L, heads·D]` → `[1, heads, L, D]`.
-///
-/// # Errors
-/// If the width is not `heads · D`.
 pub fn split_heads(x: &Array, heads: usize, head_dim: usize) -> Result<Array> {
     let x = x.reshape(&[1, x.dim(1), heads as i32, head_dim as i32])?; // [1, L, heads, D]
     Ok(x.transpose_axes(&[0, 2, 1, 3])?)
 }
 
 /// `[1, H, L, D]` → `[1, L, H·D]`.
-///
-/// # Errors
-/// If MLX refuses the shape.
 pub fn join_heads(x: &Array) -> Result<Array> {
     let l = x.dim(2);
     Ok(x.transpose_axes(&[0, 2, 1, 3])?.reshape(&[1, l, -1])?)
@@ -218,9 +201,6 @@ pub fn like(x: &Array, value: f32) -> Result<Array> {
 }
 
 /// Attention in single steps beside MLX's fused operation, over all layers.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn checks(decoder: &dyn Decoder, blocks: &[BlockPass]) -> Result<Vec<Check>> {
     let mut pairs = Vec::new();
     for (layer, block) in blocks.iter().enumerate() {

@@ -18,9 +18,6 @@ pub struct Candidates {
 
 impl Candidates {
     /// Of logits `[…, V]`.
-    ///
-    /// # Errors
-    /// If MLX refuses the shape.
     pub fn of(logits: &Array) -> Result<Self> {
         let vocabulary = *logits.shape().last().context("logits without an axis")?;
         Ok(Self {
@@ -51,9 +48,6 @@ impl Candidates {
     }
 
     /// The `n` likeliest of a row.
-    ///
-    /// # Errors
-    /// As [`Candidates::candidate`].
     pub fn top(&self, tokenizer: &Tokenizer, row: usize, n: usize) -> Result<Vec<Candidate>> {
         let row = &self.values[row * self.vocabulary..][..self.vocabulary];
         let candidate = |(id, probability)| {

@@ -32,9 +32,6 @@ impl Clock {
     }
 
     /// Gives the time since the last call to `part`.
-    ///
-    /// # Errors
-    /// If computing `arrays` fails.
     pub fn lap(&mut self, part: Part, arrays: &[&Array]) -> Result<()> {
         let Some(since) = self.since else {
             return Ok(());

@@ -74,9 +74,6 @@ pub fn generate(
 }
 
 /// The rounds that the flags ask for, and the pass of the last one.
-///
-/// # Errors
-/// As [`generate`].
 pub fn decode(
     subject: &Subject,
     prompt: &[u32],

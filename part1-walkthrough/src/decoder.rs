@@ -29,33 +29,18 @@ pub trait Decoder {
     fn facts(&self) -> &ModelFacts;
 
     /// ids `[1, L]`, all below V → their vectors.
-    ///
-    /// # Errors
-    /// If MLX refuses the types.
     fn embed(&self, ids: &Array) -> Result<Embedded>;
 
     /// The whole table, dense: `[V, E]`.
-    ///
-    /// # Errors
-    /// If a packed table cannot be unpacked.
     fn table(&self) -> Result<Array>;
 
     /// The norm before attention: x `[1, L, E]` → the same shape.
-    ///
-    /// # Errors
-    /// If `x` has another shape.
     fn attention_norm(&self, layer: usize, x: &Array) -> Result<Array>;
 
     /// normed `[1, L, E]` → q, k, v, with the norm on q and k where the model has one.
-    ///
-    /// # Errors
-    /// If `normed` has another shape.
     fn project(&self, layer: usize, normed: &Array) -> Result<Projected>;
 
     /// Turns q or k `[1, heads, L, D]`, whose first position is `offset`; without rotation: as it is.
-    ///
-    /// # Errors
-    /// If `x` has another shape.
     fn rotate(&self, x: &Array, offset: usize) -> Result<Array> {
         let _ = offset;
         Ok(x.clone())
@@ -69,40 +54,22 @@ pub trait Decoder {
 
     /// The heads side by side, `[…, L, H·D]`, back to the width of the stream: `[…, L, E]`. Any
     /// number of axes in front: the contribution of single heads is asked for in one batch.
-    ///
-    /// # Errors
-    /// If `joined` has another width.
     fn project_out(&self, layer: usize, joined: &Array) -> Result<Array>;
 
     /// The norm before the MLP: x `[1, L, E]` → the same shape.
-    ///
-    /// # Errors
-    /// If `x` has another shape.
     fn mlp_norm(&self, layer: usize, x: &Array) -> Result<Array>;
 
     /// normed `[1, L, E]` → `[1, L, E]`.
-    ///
-    /// # Errors
-    /// If `normed` has another shape.
     fn mlp(&self, layer: usize, normed: &Array) -> Result<Array>;
 
     /// The norm after the last layer: x `[…, E]` → the same shape.
-    ///
-    /// # Errors
-    /// If `x` has another shape.
     fn final_norm(&self, x: &Array) -> Result<Array>;
 
     /// normed `[…, E]` → a score for every token, `[…, V]`.
-    ///
-    /// # Errors
-    /// If `normed` has another width.
     fn head(&self, normed: &Array) -> Result<Array>;
 
     /// How positions enter, with what a picture of `length` tokens needs. `q` and `k` are one query
     /// and one key, `[1, 1, 1, D]` each, not rotated, for a demonstration.
-    ///
-    /// # Errors
-    /// If MLX refuses an operation.
     fn positions(&self, length: usize, q: &Array, k: &Array) -> Result<Positions>;
 
     /// The weights that `part` uses in all layers together, for a pass over `tokens` positions.

@@ -30,9 +30,6 @@ const NEIGHBOURS: usize = 5;
 const SHOWN: usize = 6;
 
 /// The vectors of a prompt, their neighbours and a map of both.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn embedding(decoder: &dyn Decoder, tokenizer: &Tokenizer, pass: &Pass) -> Result<Embedding> {
     let width = decoder.facts().width;
     let vectors = to_f32(&pass.embedded.tokens)?; // L·E
@@ -108,9 +105,6 @@ fn added_positions(pass: &Pass) -> Result<Vec<AddedPosition>> {
 }
 
 /// `a·b / (|a| |b|)` over the last axis.
-///
-/// # Errors
-/// If the shapes differ.
 pub fn cosine(a: &Array, b: &Array) -> Result<Array> {
     let product = unit_rows(a)?.multiply(unit_rows(b)?)?;
     Ok(product.sum_axis(-1, false)?)
@@ -213,9 +207,10 @@ pub fn rotate(x: &Array, offset: usize, frequencies: &[f32], interleaved: bool) 
         angles.sin()?.as_dtype(x.dtype())?,
     );
 
-    let pairs = match interleaved {
-        true => x.reshape(&[1, x.dim(1), l, half, 2])?,
-        false => x.reshape(&[1, x.dim(1), l, 2, half])?.swap_axes(-1, -2)?,
+    let pairs = if interleaved {
+        x.reshape(&[1, x.dim(1), l, half, 2])?
+    } else {
+        x.reshape(&[1, x.dim(1), l, 2, half])?.swap_axes(-1, -2)?
     }; // [1, heads, L, D/2, 2]
     let halves = ops::split_at_indices(&pairs, &[1], -1)?;
     let (a, b) = (&halves[0], &halves[1]);
@@ -224,17 +219,15 @@ pub fn rotate(x: &Array, offset: usize, frequencies: &[f32], interleaved: bool) 
         a.multiply(&sin)?.add(b.multiply(&cos)?)?,
     ];
     let pairs = ops::concatenate(&[&turned[0], &turned[1]], -1)?; // [1, heads, L, D/2, 2]
-    let pairs = match interleaved {
-        true => pairs,
-        false => pairs.swap_axes(-1, -2)?,
+    let pairs = if interleaved {
+        pairs
+    } else {
+        pairs.swap_axes(-1, -2)?
     };
     Ok(pairs.reshape(x.shape())?)
 }
 
 /// q·k of one query and one key at several positions: the product stays where the distance stays.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn same_distance(
     decoder: &dyn Decoder,
     length: usize,

@@ -175,9 +175,10 @@ impl Args {
     fn face_off(&self) -> Result<()> {
         let open = |name: &String| Contender::open(name);
         let contenders: Vec<Contender> = self.tokenizer.iter().map(open).collect::<Result<_>>()?;
-        let rounds = match self.built_in_sentence() {
-            true => face_off(&contenders, &faceoff::EXAMPLES)?,
-            false => face_off(&contenders, &[self.prompt.text()?])?,
+        let rounds = if self.built_in_sentence() {
+            face_off(&contenders, &faceoff::EXAMPLES)?
+        } else {
+            face_off(&contenders, &[self.prompt.text()?])?
         };
         let mut report = Report::stdout();
         faceoff::show(&mut report, &rounds)?;

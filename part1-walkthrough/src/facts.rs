@@ -31,9 +31,10 @@ pub fn parts(checkpoint: &Checkpoint, unpacked: bool) -> Vec<(Part, PartWeights)
         let weights = &mut parts[part as usize].1;
         weights.parameters += elements;
         weights.multiplied += if part == Part::Norms { 0 } else { elements };
-        weights.bytes += match unpacked {
-            true => elements * checkpoint.activation_bytes() as u64,
-            false => checkpoint.bytes_in_memory(tensor),
+        weights.bytes += if unpacked {
+            elements * checkpoint.activation_bytes() as u64
+        } else {
+            checkpoint.bytes_in_memory(tensor)
         };
     }
     parts

@@ -30,9 +30,6 @@ const PLOT: &str = include_str!("page/vendor/plot.min.js");
 const LICENCES: &str = include_str!("page/vendor/LICENSES.txt");
 
 /// Writes the page; a reader never sees half of it. Returns its size in bytes.
-///
-/// # Errors
-/// If the directory does not exist or the file cannot be written.
 pub fn save(path: &Path, trace: &Trace) -> Result<u64> {
     let page = page(trace)?;
     files::replace(path, page.as_bytes())
@@ -41,9 +38,6 @@ pub fn save(path: &Path, trace: &Trace) -> Result<u64> {
 }
 
 /// The whole file.
-///
-/// # Errors
-/// If the trace cannot be written as JSON.
 pub fn page(trace: &Trace) -> Result<String> {
     let values = context! {
         title => title(&trace.text),

@@ -28,17 +28,11 @@ pub struct Pass {
 
 impl Pass {
     /// Runs the model over `ids`, with something left out if `switch` says so.
-    ///
-    /// # Errors
-    /// If an operation fails, with the layer it was in.
     pub fn run(decoder: &dyn Decoder, ids: &[u32], switch: Option<WhatIf>) -> Result<Self> {
         Self::timed(decoder, ids, switch, &mut Clock::stopped())
     }
 
     /// [`Pass::run`], whose parts are measured by `clock`.
-    ///
-    /// # Errors
-    /// As [`Pass::run`].
     pub fn timed(
         decoder: &dyn Decoder,
         ids: &[u32],
@@ -85,9 +79,6 @@ impl Pass {
     }
 
     /// The scores for the token after the last one, `[1, V]`.
-    ///
-    /// # Errors
-    /// If an operation fails.
     pub fn next_logits(&self, decoder: &dyn Decoder) -> Result<Array> {
         let last = last_position(self.stream_after(self.blocks.len()))?; // [1, 1, E]
         let logits = decoder.head(&decoder.final_norm(&last)?)?; // [1, 1, V]
@@ -96,9 +87,6 @@ impl Pass {
 }
 
 /// x `[1, L, E]` → `[1, 1, E]`.
-///
-/// # Errors
-/// If there is no position.
 pub fn last_position(x: &Array) -> Result<Array> {
     ops::split_at_indices(x, &[x.dim(1) - 1], 1)?
         .pop()

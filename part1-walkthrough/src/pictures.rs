@@ -11,9 +11,6 @@ use crate::trace::{Focus, Layer, Shape};
 
 /// What each head alone adds to the stream: `[H, L, E]`. The output projection is linear, so the heads'
 /// shares sum to what attention adds (a bias of the projection belongs to no head).
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn contributions(decoder: &dyn Decoder, layer: usize, block: &BlockPass) -> Result<Array> {
     let [h, l, d] = [block.mixed.dim(1), block.mixed.dim(2), block.mixed.dim(3)];
     let alone = ops::eye::<f32>(h, None, None)?.as_dtype(block.mixed.dtype())?;
@@ -26,18 +23,12 @@ pub fn contributions(decoder: &dyn Decoder, layer: usize, block: &BlockPass) -> 
 }
 
 /// Lengths over the last axis, as numbers.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn norms(x: &Array) -> Result<Vec<f32>> {
     let squares = x.as_dtype(Dtype::Float32)?.square()?;
     to_f32(&squares.sum_axis(-1, false)?.sqrt()?)
 }
 
 /// The pictures of all layers.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn layers(decoder: &dyn Decoder, pass: &Pass) -> Result<Vec<Layer>> {
     let picture = |(layer, block): (usize, &BlockPass)| {
         Ok(Layer {
@@ -52,9 +43,6 @@ pub fn layers(decoder: &dyn Decoder, pass: &Pass) -> Result<Vec<Layer>> {
 }
 
 /// One head of one layer in slow motion.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn focus(decoder: &dyn Decoder, pass: &Pass, layer: usize, head: usize) -> Result<Focus> {
     let facts = decoder.facts();
     let block = &pass.blocks[layer];
@@ -78,9 +66,6 @@ pub fn focus(decoder: &dyn Decoder, pass: &Pass, layer: usize, head: usize) -> R
 }
 
 /// The query of the last token and the key of the first, before the rotation: `[1, 1, 1, D]` each.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn query_and_key(pass: &Pass, focus: &Focus) -> Result<(Array, Array)> {
     let plain = &pass.blocks[focus.layer].plain;
     let one = |x: &Array, head: usize, position: i32| -> Result<Array> {

@@ -44,9 +44,6 @@ const EXAMPLE: Sampling = Sampling {
 };
 
 /// The scores of a pass, what the flags make of them, and the token that comes out.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn prediction(
     decoder: &dyn Decoder,
     tokenizer: &Tokenizer,
@@ -108,9 +105,6 @@ fn penalised(logits: &Array, ids: &[u32], args: &Sampling) -> Result<Array> {
 ///
 /// # Shapes
 /// logits `[…, V]` → as logits
-///
-/// # Errors
-/// If MLX refuses the shape.
 pub fn probabilities(logits: &Array, temperature: f32) -> Result<Array> {
     softmax(&logits.divide(like(logits, temperature)?)?)
 }
@@ -202,9 +196,6 @@ fn temperatures(logits: &Array, bars: &[Bar]) -> Result<Vec<Temperature>> {
 ///
 /// # Cost
 /// The head once per layer and position: more than the rest of the walk for a large vocabulary.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn lens(decoder: &dyn Decoder, tokenizer: &Tokenizer, pass: &Pass) -> Result<Vec<LensRow>> {
     let answer = greedy(&pass.next_logits(decoder)?)?.try_item_exact::<u32>()?;
     let row = |after: usize| {
@@ -224,9 +215,6 @@ pub fn lens(decoder: &dyn Decoder, tokenizer: &Tokenizer, pass: &Pass) -> Result
 }
 
 /// Softmax with a temperature beside MLX's own.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn checks(decoder: &dyn Decoder, pass: &Pass) -> Result<Vec<Check>> {
     let logits = pass.next_logits(decoder)?;
     let mut pairs = Vec::new();

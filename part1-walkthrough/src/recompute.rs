@@ -20,9 +20,6 @@ use crate::trace::{Answer, Cost, Decode, ModelFacts, Recompute};
 const ANSWERS: [u64; 4] = [10, 50, 200, 1000];
 
 /// What the rounds computed again; `first` and `last` are the passes of the first and the last one.
-///
-/// # Errors
-/// If MLX refuses an operation.
 pub fn recompute(
     decoder: &dyn Decoder,
     decode: &Decode,
@@ -112,9 +109,6 @@ const PASSES: usize = 5;
 
 /// What one pass over `ids` costs, part by part: weights and operations counted, time measured (the
 /// median of some passes).
-///
-/// # Errors
-/// If an operation fails.
 pub fn budget(decoder: &dyn Decoder, ids: &[u32]) -> Result<Vec<Cost>> {
     let mut clocks = Vec::new();
     for _ in 0..PASSES {

@@ -155,9 +155,10 @@ pub fn journey<W: Write>(
 }
 
 pub(crate) fn card(trace: &Trace) -> Vec<(&'static str, String)> {
-    let template = match trace.templated {
-        true => "; the chat template is put around it, --raw leaves it out",
-        false => "",
+    let template = if trace.templated {
+        "; the chat template is put around it, --raw leaves it out"
+    } else {
+        ""
     };
     let mut rows = model_card(&trace.model);
     rows.push(("prompt", format!("{:?}{template}", trace.text)));

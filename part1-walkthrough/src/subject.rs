@@ -49,9 +49,6 @@ impl Subject {
     ///
     /// Small models are computed in float32 unless `model` says otherwise: it is the type in which a
     /// viewer can check the numbers, a 16-bit weight is exact in it, and on a CPU it is the fastest.
-    ///
-    /// # Errors
-    /// If the model cannot be found or read.
     pub fn open(model: &ModelArgs) -> Result<Self> {
         let mut checkpoint = open_checkpoint(model)?;
         if checkpoint.dtype.is_none() && 4 * checkpoint.parameters() <= UNPACK_UP_TO {
@@ -62,9 +59,6 @@ impl Subject {
     }
 
     /// Loads a checkpoint as it stands.
-    ///
-    /// # Errors
-    /// If its weights or its tokenizer cannot be read.
     pub fn load(checkpoint: &Checkpoint) -> Result<Self> {
         Ok(Self {
             tokenizer: Tokenizer::open(checkpoint)?,
@@ -77,9 +71,10 @@ impl Subject {
 
     /// The ids that end an answer; none if it is to go on.
     pub fn stop_ids(&self, request: &Request) -> Vec<u32> {
-        match request.stops {
-            true => self.tokenizer.stop_ids().iter().copied().collect(),
-            false => Vec::new(),
+        if request.stops {
+            self.tokenizer.stop_ids().iter().copied().collect()
+        } else {
+            Vec::new()
         }
     }
 

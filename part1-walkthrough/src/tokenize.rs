@@ -59,16 +59,14 @@ pub fn name(tokenizer: &Tokenizer, id: u32) -> Result<String> {
     let Some(piece) = tokenizer.piece(id)? else {
         return Ok(format!("[row {id}]")); // pads the table, no text gives it
     };
-    Ok(match piece.bytes.is_empty() {
-        true => piece.spelling,
-        false => printable(&piece.bytes),
+    Ok(if piece.bytes.is_empty() {
+        piece.spelling
+    } else {
+        printable(&piece.bytes)
     })
 }
 
 /// [`name`] for several ids.
-///
-/// # Errors
-/// As [`name`].
 pub fn named(tokenizer: &Tokenizer, ids: impl IntoIterator<Item = u32>) -> Result<Vec<Named>> {
     let named = |id| {
         Ok(Named {

@@ -74,9 +74,6 @@ pub struct Contender {
 
 impl Contender {
     /// Opens what `--tokenizer` names.
-    ///
-    /// # Errors
-    /// If there is no such tokenizer, or if it cannot be read.
     pub fn open(name: &str) -> Result<Self> {
         Ok(Self {
             tokenizer: Tokenizer::open_alone(name)?,

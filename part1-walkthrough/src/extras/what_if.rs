@@ -18,9 +18,6 @@ pub(crate) use show::described;
 pub use show::show;
 
 /// Runs the model once more with something left out, and lets it answer both ways.
-///
-/// # Errors
-/// If an operation fails.
 pub fn outcome(
     subject: &Subject,
     request: &Request,

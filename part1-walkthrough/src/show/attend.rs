@@ -80,9 +80,10 @@ fn last_row<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
 }
 
 fn masked(score: f32) -> String {
-    match score == f32::NEG_INFINITY {
-        true => "-∞".to_owned(),
-        false => fixed(f64::from(score), 2),
+    if score == f32::NEG_INFINITY {
+        "-∞".to_owned()
+    } else {
+        fixed(f64::from(score), 2)
     }
 }
 

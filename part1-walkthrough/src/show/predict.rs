@@ -51,9 +51,10 @@ fn candidate(token: &Candidate) -> String {
 
 fn bars<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     let prediction = &trace.prediction;
-    let example = match prediction.example {
-        true => "The flags are greedy, which takes the first one. As an example, sampling with ",
-        false => "Softmax makes probabilities of the scores. Sampling with ",
+    let example = if prediction.example {
+        "The flags are greedy, which takes the first one. As an example, sampling with "
+    } else {
+        "Softmax makes probabilities of the scores. Sampling with "
     };
     screen.say(&format!("{example}{}:", described(&prediction.settings)))?;
     screen.report.blank()?;

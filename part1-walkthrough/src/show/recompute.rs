@@ -55,13 +55,14 @@ fn rounds(found: &Recompute) -> Vec<Vec<String>> {
 fn kv(trace: &Trace) -> String {
     let model = &trace.model;
     let found = &trace.recompute;
-    let all_heads = match model.heads == model.kv_heads {
-        true => String::new(),
-        false => format!(
+    let all_heads = if model.heads == model.kv_heads {
+        String::new()
+    } else {
+        format!(
             " (with all {} query heads it would be {}: only key/value heads are kept)",
             model.heads,
             binary(found.kv_bytes_per_token_all_heads)
-        ),
+        )
     };
     format!(
         "A cache keeps keys and values: 2 · layers · Hkv · D · bytes = 2 · {} · {} · {} · {} = {} a \

@@ -103,9 +103,12 @@ fn gauge(cosine: f32) -> String {
 
 /// The sentence's pieces, the followed one in brackets.
 fn mark(side: &Side) -> String {
-    let piece = |(position, token): (usize, &Token)| match position == side.position {
-        true => format!("[{}]", token.piece),
-        false => token.piece.clone(),
+    let piece = |(position, token): (usize, &Token)| {
+        if position == side.position {
+            format!("[{}]", token.piece)
+        } else {
+            token.piece.clone()
+        }
     };
     let pieces: Vec<String> = side.tokens.iter().enumerate().map(piece).collect();
     pieces.join(" ")

@@ -15,9 +15,6 @@ use crate::show::picture::is_right_to_left;
 const MOST_ROWS: usize = 200;
 
 /// Prints every face-off, each as a table of counts and the pieces beside each other.
-///
-/// # Errors
-/// If it cannot be written.
 pub fn show<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<()> {
     for round in rounds {
         report.card(&[
@@ -90,9 +87,10 @@ fn ids(ids: &[u32]) -> String {
 /// it a terminal that knows such scripts would put neighbouring pieces, and columns, in reverse order.
 fn ordered(piece: &str) -> Cow<'_, str> {
     const LEFT_TO_RIGHT_MARK: char = '\u{200E}';
-    match piece.contains(is_right_to_left) {
-        true => format!("{piece}{LEFT_TO_RIGHT_MARK}").into(),
-        false => piece.into(),
+    if piece.contains(is_right_to_left) {
+        format!("{piece}{LEFT_TO_RIGHT_MARK}").into()
+    } else {
+        piece.into()
     }
 }
 
