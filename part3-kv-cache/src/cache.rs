@@ -7,7 +7,7 @@
 use std::fmt::Debug;
 use std::ops::Range;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, ops};
 use shared::config::ModelConfig;
 use shared::layers::{Mask, Offsets};
@@ -56,10 +56,15 @@ pub trait KvCache: Debug {
     fn trim(&mut self, n: i32) -> Result<()>;
 
     /// The stored positions, oldest first and without unused room: what a file has to hold.
-    fn state(&self) -> Result<KeysValues>;
+    fn state(&self) -> Result<KeysValues> {
+        let stored = self.stored().context("there is nothing in the cache")?;
+        stored.slice(0..self.offset())
+    }
 
-    /// Takes over what [`state`](Self::state) gave, after `offset` positions.
-    fn restore(&mut self, state: KeysValues, offset: i32) -> Result<()>;
+    /// Takes over what [`state`](Self::state) gave, after `offset` positions, into an empty cache.
+    fn restore(&mut self, state: KeysValues, _offset: i32) -> Result<()> {
+        self.update_and_fetch(state.keys, state.values).map(drop)
+    }
 }
 
 /// How to store keys and values.
@@ -236,14 +241,6 @@ impl KvCache for Off {
     }
 
     fn trim(&mut self, _: i32) -> Result<()> {
-        Ok(())
-    }
-
-    fn state(&self) -> Result<KeysValues> {
-        bail!("there is nothing in the cache")
-    }
-
-    fn restore(&mut self, _: KeysValues, _: i32) -> Result<()> {
         Ok(())
     }
 }

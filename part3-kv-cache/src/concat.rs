@@ -1,6 +1,6 @@
 //! The cache that grows by what is new: simple, and everything is copied at every step.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use mlx_rs::Array;
 
 use crate::cache::KvCache;
@@ -38,15 +38,6 @@ impl KvCache for Concat {
         if let Some(stored) = &mut self.stored {
             *stored = stored.slice(0..stored.len() - n)?;
         }
-        Ok(())
-    }
-
-    fn state(&self) -> Result<KeysValues> {
-        self.stored.clone().context("there is nothing in the cache")
-    }
-
-    fn restore(&mut self, state: KeysValues, _: i32) -> Result<()> {
-        self.stored = Some(state);
         Ok(())
     }
 }

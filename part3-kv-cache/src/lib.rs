@@ -1,6 +1,6 @@
 //! Part 3: the KV cache.
 //!
-//! The one idea: the keys and values of a token never change once they are computed, so keep them,
+//! The one idea: the keys and values of a token never change once they are computed, so store them,
 //! and run only what is new. The report shows naive and cached decode side by side, and the memory
 //! that the cache takes beside the memory that the formula says.
 //!
@@ -9,7 +9,6 @@
 //! - [`cache`]: one interface to keys and values that are stored
 //! - [`concat`]: a longer array for every token
 //! - [`prealloc`]: an array with room, written in place
-//! - [`rotating`]: a window that forgets
 //! - [`keys_values`]: the pair of arrays that all of them hold
 //! - [`model`]: the decoder of part 2, whose attention asks the cache
 //! - [`generate`]: the prompt once, then one token a step
@@ -17,6 +16,7 @@
 //!
 //! Beside it:
 //!
+//! - [`rotating`]: a window that forgets, with the same interface
 //! - [`experiment`]: what the video shows, as numbers
 //! - [`bench`]: answers measured in turns
 //! - [`report`]: those numbers as tables and curves, predicted beside measured

@@ -1,6 +1,6 @@
 //! The cache with room for the next tokens, which are written in place.
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use mlx_rs::Array;
 
 use crate::cache::KvCache;
@@ -46,18 +46,6 @@ impl KvCache for Prealloc {
 
     fn trim(&mut self, n: i32) -> Result<()> {
         self.offset -= n;
-        Ok(())
-    }
-
-    fn state(&self) -> Result<KeysValues> {
-        let stored = self.stored.as_ref();
-        stored
-            .context("there is nothing in the cache")?
-            .slice(0..self.offset)
-    }
-
-    fn restore(&mut self, state: KeysValues, offset: i32) -> Result<()> {
-        (self.stored, self.offset) = (Some(state), offset);
         Ok(())
     }
 }
