@@ -14,8 +14,6 @@ use anyhow::{Context, Result, ensure};
 use console::cli::FloatType;
 use mlx_rs::Dtype;
 
-pub use fit::check_fit;
-
 use crate::config::ModelConfig;
 use crate::gguf::{GgufHeader, ROPE_FACTORS, hugging_face_name};
 use crate::hub::ModelFiles;
@@ -100,8 +98,8 @@ impl Checkpoint {
 
     /// Size of one tensor in memory.
     ///
-    /// Only GGUF's packed types are larger here than in the file: MLX stores a scale and a bias of 16
-    /// bits for each 32 weights, where Q4_0 and Q8_0 do without the bias.
+    /// Only GGUF's packed types are larger here than in the file: MLX stores a scale and a bias of
+    /// 16 bits for each 32 weights, where Q4_0 and Q8_0 do without the bias.
     pub fn bytes_in_memory(&self, tensor: &TensorInfo) -> u64 {
         let float = self.dtype.map(|dtype| dtype.bytes() as u64);
         let scales = 2 * float.unwrap_or(2); // with the biases, of a group

@@ -11,7 +11,7 @@ use console::metrics::{FinishReason, Run};
 use console::numbers::{count, decimal};
 use console::report::status;
 
-use crate::checkpoint::{Checkpoint, check_fit};
+use crate::checkpoint::Checkpoint;
 use crate::hub;
 use crate::machine;
 use crate::request::{Request, Step};
@@ -66,11 +66,8 @@ impl Session {
         let ids = self.tokenizer.encode_prompt(&prompt.text()?, prompt.raw)?;
         let tokenize_time = started.elapsed();
         let max_tokens = prompt.max_tokens.min(self.room(ids.len())?);
-        check_fit(
-            &self.checkpoint,
-            ids.len() + max_tokens,
-            self.machine.ram_bytes,
-        )?;
+        self.checkpoint
+            .check_fit(ids.len() + max_tokens, self.machine.ram_bytes)?;
         let stop_ids = if prompt.ignore_eos {
             Vec::new()
         } else {

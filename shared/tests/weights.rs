@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use mlx_rs::{Array, Dtype, ops};
 use proptest::prelude::*;
 use serde_json::json;
-use shared::checkpoint::{Checkpoint, check_fit};
+use shared::checkpoint::Checkpoint;
 use shared::config::ModelConfig;
 use shared::hub::{ModelFiles, embedded};
 use shared::layers::to_f32;
@@ -498,15 +498,12 @@ fn superfluous_tensors_are_ignored_and_others_are_listed() {
 #[test]
 fn a_model_that_does_not_fit_is_refused_with_the_numbers() {
     let tiny = tiny();
-    check_fit(&tiny, 1024, 8 << 30).unwrap();
+    tiny.check_fit(1024, 8 << 30).unwrap();
     says(
-        check_fit(&tiny, 1024, 16 << 20),
+        tiny.check_fit(1024, 16 << 20),
         &["tiny", "14", "16", "1,024", "smaller"],
     );
-    says(
-        check_fit(&tiny, usize::MAX, 8 << 30),
-        &["smaller", "shorter"],
-    );
+    says(tiny.check_fit(usize::MAX, 8 << 30), &["smaller", "shorter"]);
 }
 
 fn rows(checkpoint: &Checkpoint, ram_bytes: Option<u64>) -> String {

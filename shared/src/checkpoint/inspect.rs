@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checkpoint, check_fit};
-
 use console::numbers::{binary, count, decimal};
 
+use super::Checkpoint;
 use crate::config::{Family, RopeScaling};
 
 impl Checkpoint {
-    /// What `--inspect` prints: label and text per row, among them every way in which the checkpoint
-    /// differs from plain Llama. `ram_bytes`: memory of this machine, if known.
+    /// What `--inspect` prints: label and text per row, among them every way in which the
+    /// checkpoint differs from plain Llama. `ram_bytes`: memory of this machine, if known.
     pub fn inspect(&self, ram_bytes: Option<u64>) -> Vec<(String, String)> {
         let config = &self.config;
         let mut rows = vec![
@@ -35,7 +34,7 @@ impl Checkpoint {
         ];
         if let Some(ram) = ram_bytes {
             let positions = config.max_position_embeddings;
-            let fits = match check_fit(self, positions, ram) {
+            let fits = match self.check_fit(positions, ram) {
                 Ok(()) => format!("in {}, with the full context", binary(ram)),
                 Err(refusal) => format!("not with the full context: {refusal}"),
             };
