@@ -1,9 +1,9 @@
 //! What a checkpoint says about its architecture: `config.json` or GGUF metadata → [`ModelConfig`].
 //!
 //! One struct describes the whole Llama family, because its members differ only in a few switches:
-//! biases, q/k norm, head width, RoPE, sliding window, tied head. Every value is checked here, once,
-//! so that code that builds tensors from it can multiply and divide without looking again. GPT-2 is
-//! described in the same terms, as a [`Family`] of its own.
+//! biases, q/k norm, head width, RoPE, sliding window, tied head. Every value is checked here,
+//! once, so that code that builds tensors from it can multiply and divide without looking again.
+//! GPT-2 is described in the same terms, as a [`Family`] of its own.
 
 mod gguf;
 mod gpt2;

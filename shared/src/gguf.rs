@@ -1,8 +1,8 @@
 //! The header of a GGUF file (llama.cpp's format): metadata and the list of tensors.
 //!
-//! MLX has a reader for the tensors, but it trusts the file: a wrong length sends it past the end of
-//! its memory map. So the whole header is read here first, with every length checked, and MLX sees
-//! only files that passed. The metadata comes from here too, because MLX cannot list it.
+//! MLX has a reader for the tensors, but it trusts the file: a wrong length sends it past the end
+//! of its memory map. So the whole header is read here first, with every length checked, and MLX
+//! sees only files that passed. The metadata comes from here too, because MLX cannot list it.
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little
 //! endian.

@@ -1,12 +1,13 @@
 //! Text → ids, ids → text.
 //!
-//! A model's tokenizer is a file of its own, `tokenizer.json`, which the `tokenizers` crate runs. This
-//! module does what lies around it: which template a chat prompt goes through,
-//! who puts the one BOS token, which ids end the answer, and text that streams in whole characters.
+//! A model's tokenizer is a file of its own, `tokenizer.json`, which the `tokenizers` crate runs.
+//! This module does what lies around it: which template a chat prompt goes through, who puts the
+//! one BOS token, which ids end the answer, and text that streams in whole characters.
 //!
-//! **Exactly one BOS.** A chat template writes BOS itself (or its model wants none), so the rendered
-//! text is encoded without adding anything. Raw text is encoded with whatever the tokenizer adds,
-//! unless it begins with the text of BOS already. `transformers` and mlx-lm do the same.
+//! **Exactly one BOS.** A chat template writes BOS itself (or its model wants none), so the
+//! rendered text is encoded without adding anything. Raw text is encoded with whatever the
+//! tokenizer adds, unless it begins with the text of BOS already. `transformers` and mlx-lm do the
+//! same.
 
 mod alone;
 mod gguf;
@@ -70,8 +71,8 @@ pub struct TokenizerFiles {
 }
 
 /// Tokens that end a turn. Only one that the model's chat template writes, and that is a special
-/// token of its vocabulary, stops the answer: base configs often name only the end of the *document*,
-/// and the answer would run on into a conversation that the model makes up.
+/// token of its vocabulary, stops the answer: base configs often name only the end of the
+/// *document*, and the answer would run on into a conversation that the model makes up.
 const END_OF_TURN: [&str; 6] = [
     "<|im_end|>",
     "<|eot_id|>",
@@ -392,8 +393,8 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().is_special_token(token)
     }
 
-    /// The token with this id; none for a row that only pads the embedding (a model can pick it, and
-    /// that is no reason to stop).
+    /// The token with this id; none for a row that only pads the embedding (a model can pick it,
+    /// and that is no reason to stop).
     fn token(&self, id: u32) -> Result<Option<String>> {
         let token = self.inner.id_to_token(id);
         if token.is_none() && id as usize >= self.rows {

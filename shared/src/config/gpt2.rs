@@ -8,8 +8,8 @@ use super::{Family, ModelConfig, RopeConfig, RopeScaling};
 /// The value of `model_type`.
 pub(super) const MODEL_TYPE: &str = "gpt2";
 
-/// GPT-2 has other names for the same sizes, and says nothing of what is the same in every checkpoint:
-/// biases everywhere, a tied head, a key/value head for each query head.
+/// GPT-2 has other names for the same sizes, and says nothing of what is the same in every
+/// checkpoint: biases everywhere, a tied head, a key/value head for each query head.
 pub(super) fn read(keys: &Keys) -> Result<ModelConfig> {
     check_variants(keys)?;
     let heads = keys.require_size("n_head", MAX_HEADS)?;

@@ -12,8 +12,8 @@ use crate::hub::{self, ModelFiles};
 const ANY_ROW: usize = u32::MAX as usize;
 
 impl Tokenizer {
-    /// Finds and reads a tokenizer: `tiny`, a directory with a `tokenizer.json`, such a file, a `.gguf`
-    /// file, or a hub id, of which only the files of the tokenizer are downloaded.
+    /// Finds and reads a tokenizer: `tiny`, a directory with a `tokenizer.json`, such a file, a
+    /// `.gguf` file, or a hub id, of which only the files of the tokenizer are downloaded.
     ///
     /// # Errors
     /// If there is none, or if it cannot be read.

@@ -1,9 +1,9 @@
 //! The tokenizer inside a GGUF file.
 //!
-//! GGUF has no `tokenizer.json`, only its raw material: tokens, merges or scores, kinds of token, and
-//! the *name* of a pre-tokenizer. The rules behind each name are written down here, for the model
-//! families of this series. An unknown name is an error: with the wrong rules the ids look plausible
-//! and the answers get quietly worse.
+//! GGUF has no `tokenizer.json`, only its raw material: tokens, merges or scores, kinds of token,
+//! and the *name* of a pre-tokenizer. The rules behind each name are written down here, for the
+//! model families of this series. An unknown name is an error: with the wrong rules the ids look
+//! plausible and the answers get quietly worse.
 
 use std::collections::HashMap;
 

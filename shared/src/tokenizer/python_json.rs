@@ -1,7 +1,7 @@
 //! Jinja's `tojson` as `transformers` has it: Python's `json.dumps` with `ensure_ascii=False`.
 //!
-//! The model has seen its tools and calls in exactly this white space. Jinja's own filter writes for
-//! web pages and escapes `<`, `>`, `&` and `'`.
+//! The model has seen its tools and calls in exactly this white space. Jinja's own filter writes
+//! for web pages and escapes `<`, `>`, `&` and `'`.
 
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Error, ErrorKind, State};

@@ -1,14 +1,14 @@
 //! Ids → text, one id at a time, in whole characters.
 //!
 //! A token is a run of *bytes*, not of characters: an emoji may be spread over four of them. So the
-//! stream works on bytes and lets go of them when they make a character. What comes out in pieces is
-//! what decoding everything at once gives ([`Tokenizer::decode`] is this very stream), and a token
-//! costs the same at position 10 and at position 10,000.
+//! stream works on bytes and lets go of them when they make a character. What comes out in pieces
+//! is what decoding everything at once gives ([`Tokenizer::decode`] is this very stream), and a
+//! token costs the same at position 10 and at position 10,000.
 //!
-//! `tokenizers` has a `DecodeStream`, which decodes a window of ids again at each step. We do not use
-//! it: it keeps the last bytes for itself when the text ends within a character, its window grows as
-//! long as the text so far ends in an invalid byte, and it fails when a byte that fits nothing
-//! follows a character made of byte tokens.
+//! `tokenizers` has a `DecodeStream`, which decodes a window of ids again at each step. We do not
+//! use it: it keeps the last bytes for itself when the text ends within a character, its window
+//! grows as long as the text so far ends in an invalid byte, and it fails when a byte that fits
+//! nothing follows a character made of byte tokens.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -148,7 +148,8 @@ fn byte_token(token: &str) -> Option<u8> {
         .flatten()
 }
 
-/// GPT-2's alphabet: printable Latin-1 bytes stand for themselves, the others are moved up to U+0100.
+/// GPT-2's alphabet: printable Latin-1 bytes stand for themselves, the others are moved up to
+/// U+0100.
 static BYTE_OF_CHAR: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
     let mut moved = '\u{100}'..;
     (0..=u8::MAX)

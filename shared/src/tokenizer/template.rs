@@ -179,8 +179,9 @@ fn strftime(clock: Option<OffsetDateTime>, format: &str) -> Result<String, Error
     now.format(&description).map_err(|e| refused(e.to_string()))
 }
 
-/// `{% generation %}…{% endgeneration %}` marks, for training, what the model itself said. It prints
-/// its content and nothing else, so `if true` stands for it and keeps the `-` of white-space control.
+/// `{% generation %}…{% endgeneration %}` marks, for training, what the model itself said. It
+/// prints its content and nothing else, so `if true` stands for it and keeps the `-` of white-space
+/// control.
 fn without_generation_tags(source: &str) -> String {
     let mut text = String::with_capacity(source.len());
     let mut rest = source;
