@@ -11,7 +11,8 @@
 //! norm, MLP                              [1, L, E]     added to the stream
 //! ```
 //!
-//! Vaswani et al. 2017 (arXiv 1706.03762); heads that share keys and values: GQA (arXiv 2305.13245).
+//! Vaswani et al. 2017 (arXiv 1706.03762); heads that share keys and values: GQA (arXiv
+//! 2305.13245).
 
 use anyhow::{Result, ensure};
 use mlx_rs::fast::{ScaledDotProductAttentionMask as Mask, scaled_dot_product_attention};
@@ -84,8 +85,8 @@ pub fn block(
 /// q `[1, H, L, D]`, k `[1, Hkv, L, D]` → each step `[1, H, L, L]`
 ///
 /// # Cost
-/// `2·H·D·L²` operations, and `H·L²` numbers that have to be written and read three times; the fused
-/// operation never writes them.
+/// `2·H·D·L²` operations, and `H·L²` numbers that have to be written and read three times; the
+/// fused operation never writes them.
 ///
 /// # Errors
 /// If H is not a multiple of Hkv.
@@ -145,8 +146,8 @@ pub fn causal_mask(l: i32, window: Option<i32>) -> Result<Array> {
     Ok(Array::from_iter(cells.map(cell), &[l, l]))
 }
 
-/// `exp(x) / Σ exp(x)` over the last axis. The largest x is taken off first: it changes nothing in the
-/// result, and exp of a large number would overflow.
+/// `exp(x) / Σ exp(x)` over the last axis. The largest x is taken off first: it changes nothing in
+/// the result, and exp of a large number would overflow.
 pub fn softmax(x: &Array) -> Result<Array> {
     let exp = x.subtract(x.max_axis(-1, true)?)?.exp()?;
     Ok(exp.divide(exp.sum_axis(-1, true)?)?)
@@ -218,7 +219,7 @@ pub fn checks(decoder: &dyn Decoder, blocks: &[BlockPass]) -> Result<Vec<Check>>
     )?])
 }
 
-/// The largest difference over several pairs of (in single steps, fused).
+/// The largest difference over several pairs of arrays: one computed in single steps, one fused.
 ///
 /// # Errors
 /// If the arrays of a pair have different sizes.

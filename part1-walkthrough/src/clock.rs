@@ -36,7 +36,8 @@ impl Clock {
         let Some(since) = self.since else {
             return Ok(());
         };
-        // MLX computes nothing until it is asked: without this all the time would be the last part's.
+        // MLX computes nothing until it is asked: without this all the time would be the last
+        // part's.
         mlx_rs::transforms::eval(arrays.iter().copied())?;
         self.micros[part as usize] += since.elapsed().as_secs_f64() * 1e6;
         self.since = Some(Instant::now());

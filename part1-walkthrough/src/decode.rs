@@ -1,12 +1,12 @@
-//! Step 5: the loop. A model answers one question only: which token comes next? Text is made by asking
-//! again with the answer appended.
+//! Step 5: the loop. A model answers only one question: which token comes next? Text is made by
+//! asking again with the answer appended.
 //!
 //! ```text
 //! tokens → model → logits → choose one → append it → the same again
 //! ```
 //!
-//! Greedy decoding takes the likeliest token each time and always gives the same text; sampling draws.
-//! The loop ends when the model says its end-of-turn token, or when the limit is reached.
+//! Greedy decoding takes the likeliest token each time and always gives the same text; sampling
+//! draws. The loop ends when the model gives its end-of-turn token, or when the limit is reached.
 
 use std::time::Instant;
 
@@ -36,8 +36,8 @@ pub struct Turn {
     pub micros: f64,
 }
 
-/// Runs the loop, the naive way: every round sends the whole sequence through the model. `on_turn` gets
-/// each of them, that of the stop token included.
+/// Runs the loop, the naive way: every round sends the whole sequence through the model. `on_turn`
+/// gets each of them, that of the stop token included.
 ///
 /// # Errors
 /// If the model or the sampler fails, `on_turn` does, or Ctrl-C was pressed.
@@ -91,7 +91,7 @@ pub fn decode(
         |turn| {
             let all = Candidates::of(&turn.logits)?;
             rounds.push(Round {
-                input: turn.pass.len(),
+                input: turn.pass.length(),
                 chosen: all.candidate(&subject.tokenizer, turn.token)?,
                 top: all.top(&subject.tokenizer, 0, TOP)?,
                 micros: turn.micros,

@@ -1,7 +1,7 @@
 //! What a family of models has to provide.
 //!
-//! A family says what its own pieces are: its table, its norms, its projections, its MLP. The order in
-//! which they are put together, and attention itself, is the same for all and written once: in
+//! A family says what its own pieces are: its table, its norms, its projections, its MLP. The order
+//! in which they are put together, and attention itself, is the same for all and written once: in
 //! [`crate::pass`] and in [`crate::attend`].
 
 use anyhow::Result;
@@ -40,7 +40,8 @@ pub trait Decoder {
     /// normed `[1, L, E]` → q, k, v, with the norm on q and k where the model has one.
     fn project(&self, layer: usize, normed: &Array) -> Result<Projected>;
 
-    /// Turns q or k `[1, heads, L, D]`, whose first position is `offset`; without rotation: as it is.
+    /// Turns q or k `[1, heads, L, D]`, whose first position is `offset`; without rotation: as it
+    /// is.
     fn rotate(&self, x: &Array, offset: usize) -> Result<Array> {
         let _ = offset;
         Ok(x.clone())
@@ -75,8 +76,9 @@ pub trait Decoder {
     /// The weights that `part` uses in all layers together, for a pass over `tokens` positions.
     fn weights(&self, part: Part, tokens: usize) -> PartWeights;
 
-    /// This family's own steps (norm, MLP, rotation) beside MLX's fused operations, with the arrays of
-    /// a pass as input. Attention itself is compared by [`crate::attend::checks`] for all families.
+    /// This family's own steps (norm, MLP, rotation) beside MLX's fused operations, with the arrays
+    /// of a pass as input. Attention itself is compared by [`crate::attend::checks`] for all
+    /// families.
     fn checks(&self, blocks: &[BlockPass]) -> Result<Vec<Check>>;
 }
 

@@ -1,13 +1,13 @@
 //! Step 2: ids → vectors, and how the model knows their order.
 //!
 //! The embedding is a table with one row of E numbers for each of V tokens. Looking up a row is all
-//! that happens here, so a word has the same vector in every sentence. Training has put tokens that are
-//! used alike near each other: `cosine(a, b) = a·b / (|a| |b|)` shows it.
+//! that happens here, so a word has the same vector in every sentence. Training has put tokens that
+//! are used in similar ways near each other: `cosine(a, b) = a·b / (|a| |b|)` shows it.
 //!
-//! A row says what a token is, not where it stands. GPT-2 adds a second row for the position. Llama and
-//! its relatives leave the stream alone and turn q and k in every layer instead (RoPE, Su et al. 2021,
-//! arXiv 2104.09864): pair i of a head's D numbers is turned by `position · θ^(−2i/D)`, so q·k depends
-//! on the distance of two tokens and not on where they are.
+//! A row says what a token is, not where it stands. GPT-2 adds a second row for the position. Llama
+//! and its relatives leave the stream alone and turn q and k in every layer instead (RoPE, Su et
+//! al. 2021, arXiv 2104.09864): pair i of a head's D numbers is turned by `position · θ^(−2i/D)`,
+//! so q·k depends on the distance of two tokens and not on where they are.
 
 use std::collections::BTreeMap;
 
@@ -110,8 +110,8 @@ pub fn cosine(a: &Array, b: &Array) -> Result<Array> {
     Ok(product.sum_axis(-1, false)?)
 }
 
-/// The tokens and their neighbours on the plane on which they lie farthest apart: principal component
-/// analysis.
+/// The tokens and their neighbours on the plane on which they lie farthest apart: principal
+/// component analysis.
 fn map(
     decoder: &dyn Decoder,
     tokenizer: &Tokenizer,
@@ -147,9 +147,9 @@ fn map(
     Ok(Map { explained, points })
 }
 
-/// Coordinates of vectors `[n, E]` on their first two principal axes, and the share of the variance that
-/// each axis shows: the eigenvectors of the products of all pairs of centred vectors, `[n, n]`. The sign
-/// of an axis is free: the point farthest out gets a positive coordinate.
+/// Coordinates of vectors `[n, E]` on their first two principal axes, and the share of the variance
+/// that each axis shows: the eigenvectors of the products of all pairs of centred vectors,
+/// `[n, n]`. The sign of an axis is free: the point farthest out gets a positive coordinate.
 fn principal_plane(x: &Array) -> Result<(Vec<[f32; 2]>, [f32; 2])> {
     let n = x.dim(0) as usize;
     let x = x.subtract(x.mean_axis(0, true)?)?;

@@ -1,4 +1,5 @@
-//! The flags (which steps to show, of which sentence, where to look closely), and what the video shows.
+//! The flags (which steps to show, of which sentence, where to look closely), and what the video
+//! shows.
 
 use std::path::PathBuf;
 
@@ -22,8 +23,8 @@ use crate::subject::{Request, Subject};
 use crate::trace::{Trace, WhatIf};
 use crate::walk::walk;
 
-/// The sentence that is shown where none is given: its word of three pieces, its growing answer and its
-/// candidates leave no picture empty.
+/// The sentence that is shown where none is given: its word of three pieces, its growing answer and
+/// its candidates leave no picture empty.
 const SENTENCE: &str = "Penguins are birds that";
 
 /// Part 1: the complete journey of a prompt, with real numbers at every stop.
@@ -138,13 +139,13 @@ pub fn run(args: Args) -> Result<()> {
     if let Some([a, b]) = args.compare.as_deref() {
         let found = compare(&subject, [a, b], args.word.as_deref(), args.what_if)?;
         clear_status();
-        compare::show(&mut report, pace, &found)?;
+        compare::show::comparison(&mut report, pace, &found)?;
         return args.json(&mut report, Found::Comparison(&found));
     }
     let trace = walk(&subject, &args.request()?)?;
     clear_status();
     match &trace.what_if {
-        Some(outcome) => what_if::show(&mut report, pace, &trace, outcome)?,
+        Some(outcome) => what_if::show::outcome(&mut report, pace, &trace, outcome)?,
         None => journey(&mut report, pace, &trace, &stops)?,
     }
     if let Some(path) = &args.html {
@@ -181,7 +182,7 @@ impl Args {
             face_off(&contenders, &[self.prompt.text()?])?
         };
         let mut report = Report::stdout();
-        faceoff::show(&mut report, &rounds)?;
+        faceoff::show::face_off(&mut report, &rounds)?;
         self.json(&mut report, Found::FaceOffs(&rounds))
     }
 

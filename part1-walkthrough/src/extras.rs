@@ -4,7 +4,7 @@
 //! - [`what_if`]: a piece is left out, and something breaks
 //! - [`faceoff`]: several tokenizers, one text
 //!
-//! Each finds something out as plain data, and shows it on a terminal with its `show`.
+//! Each finds something out as plain data, and a module `show` puts it on a terminal.
 
 pub mod compare;
 pub mod faceoff;

@@ -1,4 +1,5 @@
-//! What a checkpoint says of itself: its sizes, and which part of the decoder owns how many weights.
+//! What a checkpoint says of itself: its sizes, and which part of the decoder owns how many
+//! weights.
 
 use console::numbers::count;
 use shared::checkpoint::{Checkpoint, mlx_dtype};
@@ -20,7 +21,8 @@ fn part_of(name: &str) -> Part {
     found.map_or(Part::Norms, |(_, part)| *part)
 }
 
-/// Parameters, multiplied weights and bytes of each part; `unpacked`: of a packed checkpoint as floats.
+/// Parameters, multiplied weights and bytes of each part; `unpacked`: of a packed checkpoint as
+/// floats.
 pub fn parts(checkpoint: &Checkpoint, unpacked: bool) -> Vec<(Part, PartWeights)> {
     let mut parts: Vec<(Part, PartWeights)> = Part::ALL
         .iter()

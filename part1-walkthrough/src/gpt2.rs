@@ -30,8 +30,8 @@ use crate::trace::{Check, ModelFacts, Positions};
 /// Positions whose vectors are compared with each other, at least.
 const POSITIONS_SHOWN: usize = 32;
 
-/// `x W + b`. The weight is stored `[in, out]`, the other way round from Llama's: GPT-2's first
-/// program wrote its linear layers as convolutions of width 1.
+/// `x W + b`. The weight is stored `[in, out]`, the other way round from Llama's: GPT-2's own
+/// code wrote its linear layers as convolutions of width 1.
 #[derive(Debug)]
 struct Conv1d {
     /// `[in, out]`
@@ -139,8 +139,8 @@ impl Gpt2 {
     }
 }
 
-/// The tensors under the prefix that this checkpoint has: none on the hub, `transformer.` where the head
-/// was saved too, `model.` after mlx-lm's conversion, which also turns the matrices round.
+/// The tensors under the prefix that this checkpoint has: none on the hub, `transformer.` where the
+/// head was saved too, `model.` after mlx-lm's conversion, which also transposes the matrices.
 struct Named {
     weights: Weights,
     prefix: &'static str,

@@ -17,8 +17,8 @@ use crate::embed;
 use crate::facts::{facts, parts};
 use crate::trace::{Check, ModelFacts, Positions};
 
-/// Packed models up to this size as float32 are unpacked: on a CPU, MLX multiplies packed matrices in
-/// plain loops. Larger ones stay as they are, or they would not fit.
+/// Packed models up to this size as float32 are unpacked: on a CPU, MLX multiplies packed matrices
+/// in plain loops. Larger ones stay as they are, or they would not fit.
 pub const UNPACK_UP_TO: u64 = 1 << 30;
 
 /// One layer's weights.

@@ -1,7 +1,8 @@
 //! The trace as one HTML file: everything inside, nothing fetched, no server.
 //!
-//! The page itself is in `page/`: a template, a style sheet and a script with one file per step. It gets
-//! the trace as JSON and draws what is in there, so it can say nothing that the terminal does not.
+//! The page itself is in `page/`: a template, a style sheet and a script with one file per step. It
+//! gets the trace as JSON and draws what is in there, so it can say nothing that the terminal does
+//! not.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! One pass over the tokens: the order in which every family's pieces are put together.
 //!
-//! Text in, one score for each token of the vocabulary out, and nothing on the way is thrown away. This
-//! is what a later part does in one call of `Model::forward`.
+//! Text in, one score for each token of the vocabulary out, and nothing on the way is thrown away.
+//! This is what a later part does in one call of `Model::forward`.
 
 use anyhow::{Context, Result};
 use mlx_rs::{Array, ops};
@@ -32,7 +32,8 @@ impl Pass {
         Self::timed(decoder, ids, switch, &mut Clock::stopped())
     }
 
-    /// [`Pass::run`], whose parts are measured by `clock`.
+    /// [`Pass::run`] with a stopwatch: `clock` is told after each part, and waits for it to be
+    /// computed.
     pub fn timed(
         decoder: &dyn Decoder,
         ids: &[u32],
@@ -60,17 +61,13 @@ impl Pass {
         })
     }
 
-    /// L
-    pub fn len(&self) -> usize {
+    /// L, the number of tokens.
+    pub fn length(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there is no token at all.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
-    }
-
-    /// The residual stream `[1, L, E]` behind `blocks` blocks; behind 0 of them it is the embedding.
+    /// The residual stream `[1, L, E]` behind `blocks` blocks; behind 0 of them it is the
+    /// embedding.
     pub fn stream_after(&self, blocks: usize) -> &Array {
         match blocks {
             0 => &self.stream,
@@ -87,7 +84,7 @@ impl Pass {
 }
 
 /// x `[1, L, E]` → `[1, 1, E]`.
-pub fn last_position(x: &Array) -> Result<Array> {
+fn last_position(x: &Array) -> Result<Array> {
     ops::split_at_indices(x, &[x.dim(1) - 1], 1)?
         .pop()
         .context("no tokens to continue")

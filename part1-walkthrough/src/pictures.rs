@@ -9,8 +9,8 @@ use crate::decoder::Decoder;
 use crate::pass::Pass;
 use crate::trace::{Focus, Layer, Shape};
 
-/// What each head alone adds to the stream: `[H, L, E]`. The output projection is linear, so the heads'
-/// shares sum to what attention adds (a bias of the projection belongs to no head).
+/// What each head alone adds to the stream: `[H, L, E]`. The output projection is linear, so the
+/// heads' shares sum to what attention adds (a bias of the projection belongs to no head).
 pub fn contributions(decoder: &dyn Decoder, layer: usize, block: &BlockPass) -> Result<Array> {
     let [h, l, d] = [block.mixed.dim(1), block.mixed.dim(2), block.mixed.dim(3)];
     let alone = ops::eye::<f32>(h, None, None)?.as_dtype(block.mixed.dtype())?;
@@ -72,7 +72,7 @@ pub fn query_and_key(pass: &Pass, focus: &Focus) -> Result<(Array, Array)> {
         let head = x.take_axis(Array::from_slice(&[head as i32], &[1]), 1)?;
         Ok(head.take_axis(Array::from_slice(&[position], &[1]), 2)?)
     };
-    let last = pass.len() as i32 - 1;
+    let last = pass.length() as i32 - 1;
     Ok((
         one(&plain.q, focus.head, last)?,
         one(&plain.k, focus.kv_head, 0)?,

@@ -6,10 +6,10 @@
 //! softmax(logits / T)                    [1, V]   probabilities: sum to 1
 //! ```
 //!
-//! The temperature T is no property of the model: below 1 it sharpens the distribution, above 1 it
-//! flattens it. The filters take tokens out before the draw. What they do here is what
-//! `shared::sampling` does, by the same code and in its order: top-p, min-p, top-k, and the temperature
-//! last.
+//! The temperature T is not a property of the model: below 1 it sharpens the distribution, above 1
+//! it flattens it. The filters take tokens out before the draw. What they do here is what
+//! `shared::sampling` does, by the same code and in its order: top-p, min-p, top-k, and the
+//! temperature last.
 
 use anyhow::Result;
 use console::numbers::fixed;
@@ -74,8 +74,8 @@ pub fn prediction(
     })
 }
 
-/// What is drawn: the flags, or where they are greedy and no filter runs, an example (with the filters
-/// that were asked for, if any were).
+/// What is drawn: the flags, or where they are greedy and no filter runs, an example (with the
+/// filters that were asked for, if any were).
 fn drawn(flags: &Sampling) -> Sampling {
     if flags.temperature > 0.0 {
         return *flags;
@@ -149,8 +149,8 @@ fn bars(
     Ok((bars, outcomes(&left, &before)))
 }
 
-/// Which rule took a token out; `facts`: its probability, that of all likelier ones together, that of
-/// the likeliest, its rank.
+/// Which rule took a token out; `facts`: its probability, that of all likelier ones together, that
+/// of the likeliest, its rank.
 fn reason(filter: Filter, args: &Sampling, facts: (f32, f32, f32, usize)) -> String {
     let (own, above, best, rank) = facts;
     let number = |value: f32| fixed(f64::from(value), 3);
@@ -192,7 +192,8 @@ fn temperatures(logits: &Array, bars: &[Bar]) -> Result<Vec<Temperature>> {
     TEMPERATURES.into_iter().map(at).collect()
 }
 
-/// What the head would say after each layer: nostalgebraist 2020, "interpreting GPT: the logit lens".
+/// What the head would say after each layer: nostalgebraist 2020, "interpreting GPT: the logit
+/// lens".
 ///
 /// # Cost
 /// The head once per layer and position: more than the rest of the walk for a large vocabulary.

@@ -1,10 +1,10 @@
 //! Step 6: what the loop computes again, and what a cache would keep instead.
 //!
-//! A token never sees the tokens after it, so its key and its value in each layer cannot change when the
-//! text goes on. Naive decode computes them again in every round all the same: an answer of n tokens
-//! after a prompt of p repeats `(n−1)(p−1) + n(n−1)/2` positions in every layer, each of them all the
-//! matrix products of the layer. Keeping keys and values costs `2 · layers · Hkv · D · bytes` of memory a
-//! token; part 3 builds that.
+//! A token never sees the tokens after it, so its key and its value in each layer cannot change
+//! when the text goes on. Naive decode computes them again in every round all the same: an answer
+//! of n tokens after a prompt of p repeats `(n−1)(p−1) + n(n−1)/2` positions in every layer, each
+//! of them all the matrix products of the layer. Keeping keys and values costs
+//! `2 · layers · Hkv · D · bytes` of memory a token; part 3 builds that.
 
 use anyhow::Result;
 use console::metrics::median;
@@ -32,7 +32,7 @@ pub fn recompute(
         .iter()
         .map(|round| round.input as u64)
         .collect();
-    let prompt = first.len() as u64;
+    let prompt = first.length() as u64;
     let repeated = computed.iter().enumerate();
     let repeated = repeated.map(|(round, positions)| if round == 0 { 0 } else { positions - 1 });
     let with_cache = computed.iter().enumerate().map(|(round, &seen)| {
@@ -69,7 +69,7 @@ fn answer(facts: &ModelFacts, prompt: u64, n: u64) -> Answer {
 
 /// Largest difference between keys and values of the prompt in two passes, over all layers.
 fn largest_change(first: &Pass, last: &Pass) -> Result<f32> {
-    let l = first.len() as i32;
+    let l = first.length() as i32;
     let change = |a: &Array, b: &Array| -> Result<f32> {
         let same = ops::split_at_indices(b, &[l], 2)?.swap_remove(0); // [1, Hkv, L, D]
         let difference = a.subtract(same)?.abs()?.as_dtype(Dtype::Float32)?;
@@ -84,7 +84,8 @@ fn largest_change(first: &Pass, last: &Pass) -> Result<f32> {
     Ok(largest)
 }
 
-/// Additions and multiplications of all matrix products for `new` positions that see `seen` of them.
+/// Additions and multiplications of all matrix products for `new` positions that see `seen` of
+/// them.
 fn pass_flops(decoder: &dyn Decoder, new: u64, seen: u64) -> u64 {
     Part::ALL
         .iter()
@@ -92,8 +93,8 @@ fn pass_flops(decoder: &dyn Decoder, new: u64, seen: u64) -> u64 {
         .sum()
 }
 
-/// `2 · weights` per position, and for attention `4·H·D` per pair of positions and layer: the square is
-/// computed whole, though the mask hides half of it.
+/// `2 · weights` per position, and for attention `4·H·D` per pair of positions and layer: the
+/// square is computed whole, though the mask hides half of it.
 fn flops(decoder: &dyn Decoder, part: Part, new: u64, seen: u64) -> u64 {
     let facts = decoder.facts();
     match part {

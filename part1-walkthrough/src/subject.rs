@@ -47,8 +47,9 @@ pub struct Request {
 impl Subject {
     /// Finds and loads a model.
     ///
-    /// Small models are computed in float32 unless `model` says otherwise: it is the type in which a
-    /// viewer can check the numbers, a 16-bit weight is exact in it, and on a CPU it is the fastest.
+    /// Small models are computed in float32 unless `model` says otherwise: it is the type in which
+    /// a viewer can check the numbers, a 16-bit weight is exact in it, and on a CPU it is the
+    /// fastest.
     pub fn open(model: &ModelArgs) -> Result<Self> {
         let mut checkpoint = open_checkpoint(model)?;
         if checkpoint.dtype.is_none() && 4 * checkpoint.parameters() <= UNPACK_UP_TO {

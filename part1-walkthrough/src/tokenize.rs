@@ -1,10 +1,10 @@
 //! Step 1: text → ids. The model never sees a letter: it sees row numbers of a table.
 //!
-//! A tokenizer cuts text into pieces that it has a number for. The pieces were found before training
-//! by byte pair encoding (Sennrich et al. 2016, arXiv 1508.07909): begin with single bytes, and again
-//! and again make one piece of the two that stand side by side most often. So frequent words are one
-//! piece, rare ones several, and a piece mostly begins with the blank before the word. Bytes, not
-//! letters: any text can be cut, and one emoji may be four pieces.
+//! A tokenizer cuts text into pieces that it has a number for. The pieces were found before
+//! training by byte pair encoding (Sennrich et al. 2016, arXiv 1508.07909): begin with single
+//! bytes, and again and again make one piece of the two that stand side by side most often. So
+//! frequent words are one piece, rare ones several, and a piece usually begins with the blank
+//! before the word. Bytes, not letters: any text can be cut, and one emoji may be four pieces.
 
 use anyhow::{Result, ensure};
 use console::numbers::count;
@@ -107,7 +107,8 @@ fn push_visible(text: &mut String, c: char) {
     }
 }
 
-/// Format characters: joiners, marks and overrides of the direction of writing, the byte order mark.
+/// Format characters: joiners, marks and overrides of the direction of writing, the byte order
+/// mark.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}'
         | '\u{2060}'..='\u{206F}' | '\u{FE00}'..='\u{FE0F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'

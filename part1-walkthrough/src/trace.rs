@@ -3,8 +3,8 @@
 //!
 //! No array of MLX is in here: a trace can be written as JSON, read back and drawn without the
 //! model. Letters as everywhere: L tokens of the prompt, H query heads, Hkv key/value heads, D head
-//! width, E model width, F MLP width, V vocabulary. Layers, heads and positions count from 0, like the
-//! names in a checkpoint. One file per step of the video.
+//! width, E model width, F MLP width, V vocabulary. Layers, heads and positions count from 0, like
+//! the names in a checkpoint. One file per step of the video.
 
 mod attend;
 mod embed;
@@ -55,8 +55,8 @@ pub struct Trace {
     pub budget: Vec<Cost>,
     /// The single steps against MLX's fused operations.
     pub checks: Vec<Check>,
-    /// What happened with something switched off, if that was asked for. The rest of the trace is of
-    /// the model as it is.
+    /// What happened with something switched off, if that was asked for. The rest of the trace is
+    /// of the model as it is.
     pub what_if: Option<WhatIfOutcome>,
 }
 

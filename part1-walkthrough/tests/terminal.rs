@@ -89,7 +89,7 @@ fn what_breaks_without_a_piece() {
         };
         let trace = walked(&subject, &switched);
         let mut out = Vec::new();
-        what_if::show(
+        what_if::show::outcome(
             &mut Report::plain(&mut out),
             Pace::new(None),
             &trace,
@@ -120,7 +120,7 @@ fn one_word_in_two_sentences() {
     ] {
         let found = compare::compare(&subject, sentences, None, None).unwrap();
         let mut out = Vec::new();
-        compare::show(&mut Report::plain(&mut out), Pace::new(None), &found).unwrap();
+        compare::show::comparison(&mut Report::plain(&mut out), Pace::new(None), &found).unwrap();
         let text = String::from_utf8(out).unwrap();
         fits(&text);
         assert_settled!(format!("compare_{name}"), text);

@@ -1,11 +1,11 @@
 //! "The crane ate a fish." and "The crane lifted the steel.": one word in two sentences.
 //!
-//! The embedding gives a word the same vector everywhere; attention makes it depend on the sentence.
-//! But on the part *before* it only: in a decoder no token sees what comes later. After the same words
-//! "crane" has the same vector whatever follows. To see the difference the sentence is then read twice:
-//! in the repetition the word has the whole sentence behind it.
+//! The embedding gives a word the same vector everywhere; attention makes it depend on the
+//! sentence. But only on the part *before* it: in a decoder no token sees what comes later. After
+//! the same words "crane" has the same vector whatever follows. To see the difference the sentence
+//! is then read twice: in the repetition the word has the whole sentence behind it.
 
-mod show;
+pub mod show;
 
 use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, Dtype};
@@ -20,8 +20,6 @@ use crate::subject::Subject;
 use crate::tokenize::{PICTURE_LIMIT, tokens};
 use crate::trace::{ModelFacts, Token, WhatIf};
 
-pub use show::show;
-
 /// Heads that are listed.
 const HEADS: usize = 5;
 
@@ -34,11 +32,11 @@ pub struct Comparison {
     pub word: String,
     /// The word where it first stands in each sentence.
     pub first: Drift,
-    /// Whether the same tokens stand before it in both sentences. A causal model then cannot tell the
-    /// two apart at that place: what comes later does not count.
+    /// Whether the same tokens stand before it in both sentences. A causal model then cannot tell
+    /// the two apart at that place: what comes later does not count.
     pub same_before: bool,
-    /// If so, and unless the mask is off: the word once more, in a repetition of each sentence (Springer et al. 2024, arXiv
-    /// 2402.15449): there it has seen the whole sentence.
+    /// If so, and unless the mask is off: the word once more, in a repetition of each sentence
+    /// (Springer et al. 2024, arXiv 2402.15449): there it has seen the whole sentence.
     pub repeated: Option<Drift>,
     /// What was left out, if anything.
     pub what_if: Option<WhatIf>,
@@ -84,8 +82,8 @@ pub struct HeadShift {
 /// Follows the word that both sentences share through the layers.
 ///
 /// # Errors
-/// If the sentences share no word (or not `word`), if one is empty or too long for the pictures, or if
-/// an operation fails.
+/// If the sentences share no word (or not `word`), if one is empty or too long for the pictures, or
+/// if an operation fails.
 pub fn compare(
     subject: &Subject,
     texts: [&str; 2],

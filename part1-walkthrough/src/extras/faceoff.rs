@@ -1,10 +1,10 @@
 //! Several tokenizers cut the same text: who needs how many tokens, and where do they disagree?
 //!
-//! Each token costs one pass through all layers when it is written, and room in the context when it is
-//! read. A vocabulary that was trained on English has long pieces for English and single bytes for what
-//! it rarely saw, so the same question costs a Hindi reader several times as much.
+//! Each token costs one pass through all layers when it is written, and room in the context when it
+//! is read. A vocabulary that was trained on English has long pieces for English and single bytes
+//! for what it rarely saw, so the same question costs a Hindi reader several times as much.
 
-mod show;
+pub mod show;
 
 use std::ops::Range;
 
@@ -13,8 +13,6 @@ use serde::Serialize;
 use shared::tokenizer::Tokenizer;
 
 use crate::tokenize::printable;
-
-pub use show::show;
 
 /// Columns that have room beside each other.
 pub const MOST: usize = 4;
@@ -37,8 +35,8 @@ pub struct FaceOff {
     pub characters: usize,
     /// One per tokenizer.
     pub cuts: Vec<Cut>,
-    /// The text, divided before a blank wherever all of them divide it; one span, if the tokens of a
-    /// tokenizer are not the text.
+    /// The text, divided before a blank wherever all of them divide it; one span, if the tokens of
+    /// a tokenizer are not the text.
     pub spans: Vec<Span>,
 }
 
@@ -57,7 +55,7 @@ pub struct Cut {
     pub bytes_per_token: f64,
 }
 
-/// A stretch of the text that no token of any of them crosses: a word, mostly.
+/// A stretch of the text that no token of any of them crosses: usually a word.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Span {
     /// Its bytes.
@@ -164,8 +162,8 @@ fn token_ends(tokens: &[Vec<u8>], text: &str) -> Option<Vec<usize>> {
     Some(ends.collect())
 }
 
-/// Divides the text where a token of every tokenizer ends and a blank follows; `None` if the ends of
-/// one are not known.
+/// Divides the text where a token of every tokenizer ends and a blank follows; `None` if the ends
+/// of one are not known.
 fn spans(ends: &[Option<Vec<usize>>], text: &str) -> Option<Vec<Span>> {
     let ends: Vec<&Vec<usize>> = ends.iter().map(Option::as_ref).collect::<Option<_>>()?;
     let before_blank = |at: usize| {

@@ -1,6 +1,6 @@
 //! What if a piece were missing? The symptom shows what the piece is good for.
 
-mod show;
+pub mod show;
 
 use anyhow::Result;
 use shared::layers::to_f32;
@@ -14,9 +14,6 @@ use crate::predict::TOP;
 use crate::subject::{Request, Subject};
 use crate::trace::{WhatIf, WhatIfOutcome};
 
-pub(crate) use show::described;
-pub use show::show;
-
 /// Runs the model once more with something left out, and lets it answer both ways.
 pub fn outcome(
     subject: &Subject,
@@ -29,7 +26,7 @@ pub fn outcome(
     let was = Candidates::of(&before.next_logits(decoder)?)?;
     let is = Candidates::of(&after.next_logits(decoder)?)?;
     let likely = was.top(tokenizer, 0, TOP)?;
-    let last = before.len() - 1;
+    let last = before.length() - 1;
     let cosines = (0..=before.blocks.len()).map(|blocks| {
         let both = cosine(before.stream_after(blocks), after.stream_after(blocks))?; // [1, L]
         Ok(to_f32(&both)?[last])
@@ -37,7 +34,7 @@ pub fn outcome(
     let answer = |switch| {
         let stop_ids = subject.stop_ids(request);
         let limits = (
-            subject.room(before.len(), request.max_tokens),
+            subject.room(before.length(), request.max_tokens),
             &stop_ids[..],
         );
         let greedy = Sampling::default();
@@ -60,15 +57,15 @@ pub fn outcome(
     })
 }
 
-/// Per layer, the mean of `−Σ w log₂ w` over all rows: 0 if each token looks at one other, `log₂ n` if at
-/// n of them alike.
+/// Per layer, the mean of `−Σ w log₂ w` over all rows: 0 if each token looks at one other, `log₂ n`
+/// if equally at n of them.
 fn entropies(pass: &Pass) -> Result<Vec<f32>> {
     let of = |row: &[f32]| -> f32 {
         let bits = row.iter().filter(|w| **w > 0.0).map(|w| -w * w.log2());
         bits.sum()
     };
     let mean = |weights: Vec<f32>| {
-        let rows: Vec<f32> = weights.chunks(pass.len()).map(of).collect();
+        let rows: Vec<f32> = weights.chunks(pass.length()).map(of).collect();
         rows.iter().sum::<f32>() / rows.len() as f32
     };
     let layers = pass.blocks.iter();

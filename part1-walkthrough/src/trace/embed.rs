@@ -88,8 +88,8 @@ pub enum Positions {
         frequencies: Vec<f32>,
         /// Whether a pair is `(0, 1)` instead of `(0, D/2)`.
         interleaved: bool,
-        /// q·k of one query and one key, both put at other positions: as long as the distance stays,
-        /// so does the product.
+        /// q·k of one query and one key, both put at other positions: as long as the distance
+        /// stays, so does the product.
         same_distance: Vec<Shifted>,
     },
     /// A vector per position is added to the token's, once, before the first layer (GPT-2).

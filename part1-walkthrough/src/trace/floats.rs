@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The values of an array in row-major order, whose shape the field's documentation tells.
+/// The values of an array in row-major order, whose shape stands in the field's documentation.
 ///
 /// In JSON: base64 (RFC 4648, with padding) of little-endian f32, 5⅓ characters a number instead of
 /// about 12, exact, and with −∞ where a mask is. JavaScript reads it back in one line:

@@ -35,8 +35,8 @@ pub struct Recompute {
     pub computed: Vec<u64>,
     /// Per round: those of them that an earlier round had computed.
     pub repeated: Vec<u64>,
-    /// Largest difference between the keys and values of the prompt's positions in the first round and
-    /// in the last one, over all layers: what is computed again comes out the same.
+    /// Largest difference between the keys and values of the prompt's positions in the first round
+    /// and in the last one, over all layers: what is computed again comes out the same.
     pub largest_change: f32,
     /// Operations of all rounds.
     pub flops_naive: u64,

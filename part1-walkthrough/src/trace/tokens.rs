@@ -11,9 +11,9 @@ pub struct Token {
     pub spelling: String,
     /// The bytes of the text that it stands for; not always whole characters.
     pub bytes: Vec<u8>,
-    /// For people: blanks as `␣`, line breaks as `↵`, what cannot be printed as `\x1B` or `\u{202E}`,
-    /// half characters as the bytes they are (`\xF0`). Never empty, and safe on a terminal. A page
-    /// still has to escape it.
+    /// For people: blanks as `␣`, line breaks as `↵`, what cannot be printed as `\x1B` or
+    /// `\u{202E}`, half characters as the bytes they are (`\xF0`). Never empty, and safe on a
+    /// terminal. A page still has to escape it.
     pub piece: String,
     /// Whether it is a mark like `<|im_start|>` and no text.
     pub special: bool,

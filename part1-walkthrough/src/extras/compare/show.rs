@@ -7,7 +7,7 @@ use console::numbers::fixed;
 use console::report::Report;
 
 use super::{Comparison, Drift, HeadShift, Side};
-use crate::extras::what_if::described;
+use crate::extras::what_if::show::described;
 use crate::show::{Pace, Screen, after_layer, model_card, picture, short};
 use crate::trace::Token;
 
@@ -15,7 +15,7 @@ use crate::trace::Token;
 ///
 /// # Errors
 /// If stdout fails, or Ctrl-C was pressed.
-pub fn show<W: Write>(report: &mut Report<W>, pace: Pace, found: &Comparison) -> Result<()> {
+pub fn comparison<W: Write>(report: &mut Report<W>, pace: Pace, found: &Comparison) -> Result<()> {
     let mut rows = model_card(&found.model);
     if let Some(switch) = found.what_if {
         rows.push(("what if", described(switch).0));

@@ -15,7 +15,7 @@ use crate::show::picture::is_right_to_left;
 const MOST_ROWS: usize = 200;
 
 /// Prints every face-off, each as a table of counts and the pieces beside each other.
-pub fn show<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<()> {
+pub fn face_off<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<()> {
     for round in rounds {
         report.card(&[
             ("text", round.text.as_str()),
@@ -83,8 +83,9 @@ fn ids(ids: &[u32]) -> String {
     ids.join(" ")
 }
 
-/// A piece in a script that runs from right to left, with a mark behind it that ends the run: without
-/// it a terminal that knows such scripts would put neighbouring pieces, and columns, in reverse order.
+/// A piece in a script that runs from right to left, with a mark behind it that ends the run:
+/// without it a terminal that knows such scripts would put neighbouring pieces, and columns, in
+/// reverse order.
 fn ordered(piece: &str) -> Cow<'_, str> {
     const LEFT_TO_RIGHT_MARK: char = '\u{200E}';
     if piece.contains(is_right_to_left) {

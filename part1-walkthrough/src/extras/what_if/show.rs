@@ -14,7 +14,7 @@ use crate::trace::{Trace, WhatIf, WhatIfOutcome};
 ///
 /// # Errors
 /// If stdout fails, or Ctrl-C was pressed.
-pub fn show<W: Write>(
+pub fn outcome<W: Write>(
     report: &mut Report<W>,
     pace: Pace,
     trace: &Trace,
