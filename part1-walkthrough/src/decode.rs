@@ -13,12 +13,13 @@ use std::time::Instant;
 use anyhow::Result;
 use console::interrupt::check_interrupted;
 use mlx_rs::Array;
-use shared::sampling::{Sampler, Sampling};
+use shared::request::Request;
+use shared::sampling::Sampler;
 
 use crate::candidates::Candidates;
 use crate::decoder::Decoder;
 use crate::pass::Pass;
-use crate::subject::{Request, Subject};
+use crate::subject::Subject;
 use crate::trace::{Decode, Round, WhatIf};
 
 /// Candidates that are listed for each round.
@@ -43,16 +44,14 @@ pub struct Turn {
 /// If the model or the sampler fails, `on_turn` does, or Ctrl-C was pressed.
 pub fn generate(
     decoder: &dyn Decoder,
-    prompt: &[u32],
-    limits: (usize, &[u32]),
-    sampling: &Sampling,
+    request: &Request,
     switch: Option<WhatIf>,
     mut on_turn: impl FnMut(Turn) -> Result<()>,
 ) -> Result<Vec<u32>> {
-    let (max_tokens, stop_ids) = limits;
-    let mut sampler = Sampler::new(sampling, prompt)?;
-    let mut sequence = prompt.to_vec();
-    while sequence.len() < prompt.len() + max_tokens {
+    let prompt = &request.ids;
+    let mut sampler = Sampler::new(&request.sampling, prompt)?;
+    let mut sequence = prompt.clone();
+    while sequence.len() < prompt.len() + request.max_tokens {
         check_interrupted()?;
         let started = Instant::now();
         let pass = Pass::run(decoder, &sequence, switch)?;
@@ -65,7 +64,7 @@ pub fn generate(
             token,
             micros: started.elapsed().as_secs_f64() * 1e6,
         })?;
-        if stop_ids.contains(&token) {
+        if request.stop_ids.contains(&token) {
             break;
         }
         sequence.push(token);
@@ -73,33 +72,21 @@ pub fn generate(
     Ok(sequence.split_off(prompt.len()))
 }
 
-/// The rounds that the flags ask for, and the pass of the last one.
-pub fn decode(
-    subject: &Subject,
-    prompt: &[u32],
-    request: &Request,
-) -> Result<(Decode, Option<Pass>)> {
-    let stop_ids = subject.stop_ids(request);
+/// The rounds that the request asks for, and the pass of the last one.
+pub fn decode(subject: &Subject, request: &Request) -> Result<(Decode, Option<Pass>)> {
     let mut rounds = Vec::new();
     let mut last = None;
-    let answer = generate(
-        &*subject.decoder,
-        prompt,
-        (subject.room(prompt.len(), request.max_tokens), &stop_ids),
-        &request.sampling,
-        None,
-        |turn| {
-            let all = Candidates::of(&turn.logits)?;
-            rounds.push(Round {
-                input: turn.pass.length(),
-                chosen: all.candidate(&subject.tokenizer, turn.token)?,
-                top: all.top(&subject.tokenizer, 0, TOP)?,
-                micros: turn.micros,
-            });
-            last = Some(turn.pass);
-            Ok(())
-        },
-    )?;
+    let answer = generate(&*subject.decoder, request, None, |turn| {
+        let all = Candidates::of(&turn.logits)?;
+        rounds.push(Round {
+            input: turn.pass.length(),
+            chosen: all.candidate(&subject.tokenizer, turn.token)?,
+            top: all.top(&subject.tokenizer, 0, TOP)?,
+            micros: turn.micros,
+        });
+        last = Some(turn.pass);
+        Ok(())
+    })?;
     let stopped = rounds.len() > answer.len();
     let decode = Decode {
         rounds,

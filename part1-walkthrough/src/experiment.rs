@@ -19,7 +19,7 @@ use crate::extras::faceoff::{self, Contender, FaceOff, face_off};
 use crate::extras::what_if;
 use crate::page;
 use crate::show::{Pace, Stop, journey};
-use crate::subject::{Request, Subject};
+use crate::subject::{Plan, Subject};
 use crate::trace::{Trace, WhatIf};
 use crate::walk::walk;
 
@@ -142,7 +142,7 @@ pub fn run(args: Args) -> Result<()> {
         compare::show::comparison(&mut report, pace, &found)?;
         return args.json(&mut report, Found::Comparison(&found));
     }
-    let trace = walk(&subject, &args.request()?)?;
+    let trace = walk(&subject, &args.plan()?)?;
     clear_status();
     match &trace.what_if {
         Some(outcome) => what_if::show::outcome(&mut report, pace, &trace, outcome)?,
@@ -199,8 +199,8 @@ impl Args {
         self.prompt.prompt_file.is_none() && self.prompt.prompt == SENTENCE
     }
 
-    fn request(&self) -> Result<Request> {
-        Ok(Request {
+    fn plan(&self) -> Result<Plan> {
+        Ok(Plan {
             text: self.prompt.text()?.into_owned(),
             raw: self.prompt.raw || self.built_in_sentence(),
             max_tokens: self.prompt.max_tokens,

@@ -1,11 +1,11 @@
 //! What is watched, and what it is asked to do.
 
 use anyhow::{Context, Result, ensure};
-use console::cli::FloatType;
-use console::cli::ModelArgs;
+use console::cli::{FloatType, ModelArgs};
 use console::report::status;
 use shared::checkpoint::Checkpoint;
 use shared::config::Family;
+use shared::request::Request;
 use shared::sampling::Sampling;
 use shared::session::open_checkpoint;
 use shared::tokenizer::Tokenizer;
@@ -13,6 +13,7 @@ use shared::tokenizer::Tokenizer;
 use crate::decoder::Decoder;
 use crate::gpt2::Gpt2;
 use crate::llama::{Llama, UNPACK_UP_TO};
+use crate::tokenize;
 use crate::trace::WhatIf;
 
 /// A model that is ready to be watched. Any family: this is all that the steps know of it.
@@ -23,9 +24,9 @@ pub struct Subject {
     pub tokenizer: Tokenizer,
 }
 
-/// What to watch it do.
+/// What to watch it do, as the flags say it.
 #[derive(Debug, Clone)]
-pub struct Request {
+pub struct Plan {
     /// The prompt as it was typed.
     pub text: String,
     /// Without the chat template.
@@ -70,28 +71,42 @@ impl Subject {
         })
     }
 
-    /// The ids that end an answer; none if it is to go on.
-    pub fn stop_ids(&self, request: &Request) -> Vec<u32> {
-        if request.stops {
+    /// The prompt's ids and the limits of the answer.
+    ///
+    /// # Errors
+    /// If the prompt is empty, or too long for the pictures or for the model's context.
+    pub fn request(&self, plan: &Plan) -> Result<Request> {
+        let ids = tokenize::encode(&self.tokenizer, &plan.text, plan.raw)?;
+        let facts = self.decoder.facts();
+        let context = facts.context;
+        ensure!(
+            ids.len() < context,
+            "the prompt has {} tokens, but the context of {} has room for {context}: shorten the \
+             prompt",
+            ids.len(),
+            facts.name,
+        );
+        let stop_ids = if plan.stops {
             self.tokenizer.stop_ids().iter().copied().collect()
         } else {
             Vec::new()
-        }
-    }
-
-    /// Tokens that can still be generated, at most `wanted`.
-    pub fn room(&self, prompt: usize, wanted: usize) -> usize {
-        wanted.min(self.decoder.facts().context.saturating_sub(prompt))
+        };
+        Ok(Request {
+            max_tokens: plan.max_tokens.min(context - ids.len()),
+            ids,
+            stop_ids,
+            sampling: plan.sampling,
+        })
     }
 
     /// The layer to show in slow motion.
     ///
     /// # Errors
     /// If the model has no such layer, or no head that the flags name.
-    pub fn focus_layer(&self, request: &Request) -> Result<usize> {
-        let layer = request.layer.unwrap_or(self.decoder.facts().layers / 2);
-        check_place(self, layer, request.head.unwrap_or(0))?;
-        if let Some(WhatIf::ZeroHead { layer, head }) = request.what_if {
+    pub fn focus_layer(&self, plan: &Plan) -> Result<usize> {
+        let layer = plan.layer.unwrap_or(self.decoder.facts().layers / 2);
+        check_place(self, layer, plan.head.unwrap_or(0))?;
+        if let Some(WhatIf::ZeroHead { layer, head }) = plan.what_if {
             check_place(self, layer, head).context("switching off a head")?;
         }
         Ok(layer)

@@ -1,12 +1,12 @@
 //! From a model and a text to a [`Trace`].
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use console::interrupt::check_interrupted;
 use console::report::status;
 
 use crate::extras::what_if;
 use crate::pass::Pass;
-use crate::subject::{Request, Subject};
+use crate::subject::{Plan, Subject};
 use crate::trace::Trace;
 use crate::{attend, decode, embed, pictures, predict, recompute, tokenize};
 
@@ -15,22 +15,16 @@ use crate::{attend, decode, embed, pictures, predict, recompute, tokenize};
 /// # Errors
 /// If the prompt is empty or too long for the pictures, if there is no such layer or head, if an
 /// operation fails, or if Ctrl-C was pressed.
-pub fn walk(subject: &Subject, request: &Request) -> Result<Trace> {
+pub fn walk(subject: &Subject, plan: &Plan) -> Result<Trace> {
     let (decoder, tokenizer) = (&*subject.decoder, &subject.tokenizer);
-    let layer = subject.focus_layer(request)?;
-    let ids = tokenize::encode(tokenizer, &request.text, request.raw)?;
-    let context = decoder.facts().context;
-    ensure!(
-        ids.len() < context,
-        "the prompt has {} tokens, but the context of {} has room for {context}: shorten the prompt",
-        ids.len(),
-        decoder.facts().name,
-    );
+    let layer = subject.focus_layer(plan)?;
+    let request = subject.request(plan)?;
+    let ids = &request.ids;
 
     status("one pass over the prompt");
-    let pass = Pass::run(decoder, &ids, None)?;
+    let pass = Pass::run(decoder, ids, None)?;
     let layers = pictures::layers(decoder, &pass)?;
-    let head = request
+    let head = plan
         .head
         .unwrap_or_else(|| layers[layer].loudest(ids.len() - 1));
     let focus = pictures::focus(decoder, &pass, layer, head)?;
@@ -41,22 +35,22 @@ pub fn walk(subject: &Subject, request: &Request) -> Result<Trace> {
     let lens = predict::lens(decoder, tokenizer, &pass)?;
     let prediction = predict::prediction(decoder, tokenizer, &pass, &request.sampling)?;
     status("the loop");
-    let (decode, last) = decode::decode(subject, &ids, request)?;
+    let (decode, last) = decode::decode(subject, &request)?;
     let recompute = recompute::recompute(decoder, &decode, &pass, last.as_ref())?;
     status("checking each step against the fused operation");
     let mut checks = decoder.checks(&pass.blocks)?;
     checks.extend(attend::checks(decoder, &pass.blocks)?);
     checks.extend(predict::checks(decoder, &pass)?);
     check_interrupted()?;
-    let what_if = request
+    let what_if = plan
         .what_if
-        .map(|switch| what_if::outcome(subject, request, &pass, switch))
+        .map(|switch| what_if::outcome(subject, &request, &pass, switch))
         .transpose()?;
     Ok(Trace {
         model: decoder.facts().clone(),
-        text: request.text.clone(),
-        templated: !request.raw && tokenizer.has_chat_template(),
-        tokens: tokenize::tokens(tokenizer, &ids)?,
+        text: plan.text.clone(),
+        templated: !plan.raw && tokenizer.has_chat_template(),
+        tokens: tokenize::tokens(tokenizer, ids)?,
         embedding: embed::embedding(decoder, tokenizer, &pass)?,
         positions,
         layers,
@@ -65,7 +59,7 @@ pub fn walk(subject: &Subject, request: &Request) -> Result<Trace> {
         prediction,
         decode,
         recompute,
-        budget: recompute::budget(decoder, &ids)?,
+        budget: recompute::budget(decoder, ids)?,
         checks,
         what_if,
     })

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use console::cli::FloatType;
 use mlx_rs::{Array, ops};
-use part1_walkthrough::subject::{Request, Subject};
+use part1_walkthrough::subject::{Plan, Subject};
 use part1_walkthrough::walk::walk;
 use shared::checkpoint::Checkpoint;
 use shared::hub::ModelFiles;
@@ -49,7 +49,7 @@ fn tiny() -> Checkpoint {
 fn the_attention_that_is_drawn_is_that_of_the_model() {
     let svg = diagram("attention.svg");
     let subject = Subject::load(&tiny()).unwrap();
-    let request = Request {
+    let plan = Plan {
         text: "The black hole pulls the light".to_owned(),
         raw: true,
         max_tokens: 1,
@@ -59,8 +59,8 @@ fn the_attention_that_is_drawn_is_that_of_the_model() {
         head: Some(3),
         what_if: None,
     };
-    assert!(svg.contains(&format!("“{}”: layer 3, head 3", request.text)));
-    let trace = walk(&subject, &request).unwrap();
+    assert!(svg.contains(&format!("“{}”: layer 3, head 3", plan.text)));
+    let trace = walk(&subject, &plan).unwrap();
     let l = trace.tokens.len();
     let seen = |at: &usize| at % l <= at / l;
     let all: Vec<usize> = (0..l * l).collect();

@@ -10,7 +10,7 @@ use assert_cmd::Command;
 use part1_walkthrough::decoder::Decoder;
 use part1_walkthrough::gpt2::Gpt2;
 use part1_walkthrough::pass::Pass;
-use part1_walkthrough::subject::{Request, Subject};
+use part1_walkthrough::subject::{Plan, Subject};
 use part1_walkthrough::trace::{Positions, Trace, WhatIf};
 use part1_walkthrough::walk::walk;
 use safetensors::tensor::TensorView;
@@ -242,7 +242,7 @@ fn whole() -> TempDir {
 fn trace(what_if: Option<WhatIf>) -> Trace {
     let dir = whole();
     let subject = Subject::load(&open(dir.path()).unwrap()).unwrap();
-    let request = Request {
+    let plan = Plan {
         text: "The black hole".to_owned(),
         raw: true,
         max_tokens: 4,
@@ -252,7 +252,7 @@ fn trace(what_if: Option<WhatIf>) -> Trace {
         head: None,
         what_if,
     };
-    walk(&subject, &request).unwrap()
+    walk(&subject, &plan).unwrap()
 }
 
 #[test]

@@ -11,7 +11,7 @@ use browser::{Page, page};
 use console::cli::ModelArgs;
 use mlx_rs::Array;
 use part1_walkthrough::page::{page as html, save};
-use part1_walkthrough::subject::{Request, Subject};
+use part1_walkthrough::subject::{Plan, Subject};
 use part1_walkthrough::trace::{Trace, WhatIf};
 use part1_walkthrough::walk::walk;
 use shared::sampling::Sampling;
@@ -22,8 +22,8 @@ use tempfile::TempDir;
 /// 12 tokens of the embedded model.
 const SENTENCE: &str = "A black hole is a place in space where gravity is so";
 
-fn request(text: &str) -> Request {
-    Request {
+fn plan(text: &str) -> Plan {
+    Plan {
         text: text.to_owned(),
         raw: true,
         max_tokens: 4,
@@ -51,7 +51,7 @@ fn sentence() -> &'static Trace {
 }
 
 fn trace_of(text: &str) -> Trace {
-    walk(&subject("tiny"), &request(text)).unwrap()
+    walk(&subject("tiny"), &plan(text)).unwrap()
 }
 
 /// The page of a trace in a browser, if there is one.
@@ -132,11 +132,11 @@ fn a_page_of_twelve_tokens_is_smaller_than_2_mb() {
     let Some(path) = fixtures::smollm2() else {
         return;
     };
-    let request = Request {
+    let plan = Plan {
         max_tokens: 1,
-        ..request(SENTENCE)
+        ..plan(SENTENCE)
     };
-    let trace = walk(&subject(path.to_str().unwrap()), &request).unwrap();
+    let trace = walk(&subject(path.to_str().unwrap()), &plan).unwrap();
     assert_eq!(trace.tokens.len(), 12);
     let size = html(&trace).unwrap().len();
     assert!(size < 2_000_000, "{size} bytes");
@@ -414,11 +414,11 @@ fn nothing_scrolls_sideways_on_a_phone() {
 #[test]
 fn what_was_left_out_has_a_section_of_its_own() {
     let with = |what_if| {
-        let request = Request {
+        let plan = Plan {
             what_if,
-            ..request("Penguins are birds that")
+            ..plan("Penguins are birds that")
         };
-        walk(&subject("tiny"), &request).unwrap()
+        walk(&subject("tiny"), &plan).unwrap()
     };
     let trace = with(Some(WhatIf::NoMask));
     let Some(page) = shown(&trace) else { return };

@@ -4,19 +4,19 @@
 
 mod common;
 
-use common::{SENTENCE, agree, request, shown, tiny, walked};
+use common::{SENTENCE, agree, plan, shown, tiny, walked};
 use console::report::Report;
 use part1_walkthrough::extras::{compare, what_if};
 use part1_walkthrough::show::{Pace, Stop};
-use part1_walkthrough::subject::Request;
+use part1_walkthrough::subject::Plan;
 use part1_walkthrough::trace::WhatIf;
 
 /// Everything that the README may quote.
 fn printed() -> String {
     let subject = tiny();
-    let switched = Request {
+    let switched = Plan {
         what_if: Some(WhatIf::NoScaling),
-        ..request(SENTENCE)
+        ..plan(SENTENCE)
     };
     let trace = walked(&subject, &switched);
     let mut text: String = Stop::all().map(|stop| shown(&trace, stop)).collect();

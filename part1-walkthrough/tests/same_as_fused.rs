@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{SENTENCE, request};
+use common::{SENTENCE, plan};
 use console::cli::FloatType;
 use part1_walkthrough::attend;
 use part1_walkthrough::decoder::Decoder;
@@ -103,9 +103,9 @@ fn same_as_part2(mut checkpoint: Checkpoint, prompt: &str, raw: bool) {
     let expected = greedy(&logits).unwrap().try_item_exact::<u32>().unwrap();
     checkpoint.dtype = Some(FloatType::F32);
     let subject = Subject::load(&checkpoint).unwrap();
-    let mut request = request(prompt);
-    (request.raw, request.max_tokens) = (raw, 1);
-    let trace = walk(&subject, &request).unwrap();
+    let mut plan = plan(prompt);
+    (plan.raw, plan.max_tokens) = (raw, 1);
+    let trace = walk(&subject, &plan).unwrap();
     let ours: Vec<u32> = trace.tokens.iter().map(|token| token.id).collect();
     assert_eq!(ours, ids);
     assert_eq!(trace.decode.rounds[0].chosen.id, expected);

@@ -6,9 +6,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{SENTENCE, flags, request, tiny};
+use common::{SENTENCE, flags, plan, tiny};
 use mlx_rs::Array;
-use part1_walkthrough::subject::Request;
+use part1_walkthrough::subject::Plan;
 use part1_walkthrough::walk::walk;
 use shared::sampling::{Sampler, Sampling};
 
@@ -51,10 +51,10 @@ fn tokens_come_out_as_often_as_the_bars_say_and_removed_ones_never() {
         let (_, sampling) = flags(&args);
         let trace = walk(
             &subject,
-            &Request {
+            &Plan {
                 sampling,
                 max_tokens: 1,
-                ..request(SENTENCE)
+                ..plan(SENTENCE)
             },
         )
         .unwrap();
@@ -96,10 +96,10 @@ fn every_removed_token_has_its_filter_and_the_counts_add_up() {
     ]);
     let trace = walk(
         &tiny(),
-        &Request {
+        &Plan {
             sampling,
             max_tokens: 1,
-            ..request(SENTENCE)
+            ..plan(SENTENCE)
         },
     )
     .unwrap();
@@ -124,9 +124,9 @@ fn every_removed_token_has_its_filter_and_the_counts_add_up() {
 fn the_named_tokens_are_the_first_under_any_setting() {
     let trace = walk(
         &tiny(),
-        &Request {
+        &Plan {
             max_tokens: 1,
-            ..request(SENTENCE)
+            ..plan(SENTENCE)
         },
     )
     .unwrap();

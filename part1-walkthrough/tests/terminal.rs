@@ -5,12 +5,12 @@
 mod common;
 
 use assert_cmd::Command;
-use common::{SENTENCE, request, shown, tiny, walked};
+use common::{SENTENCE, plan, shown, tiny, walked};
 use console::report::Report;
 use part1_walkthrough::experiment::Args;
 use part1_walkthrough::extras::{compare, what_if};
 use part1_walkthrough::show::{Pace, Stop};
-use part1_walkthrough::subject::Request;
+use part1_walkthrough::subject::Plan;
 use part1_walkthrough::trace::{Trace, WhatIf};
 use serde_json::Value;
 use unicode_width::UnicodeWidthStr;
@@ -34,7 +34,7 @@ fn fits(text: &str) {
 
 #[test]
 fn every_step_of_the_built_in_sentence() {
-    let trace = walked(&tiny(), &request(SENTENCE));
+    let trace = walked(&tiny(), &plan(SENTENCE));
     for stop in Stop::all() {
         let text = shown(&trace, stop);
         fits(&text);
@@ -44,9 +44,9 @@ fn every_step_of_the_built_in_sentence() {
 
 #[test]
 fn the_chat_template_is_part_of_what_the_model_sees() {
-    let chat = Request {
+    let chat = Plan {
         raw: false,
-        ..request("Explain black holes")
+        ..plan("Explain black holes")
     };
     let trace = walked(&tiny(), &chat);
     assert_settled!("chat_tokenize", shown(&trace, Stop::Tokenize));
@@ -62,9 +62,9 @@ fn flags_of_the_sampler_are_drawn_as_they_are() {
         "--repetition-penalty=1.3",
         "--seed=7",
     ]);
-    let flagged = Request {
+    let flagged = Plan {
         sampling,
-        ..request(SENTENCE)
+        ..plan(SENTENCE)
     };
     let text = shown(&walked(&tiny(), &flagged), Stop::Predict);
     let bars = text
@@ -83,9 +83,9 @@ fn what_breaks_without_a_piece() {
         ("no_scaling", WhatIf::NoScaling),
         ("zero_head", WhatIf::ZeroHead { layer: 7, head: 3 }),
     ] {
-        let switched = Request {
+        let switched = Plan {
             what_if: Some(switch),
-            ..request(SENTENCE)
+            ..plan(SENTENCE)
         };
         let trace = walked(&subject, &switched);
         let mut out = Vec::new();
@@ -130,7 +130,7 @@ fn one_word_in_two_sentences() {
 #[test]
 fn the_longest_prompt_that_is_drawn_fits_the_terminal() {
     let text = "a b c d e f g h ".repeat(8);
-    let trace = walked(&tiny(), &request(text.trim_end()));
+    let trace = walked(&tiny(), &plan(text.trim_end()));
     assert!(trace.tokens.len() > 60, "{}", trace.tokens.len());
     for stop in Stop::all() {
         fits(&shown(&trace, stop));

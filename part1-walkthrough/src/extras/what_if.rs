@@ -4,6 +4,7 @@ pub mod show;
 
 use anyhow::Result;
 use shared::layers::to_f32;
+use shared::request::Request;
 use shared::sampling::Sampling;
 
 use crate::candidates::Candidates;
@@ -11,7 +12,7 @@ use crate::decode::generate;
 use crate::embed::cosine;
 use crate::pass::Pass;
 use crate::predict::TOP;
-use crate::subject::{Request, Subject};
+use crate::subject::Subject;
 use crate::trace::{WhatIf, WhatIfOutcome};
 
 /// Runs the model once more with something left out, and lets it answer both ways.
@@ -31,14 +32,12 @@ pub fn outcome(
         let both = cosine(before.stream_after(blocks), after.stream_after(blocks))?; // [1, L]
         Ok(to_f32(&both)?[last])
     });
+    let greedy = Request {
+        sampling: Sampling::default(),
+        ..request.clone()
+    };
     let answer = |switch| {
-        let stop_ids = subject.stop_ids(request);
-        let limits = (
-            subject.room(before.length(), request.max_tokens),
-            &stop_ids[..],
-        );
-        let greedy = Sampling::default();
-        let ids = generate(decoder, &before.ids, limits, &greedy, switch, |_| Ok(()))?;
+        let ids = generate(decoder, &greedy, switch, |_| Ok(()))?;
         tokenizer.decode(&ids, true)
     };
     Ok(WhatIfOutcome {

@@ -6,7 +6,7 @@ use clap::Parser;
 use console::cli::{ModelArgs, SamplingArgs};
 use console::report::Report;
 use part1_walkthrough::show::{Pace, Stop, journey};
-use part1_walkthrough::subject::{Request, Subject};
+use part1_walkthrough::subject::{Plan, Subject};
 use part1_walkthrough::trace::Trace;
 use part1_walkthrough::walk::walk;
 use shared::sampling::Sampling;
@@ -33,9 +33,9 @@ pub(crate) fn tiny() -> Subject {
     Subject::open(&flags(&[]).0).unwrap()
 }
 
-/// The request of a run without flags, for another text.
-pub(crate) fn request(text: &str) -> Request {
-    Request {
+/// The plan of a walk without flags, for another text.
+pub(crate) fn plan(text: &str) -> Plan {
+    Plan {
         text: text.to_owned(),
         raw: true,
         max_tokens: 8,
@@ -48,8 +48,8 @@ pub(crate) fn request(text: &str) -> Request {
 }
 
 /// A walk without its measured times.
-pub(crate) fn walked(subject: &Subject, request: &Request) -> Trace {
-    untimed(walk(subject, request).unwrap())
+pub(crate) fn walked(subject: &Subject, plan: &Plan) -> Trace {
+    untimed(walk(subject, plan).unwrap())
 }
 
 /// Times are never the same in two runs.
