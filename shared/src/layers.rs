@@ -1,8 +1,9 @@
 //! The layers that every decoder is made of, thin over MLX's own operations.
 //!
 //! Part 1 takes each of them apart; from part 2 on they are only used. Plain structs without a
-//! module framework: a field is named like its key in the checkpoint, and [`Weights`] is strict, so
-//! a layer that was forgotten or misnamed is an error and not noise in the output.
+//! module framework: a field is named like its key in the checkpoint, and
+//! [`Weights`](crate::weights::Weights) is strict, so a layer that was forgotten or misnamed is an
+//! error and not noise in the output.
 
 mod mask;
 mod matrix;
