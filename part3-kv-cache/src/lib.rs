@@ -23,6 +23,9 @@
 //! - [`needle`]: which sentence a small window forgets
 //! - [`plot`]: the curve as a chart
 //! - [`saved`]: the cache in a file
+//!
+//! [`concat`]: mod@concat
+//! [`bench`]: mod@bench
 
 pub mod ahead;
 pub mod bench;

@@ -8,7 +8,7 @@ mod one_row;
 use anyhow::Result;
 use mlx_rs::Array;
 
-use crate::layers::Matrix;
+use crate::weights::Matrix;
 
 /// `x Wᵀ` by a kernel of this project: x `[…, in]` → `[…, out]`. None where MLX's own operation is to
 /// be taken, which is everywhere but on an NVIDIA GPU.

@@ -11,14 +11,13 @@ mod rope;
 mod swiglu;
 
 use anyhow::{Context, Result, anyhow};
-use mlx_rs::{Array, Device, DeviceType, Dtype, fast, ops};
+use mlx_rs::{Array, Dtype, fast, ops};
 
 pub use self::mask::{Mask, Offsets};
-pub use self::matrix::Matrix;
 pub use self::rope::{Rope, rope_frequencies, rope_magnitude};
 pub use self::swiglu::swiglu;
 
-use crate::weights::Scope;
+use crate::weights::{Matrix, Scope};
 
 /// What a model is built of, by the names of the checkpoint.
 ///
@@ -68,7 +67,7 @@ impl Scope<'_> {
         hidden_size: usize,
     ) -> Result<Embedding> {
         Ok(Embedding {
-            weight: Matrix::load(self, name, vocab_size, hidden_size)?,
+            weight: self.take_matrix(name, vocab_size, hidden_size)?,
         })
     }
 }
@@ -88,7 +87,7 @@ impl Linear {
         in_features: usize,
         bias: bool,
     ) -> Result<Self> {
-        let weight = Matrix::load(weights, name, out_features, in_features)?;
+        let weight = weights.take_matrix(name, out_features, in_features)?;
         let bias = bias
             .then(|| weights.take(&format!("{name}.bias"), &[out_features]))
             .transpose()?;
@@ -228,12 +227,6 @@ impl RmsNorm {
     pub fn forward(&self, x: &Array) -> Result<Array> {
         Ok(fast::rms_norm(x, Some(&self.weight), self.eps)?)
     }
-}
-
-/// If MLX does not say, then not.
-pub(crate) fn on_gpu() -> bool {
-    let kind = Device::try_default().and_then(|device| device.get_type());
-    matches!(kind, Ok(DeviceType::Gpu))
 }
 
 /// Token ids as `[1, L]`, the shape that a model takes.

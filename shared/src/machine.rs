@@ -94,6 +94,12 @@ pub fn reset_peak() -> Result<()> {
     memory::reset_peak_memory().context("resetting MLX's peak memory")
 }
 
+/// Whether MLX works on a GPU. If it does not say, then not.
+pub(crate) fn on_gpu() -> bool {
+    let kind = Device::try_default().and_then(|device| device.get_type());
+    matches!(kind, Ok(DeviceType::Gpu))
+}
+
 /// The default device and the backend behind it.
 fn device_and_backend() -> Result<(&'static str, &'static str)> {
     let device = Device::try_default().context("asking MLX for its default device")?;

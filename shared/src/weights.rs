@@ -24,6 +24,15 @@ pub struct Weights {
     tied: bool,
 }
 
+/// An `[out, in]` matrix, as it is stored.
+#[derive(Debug)]
+pub enum Matrix {
+    /// The transposed view `[in, out]` of the tensor, so that no step has to build it again.
+    Dense(Array),
+    /// Packed codes, with a scale and a bias for each group.
+    Quantized(QuantizedTriple),
+}
+
 /// A quantized matrix: packed codes with a scale and a bias per group, `w = scale · code + bias`.
 #[derive(Debug, Clone)]
 pub struct QuantizedTriple {
@@ -248,16 +257,24 @@ impl Scope<'_> {
         self.weights.take(&format!("{}{name}", self.prefix), shape)
     }
 
-    /// [`Weights::take_quantized`]
-    pub fn take_quantized(
+    /// Takes `{name}.weight` `[out_features, in_features]`, or its quantized triple.
+    ///
+    /// # Errors
+    /// If a part is missing or has another shape.
+    pub fn take_matrix(
         &mut self,
         name: &str,
         out_features: usize,
         in_features: usize,
-    ) -> Result<Option<QuantizedTriple>> {
+    ) -> Result<Matrix> {
         let name = format!("{}{name}", self.prefix);
-        self.weights
-            .take_quantized(&name, out_features, in_features)
+        let (weights, shape) = (&mut *self.weights, [out_features, in_features]);
+        Ok(
+            match weights.take_quantized(&name, out_features, in_features)? {
+                Some(triple) => Matrix::Quantized(triple),
+                None => Matrix::Dense(weights.take(&format!("{name}.weight"), &shape)?.t()),
+            },
+        )
     }
 }
 

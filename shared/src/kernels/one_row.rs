@@ -14,6 +14,7 @@ use mlx_rs::{Array, Dtype};
 
 use crate::ffi;
 use crate::ffi::cuda_kernel::{CudaKernel, Launch};
+use crate::machine::on_gpu;
 use crate::weights::QuantizedTriple;
 
 /// Rows that a block of the kernel takes, as in its source.
@@ -117,7 +118,7 @@ thread_local! {
         launches: HashMap::new(),
     });
     /// Asked once: the answer cannot change, and every product of a decode step asks.
-    static AVAILABLE: bool = crate::layers::on_gpu() && ffi::cuda_is_available();
+    static AVAILABLE: bool = on_gpu() && ffi::cuda_is_available();
 }
 
 fn kernel() -> Option<CudaKernel> {

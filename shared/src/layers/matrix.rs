@@ -1,38 +1,12 @@
-//! A matrix of weights, dense or packed: what every product of a decoder goes through.
+//! Products with a matrix of weights, dense or packed: what a decoder spends its time on.
 
 use anyhow::Result;
 use mlx_rs::{Array, ops};
 
 use crate::kernels;
-use crate::weights::{QuantizedTriple, Scope};
-
-/// An `[out, in]` matrix.
-#[derive(Debug)]
-pub enum Matrix {
-    /// Kept as its transposed view `[in, out]`, so that no step has to build the view again.
-    Dense(Array),
-    /// Packed codes, with a scale and a bias for each group.
-    Quantized(QuantizedTriple),
-}
+use crate::weights::{Matrix, QuantizedTriple};
 
 impl Matrix {
-    /// Takes `{name}.weight` `[rows, columns]` or its quantized triple, as it lies in the file.
-    pub(super) fn load(
-        weights: &mut Scope<'_>,
-        name: &str,
-        rows: usize,
-        columns: usize,
-    ) -> Result<Self> {
-        Ok(match weights.take_quantized(name, rows, columns)? {
-            Some(triple) => Self::Quantized(triple),
-            None => Self::Dense(
-                weights
-                    .take(&format!("{name}.weight"), &[rows, columns])?
-                    .t(),
-            ),
-        })
-    }
-
     /// `x Wᵀ`: x `[…, in]` → `[…, out]`.
     ///
     /// # Cost

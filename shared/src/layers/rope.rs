@@ -5,9 +5,10 @@ use std::cell::RefCell;
 use anyhow::Result;
 use mlx_rs::{Array, Dtype, fast, ops};
 
-use super::{Offsets, exactly, on_gpu, split, starts};
+use super::{Offsets, exactly, split, starts};
 use crate::config::{ModelConfig, RopeConfig, RopeScaling};
 use crate::ffi;
+use crate::machine::on_gpu;
 
 /// Rotary position embedding: each pair of a head's dimensions is rotated by `position · θᵢ`.
 ///
@@ -20,6 +21,8 @@ pub struct Rope {
     wavelengths: Option<Array>,
     /// YaRN makes queries and keys a little longer, which sharpens the attention.
     magnitude: f32,
+    /// Whether several arrays are rotated as one.
+    joins: bool,
     /// Whether a step of one position takes its cosines and sines from [`LAST_TURN`].
     reuses: bool,
     /// Whether x is copied first: MLX's CUDA kernel reads a view of several positions wrongly that was
@@ -39,14 +42,14 @@ struct Angles {
     wavelengths: Option<Vec<f32>>,
 }
 
-/// Cosines and sines of one position, `[1, 1, 1, D]` each.
+/// Cosines and sines of one position.
 struct Turn {
     angles: Angles,
     offset: i32,
     dtype: Dtype,
-    /// `cos, cos`: a half for each number of a pair.
+    /// `cos, cos` `[1, 1, 1, D]`: a half for each number of a pair.
     cos: Array,
-    /// `−sin, sin`
+    /// `−sin, sin` `[1, 1, 1, 2, D/2]`
     sin: Array,
 }
 
@@ -80,9 +83,11 @@ impl Rope {
             scale,
             wavelengths,
         };
+        let on_gpu = on_gpu();
         Self {
-            copies: on_gpu() && ffi::cuda_is_available(),
-            ..Self::by(angles, yarn_magnitude(scaling), !on_gpu() && !traditional)
+            joins: !on_gpu,
+            copies: on_gpu && ffi::cuda_is_available(),
+            ..Self::by(angles, yarn_magnitude(scaling), !on_gpu && !traditional)
         }
     }
 
@@ -92,6 +97,7 @@ impl Rope {
             wavelengths: angles.wavelengths.as_ref().map(array),
             angles,
             magnitude,
+            joins: true,
             reuses,
             copies: false,
         }
@@ -111,7 +117,7 @@ impl Rope {
         xs: [&Array; N],
         offsets: &Offsets,
     ) -> Result<[Array; N]> {
-        if on_gpu() {
+        if !self.joins {
             let rotated = xs.iter().map(|x| self.rotate(&self.prepare(x)?, offsets));
             return exactly(rotated.collect::<Result<_>>()?);
         }
@@ -161,13 +167,11 @@ impl Rope {
     fn turn(&self, x: &Array, offset: i32) -> Result<Array> {
         let (cos, sin) = self.cos_sin(offset, x.dtype())?;
         let (b, h, d) = (x.dim(0), x.dim(1), x.dim(3));
-        let halves = [b, h, 1, 2, d / 2];
-        let strides = [h * d, d, d, -d / 2, 1].map(i64::from);
         // Exchanged without a copy: the second half is read first.
-        let exchanged = ops::as_strided(x, halves.as_slice(), strides.as_slice(), d as usize / 2)?;
-        let x = x.reshape(&halves)?;
-        let turned = x.multiply(cos)?.add(exchanged.multiply(sin)?)?;
-        Ok(turned.reshape(&[b, h, 1, d])?)
+        let strides = [h * d, d, d, -d / 2, 1].map(i64::from);
+        let exchanged = ops::as_strided(x, &[b, h, 1, 2, d / 2][..], &strides[..], d as usize / 2)?;
+        let crossed = exchanged.multiply(sin)?.reshape(x.shape())?;
+        Ok(x.multiply(cos)?.add(crossed)?)
     }
 
     fn cos_sin(&self, offset: i32, dtype: Dtype) -> Result<(Array, Array)> {
@@ -197,13 +201,12 @@ impl Rope {
             &[self.angles.dims / 2],
             3,
         )?;
-        let half = [1, 1, 1, 1, self.angles.dims / 2];
         let halves = [1, 1, 1, 2, self.angles.dims / 2];
         Ok(Turn {
             angles: self.angles.clone(),
             offset,
             dtype,
-            cos: cos.reshape(&half)?,
+            cos: ops::concatenate(&[&cos, &cos], 3)?,
             sin: ops::concatenate(&[&sin.negative()?, &sin], 3)?.reshape(&halves)?,
         })
     }

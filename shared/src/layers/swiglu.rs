@@ -7,7 +7,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::transforms::compile::compile;
 use mlx_rs::{Array, ops};
 
-use super::on_gpu;
+use crate::machine::on_gpu;
 
 /// `silu(gate) · up`, `silu(x) = x · sigmoid(x)`. Shazeer 2020 (arXiv 2002.05202).
 ///
