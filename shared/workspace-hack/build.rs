@@ -1,0 +1,3 @@
+//! Cargo heeds the features of build dependencies only where there is a build script.
+
+fn main() {}
