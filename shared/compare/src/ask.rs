@@ -42,6 +42,13 @@ impl Ask {
     /// The command of one contestant: greedy, with its numbers as JSON in the last line.
     pub fn command(&self, contestant: &Contestant, max_tokens: u32) -> Command {
         let mut command = Command::new(&contestant.program);
+        self.apply(&mut command, max_tokens);
+        command.args(&contestant.flags);
+        command
+    }
+
+    /// The question as flags, those that every part has.
+    pub(crate) fn apply(&self, command: &mut Command, max_tokens: u32) {
         command.args(["--temperature", "0", "--json", "--model", &self.model]);
         command.args(["--max-tokens", &max_tokens.to_string()]);
         match &self.prompt_file {
@@ -57,8 +64,6 @@ impl Ask {
         if self.raw {
             command.arg("--raw");
         }
-        command.args(&contestant.flags);
-        command
     }
 
     /// The model without the folders above it: they say something of this machine only.

@@ -2,13 +2,15 @@
 //! zero and have their number beside them, so there are no axes.
 
 use anyhow::{Result, anyhow};
+use console::metrics::Summary;
+use console::results::{Results, Step};
+use console::text::clip;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
-use xtask::compare::results::{Results, Spread, Step};
 
-use crate::ladder::fixed;
-use crate::text::{clip, one_line};
+use crate::ladder::narrow;
+use crate::text::one_line;
 
 /// Pixels: the whole width, what stands above the steps, one step, what stands below them.
 const WIDTH: u32 = 800;
@@ -88,7 +90,7 @@ fn head(area: &Area<'_>, results: &Results) -> Drawn {
         (NAMES, 22),
         (20.0, BLACK),
     )?;
-    let mlx = results.versions.get("mlx").map_or("?", String::as_str);
+    let mlx = &results.versions.mlx;
     let setting = format!(
         "{} prompt tokens, {} new, median of {n}; MLX {mlx} ({}), {}",
         results.prompt_tokens, results.new_tokens, machine.backend, results.date
@@ -123,7 +125,7 @@ fn legend(area: &Area<'_>, mut x: i32, entries: &[(RGBColor, &str)]) -> Drawn {
 
 /// Decode speed with its spread, and below it all tokens ÷ all time.
 fn speeds(area: &Area<'_>, step: &Step, y: i32, largest: f64) -> Drawn {
-    let Spread {
+    let Summary {
         median, half_iqr, ..
     } = step.decode_tps;
     SPEED.bar(area, (0.0, median / largest), (y, y + 16), DECODE)?;
@@ -137,9 +139,9 @@ fn speeds(area: &Area<'_>, step: &Step, y: i32, largest: f64) -> Drawn {
     area.draw(&whisker)?;
     let ratio = step.ratio_to_part2.filter(|_| step.number != 2);
     let ratio = ratio.map_or_else(String::new, |ratio| {
-        format!(" ({} × part 2)", fixed(Some(ratio), 1))
+        format!(" ({} × part 2)", narrow(Some(ratio), 1))
     });
-    let label = format!("{}{ratio}", fixed(Some(median), 1));
+    let label = format!("{}{ratio}", narrow(Some(median), 1));
     text(
         area,
         &label,
@@ -163,7 +165,7 @@ fn memories(area: &Area<'_>, step: &Step, y: i32, largest: f64) -> Drawn {
         MEMORY.bar(area, (from / largest, to / largest), (y, y + 16), colour)?;
         from = to;
     }
-    let label = fixed(step.peak_bytes.map(|_| peak), 1);
+    let label = narrow(step.peak_bytes.map(|_| peak), 1);
     text(
         area,
         &label,

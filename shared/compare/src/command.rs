@@ -6,25 +6,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use console::files::replace;
+use console::interrupt::Interrupt;
+use console::report::Report;
+use console::results::{FOLDER, Results};
+use console::workspace::Workspace;
 use time::OffsetDateTime;
 use time::macros::format_description;
-use xtask::compare::results::{FOLDER, Results};
-use xtask::workspace::Workspace;
 
 use crate::ask::Ask;
 use crate::measure::{self, Bench};
 use crate::parts::{self, Contestant};
-use crate::process::Interrupt;
-use crate::text::print;
 use crate::{chart, ladder, live};
 
 /// Run the parts of the series side by side on the same prompt: measured one at a time, or live
 #[derive(Debug, Parser)]
-#[command(
-    name = "cargo compare",
-    bin_name = "cargo compare",
-    max_term_width = 80
-)]
+#[command(name = "cargo compare", bin_name = "cargo compare")]
 pub struct Args {
     /// All at once, streaming, for the eye: nothing is measured
     #[arg(long, conflicts_with_all = ["rounds", "out"])]
@@ -54,21 +50,26 @@ pub struct Args {
 ///
 /// # Errors
 /// If a part does not build or fails, if a file cannot be written; or on Ctrl-C.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: Args) -> Result<()> {
     let workspace = Workspace::find()?;
     let root = workspace.root();
-    let interrupt = Interrupt::watch()?;
+    let interrupt = Interrupt::of_process();
+    interrupt.watch_every_end()?;
     let chosen = parts::select(parts::find(root)?, &args.parts)?;
-    check_prompt(args)?;
-    let contestants = parts::build(root, &chosen, "release", args.all)
-        .or_else(|error| interrupt.check().and(Err(error)))?;
+    check_prompt(&args)?;
+    let contestants = parts::build(root, &chosen, "release", args.all).or_else(|error| {
+        interrupt.check()?;
+        Err(error)
+    })?;
     if args.live {
         let max_tokens = args.ask.max_tokens.unwrap_or(128);
         return live::run(&args.ask, &contestants, max_tokens, &interrupt);
     }
-    let results = measured(args, root, &contestants, &interrupt)?;
-    print(&format!("\n{}", ladder::draw(&results)))?;
-    match folder(args, root) {
+    let results = measured(&args, root, &contestants, &interrupt)?;
+    let mut report = Report::stdout();
+    report.blank()?;
+    ladder::print(&mut report, &results)?;
+    match folder(&args, root) {
         Some(folder) => save(&results, &folder),
         None => Ok(()),
     }

@@ -2,9 +2,10 @@
 //!
 //! - measured (the default): one process at a time, in alternating order, a table at the end. In
 //!   reading order: [`parts`] finds and builds them, [`ask`] says what they are asked, [`measure`]
-//!   runs the rounds, [`ladder`] and [`chart`] show what came out.
+//!   runs the rounds, [`answer`] reads what they say, [`ladder`] and [`chart`] show what came out.
 //! - [`live`]: all at once, for the eye; nothing is measured.
 
+pub mod answer;
 pub mod ask;
 pub mod chart;
 pub mod ladder;
@@ -12,7 +13,6 @@ pub mod live;
 pub mod measure;
 pub mod parts;
 pub mod process;
-pub mod report;
 
 mod command;
 #[cfg(test)]

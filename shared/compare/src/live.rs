@@ -6,11 +6,11 @@ use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use anyhow::{Result, bail};
+use console::interrupt::Interrupt;
+use console::report::{Report, Stdout};
 
 use crate::ask::Ask;
 use crate::parts::Contestant;
-use crate::process::Interrupt;
-use crate::text::print;
 
 pub mod lane;
 mod plain;
@@ -41,10 +41,10 @@ pub fn run(
         };
         screen::show(&mut race, &header, interrupt)?;
     } else {
-        plain::print(&mut race, &mut io::stdout(), interrupt)?;
+        plain::print(&mut race, &mut Stdout::new(), interrupt)?;
     }
     let lanes = race.finish();
-    print(&summary::draw(&lanes, Instant::now()))?;
+    summary::print(&mut Report::stdout(), &lanes, Instant::now())?;
     failure(&lanes)
 }
 

@@ -9,13 +9,17 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
-use xtask::compare::results::{Results, SCHEMA, Spread, Step};
+use console::exec;
+use console::interrupt::Interrupt;
+use console::metrics::{Run, Summary};
+use console::progress::style;
+use console::results::{Results, SCHEMA, Step};
+use indicatif::ProgressBar;
 
+use crate::answer::{Answer, Answers};
 use crate::ask::Ask;
 use crate::parts::Contestant;
-use crate::process::{self, Interrupt};
-use crate::report::{Report, Run};
+use crate::process;
 
 /// Tokens of the process that does not count.
 const WARM_UP: u32 = 8;
@@ -44,7 +48,7 @@ impl Bench<'_> {
         for contestant in self.contestants {
             self.answer(contestant, WARM_UP.min(self.max_tokens), "warm-up")?;
         }
-        let mut reports: Vec<Vec<Report>> = vec![Vec::new(); self.contestants.len()];
+        let mut reports: Vec<Vec<Answers>> = vec![Vec::new(); self.contestants.len()];
         for round in 0..self.rounds {
             let doing = format!("round {} of {}", round + 1, self.rounds);
             for index in order(self.contestants.len(), round) {
@@ -55,19 +59,19 @@ impl Bench<'_> {
         self.results(&reports, day, commit)
     }
 
-    fn answer(&self, contestant: &Contestant, max_tokens: u32, doing: &str) -> Result<Report> {
+    fn answer(&self, contestant: &Contestant, max_tokens: u32, doing: &str) -> Result<Answers> {
         let mut command = self.ask.command(contestant, max_tokens);
         command.arg("--ignore-eos");
         let doing = format!("{doing}: {}", contestant.name());
         let bar = progress(max_tokens, &doing);
         let output = process::run(&mut command, self.interrupt, || bar.inc(1));
         bar.finish_and_clear();
-        Report::of(contestant, &output?)
+        Answers::of(contestant, &output?)
     }
 
     pub(crate) fn results(
         &self,
-        reports: &[Vec<Report>],
+        reports: &[Vec<Answers>],
         day: &str,
         commit: Option<String>,
     ) -> Result<Results> {
@@ -85,7 +89,7 @@ impl Bench<'_> {
             dtype: self.ask.dtype.clone(),
             prompt: self.ask.prompt_name(),
             prompt_tokens: reference.run().prompt_tokens,
-            new_tokens: reference.run().tokens.len() as u64,
+            new_tokens: reference.run().tokens.len(),
             n: self.rounds as usize,
             steps: beside_part_2(steps.collect::<Result<_>>()?),
         })
@@ -101,11 +105,10 @@ fn order(count: usize, round: u32) -> Vec<usize> {
 }
 
 /// A bar on a terminal, which moves with every token; elsewhere a line.
-fn progress(max_tokens: u32, doing: &str) -> ProgressBar {
+pub(crate) fn progress(max_tokens: u32, doing: &str) -> ProgressBar {
     let template = "{spinner} {msg}  {bar:24} {pos:>4}/{len} tokens {elapsed:>4}";
-    let style = ProgressStyle::with_template(template);
     let bar = ProgressBar::new(max_tokens.into())
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        .with_style(style(template))
         .with_message(doing.to_owned());
     bar.enable_steady_tick(std::time::Duration::from_millis(100));
     if bar.is_hidden() {
@@ -115,9 +118,12 @@ fn progress(max_tokens: u32, doing: &str) -> ProgressBar {
 }
 
 /// The rounds of one contestant as one step of the ladder.
-fn step(contestant: &Contestant, rounds: &[Report], reference: &Run) -> Result<Step> {
-    let runs: Vec<&Run> = rounds.iter().map(Report::run).collect();
-    let first = runs.first().context("nothing was measured")?;
+fn step(contestant: &Contestant, rounds: &[Answers], reference: &Run) -> Result<Step> {
+    let answers: Vec<&Answer> = rounds.iter().map(Answers::answer).collect();
+    let first = rounds
+        .first()
+        .map(Answers::run)
+        .context("nothing was measured")?;
     let name = contestant.name();
     ensure!(
         first.prompt_tokens == reference.prompt_tokens,
@@ -125,30 +131,33 @@ fn step(contestant: &Contestant, rounds: &[Report], reference: &Run) -> Result<S
         first.prompt_tokens,
         reference.prompt_tokens
     );
-    let spread = |what: &str, number: fn(&Run) -> Option<f64>| {
-        let numbers: Option<Vec<f64>> = runs.iter().map(|run| number(run)).collect();
-        let numbers = numbers.with_context(|| {
+    let spread = |what: &str, number: fn(&Answer) -> Option<f64>| {
+        let numbers: Option<Vec<f64>> = answers.iter().map(|answer| number(answer)).collect();
+        let summary = numbers.and_then(|numbers| Summary::of(&numbers));
+        summary.with_context(|| {
             format!(
                 "{name}: no {what} in an answer of {} tokens",
                 first.tokens.len()
             )
-        })?;
-        anyhow::Ok(Spread::of(&numbers, |number| *number))
+        })
     };
-    let differences = runs
+    let differences = answers
         .iter()
-        .filter_map(|run| reference.first_difference(run));
+        .filter_map(|answer| reference.first_difference(&answer.run));
     Ok(Step {
         part: contestant.part.package.clone(),
         number: contestant.part.number,
         variant: first.variant.clone(),
         adds: contestant.part.adds.clone(),
         rung: contestant.rung,
-        ttft_ms: spread("ttft_ms", |run| run.ttft_ms)?,
-        tpot_ms: spread("tpot_ms", |run| run.tpot_ms)?,
-        decode_tps: spread("decode_tps", |run| run.decode_tps)?,
-        throughput_tps: spread("throughput_tps", Run::throughput)?,
-        peak_bytes: runs.iter().filter_map(|run| run.peak_bytes).max(),
+        ttft_ms: spread("ttft_ms", |answer| answer.run.ttft_ms)?,
+        tpot_ms: spread("tpot_ms", |answer| answer.run.tpot_ms)?,
+        decode_tps: spread("decode_tps", |answer| answer.run.decode_tps)?,
+        throughput_tps: spread("throughput_tps", Answer::throughput)?,
+        peak_bytes: answers
+            .iter()
+            .filter_map(|answer| answer.run.peak_bytes)
+            .max(),
         weight_bytes: first.weight_bytes,
         kv_bytes: first.kv_bytes,
         ratio_to_part2: None,
@@ -171,7 +180,7 @@ fn beside_part_2(mut steps: Vec<Step>) -> Vec<Step> {
 pub fn commit(root: &Path) -> Option<String> {
     let mut git = std::process::Command::new("git");
     git.args(["describe", "--always", "--dirty", "--exclude", "*"]);
-    xtask::exec::stdout(git.current_dir(root)).ok()
+    exec::stdout(git.current_dir(root)).ok()
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 //! and how it is run: nothing here has to change when a part is added.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
+use console::exec;
+use console::workspace::cargo;
 use serde::Deserialize;
 use serde_json::Value;
-use xtask::{exec, versus};
 
 /// A part that decodes.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,11 +82,11 @@ impl Contestant {
 /// # Errors
 /// If Cargo cannot read the workspace, or a part's `[package.metadata.compare]` is wrong.
 pub fn find(root: &Path) -> Result<Vec<Part>> {
-    let mut cargo = Command::new(versus::cargo());
-    cargo
+    let mut command = Command::new(cargo());
+    command
         .args(["metadata", "--no-deps", "--format-version", "1"])
         .current_dir(root);
-    let text = exec::stdout(&mut cargo).context("asking Cargo for the parts")?;
+    let text = exec::stdout(&mut command).context("asking Cargo for the parts")?;
     parse(&text)
 }
 
@@ -177,10 +178,32 @@ pub fn select(parts: Vec<Part>, wanted: &[u32]) -> Result<Vec<Part>> {
 pub fn build(root: &Path, parts: &[Part], profile: &str, all: bool) -> Result<Vec<Contestant>> {
     let mut contestants = Vec::new();
     for part in parts {
-        let program = versus::build_as(root, &part.package, profile)?;
+        let program = program(root, &part.package, profile)?;
         contestants.extend(part.contestants(&program, all));
     }
     Ok(contestants)
+}
+
+/// The program of a part, built with a profile of Cargo; Cargo itself says where it lies.
+fn program(root: &Path, part: &str, profile: &str) -> Result<PathBuf> {
+    let output = Command::new(cargo())
+        .args(["build", "--profile", profile])
+        .args(["--package", part, "--bin", part])
+        .args(["--message-format", "json-render-diagnostics"])
+        .current_dir(root)
+        .stderr(Stdio::inherit())
+        .output()
+        .context("starting cargo")?;
+    ensure!(
+        output.status.success(),
+        "{part} does not build; cargo's message is above"
+    );
+    String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|message| message["target"]["name"] == part)
+        .find_map(|message| message["executable"].as_str().map(PathBuf::from))
+        .with_context(|| format!("cargo built no program called {part}"))
 }
 
 #[cfg(test)]

@@ -2,65 +2,15 @@
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use console::interrupt::Interrupt;
 
 /// How often a loop that waits looks whether it was interrupted.
 const PATIENCE: Duration = Duration::from_millis(50);
-
-/// The error of work that was interrupted: nothing is to be told.
-#[derive(Debug)]
-pub struct Interrupted;
-
-impl std::fmt::Display for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("interrupted")
-    }
-}
-
-impl std::error::Error for Interrupted {}
-
-/// Whether someone wants this program to end: Ctrl-C, `kill`, or a terminal that was closed. It has
-/// to end its children first, so the signals only set a flag.
-#[derive(Debug, Clone, Default)]
-pub struct Interrupt(Arc<AtomicBool>);
-
-impl Interrupt {
-    /// From now on the signals set the flag.
-    ///
-    /// # Errors
-    /// If the system does not let us watch for them.
-    pub fn watch() -> Result<Self> {
-        let flag = Self::default();
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&flag.0))
-                .context("watching for Ctrl-C")?;
-        }
-        Ok(flag)
-    }
-
-    /// Sets the flag: Ctrl-C is a key, and no signal, while the terminal is in raw mode.
-    pub fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// The error [`Interrupted`] if the flag is set.
-    ///
-    /// # Errors
-    /// See above.
-    pub fn check(&self) -> Result<()> {
-        match self.0.load(Ordering::Relaxed) {
-            true => Err(Interrupted.into()),
-            false => Ok(()),
-        }
-    }
-}
 
 /// What one of several programs said.
 #[derive(Debug)]
@@ -161,7 +111,7 @@ fn forward(
 /// The next event, or the reason why there will be none.
 ///
 /// # Errors
-/// [`Interrupted`].
+/// [`Interrupted`](console::interrupt::Interrupted).
 pub fn next(events: &Receiver<Event>, interrupt: &Interrupt) -> Result<Event> {
     loop {
         interrupt.check()?;
@@ -179,7 +129,7 @@ pub type Output = std::process::Output;
 /// Runs one program to its end; `piece` is told whenever it wrote to stdout.
 ///
 /// # Errors
-/// If it cannot be started, or [`Interrupted`]: then the program has been ended, too.
+/// If it cannot be started, or interrupted: then the program has been ended, too.
 pub fn run(
     command: &mut Command,
     interrupt: &Interrupt,

@@ -4,13 +4,14 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-use xtask::compare::results::Results;
+use console::interrupt::Interrupt;
+use console::results::Results;
 
+use crate::answer::Answers;
 use crate::ask::Ask;
 use crate::measure::Bench;
 use crate::parts::{Contestant, Part};
-use crate::process::{Interrupt, Output};
-use crate::report::Report;
+use crate::process::Output;
 
 /// The last line of stdout of `part2-first-inference --json --ignore-eos --max-tokens 8`.
 pub(crate) const NAIVE: &str = include_str!("../tests/recorded/part2-naive.json");
@@ -52,8 +53,8 @@ pub(crate) fn status(code: i32) -> ExitStatus {
     ExitStatus::from_raw(code << 8)
 }
 
-pub(crate) fn report(line: &str) -> Report {
-    Report::of(&contestant(2, &[], true), &output(0, line, "")).unwrap()
+pub(crate) fn report(line: &str) -> Answers {
+    Answers::of(&contestant(2, &[], true), &output(0, line, "")).unwrap()
 }
 
 /// Parts 2 and 3, and a variant of part 3 with other tokens.
@@ -61,7 +62,7 @@ pub(crate) fn results() -> Results {
     let rounds = |line: &str, speeds: [f64; 3]| {
         speeds.map(|decode_tps| {
             let mut report = report(line);
-            report.runs[0].decode_tps = Some(decode_tps);
+            report.runs[0].run.decode_tps = Some(decode_tps);
             report
         })
     };

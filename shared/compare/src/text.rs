@@ -1,50 +1,21 @@
-//! Text of programs and models, made fit for a terminal.
+//! Text of programs and models that stands beside other text.
 
-use std::io::Write as _;
+use console::text;
 
-use anyhow::{Context, Result};
-use unicode_truncate::UnicodeTruncateStr as _;
-
-/// Prints to stdout, with colour only where that is shown.
-///
-/// # Errors
-/// If it cannot be written: a reader may have gone, and `print!` would panic.
-pub(crate) fn print(text: &str) -> Result<()> {
-    let mut stdout = anstream::stdout().lock();
-    stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-        .context("printing")
-}
-
-/// Text that cannot move the cursor, change the terminal or turn the direction of writing: such
-/// characters become U+FFFD, tabs become blanks. Line breaks stay.
+/// [`text::harmless`] text that cannot turn the direction of writing either, which would carry over
+/// into its neighbours; tabs become blanks.
 pub(crate) fn harmless(text: &str) -> String {
     let replace = |c: char| match c {
-        '\n' => '\n',
         '\t' => ' ',
         '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
-        c if c.is_control() => '\u{fffd}',
         c => c,
     };
-    text.chars().map(replace).collect()
+    text::harmless(text).chars().map(replace).collect()
 }
 
 /// [`harmless`] text on one line.
 pub(crate) fn one_line(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    harmless(&words.join(" "))
-}
-
-/// At most `width` columns, with an ellipsis where something was cut off.
-pub(crate) fn clip(text: &str, width: usize) -> String {
-    let (kept, _) = text.unicode_truncate(width);
-    if kept.len() == text.len() {
-        return text.to_owned();
-    }
-    let (kept, _) = text.unicode_truncate(width.saturating_sub(1));
-    let ellipsis = if width > 0 { "…" } else { "" };
-    format!("{}{ellipsis}", kept.trim_end())
+    harmless(&text::one_line(text))
 }
 
 /// Bytes as they come → whole characters: the first bytes of one wait for the rest.

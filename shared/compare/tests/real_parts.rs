@@ -110,7 +110,7 @@ fn a_ladder_is_measured_written_and_replaced_on_the_same_day() {
         "{names:?}"
     );
     assert_eq!(names[1], names[0].replace(".json", ".svg"));
-    let [(_, results)] = &xtask::compare::results::read_all(&folder).unwrap()[..] else {
+    let [(_, results)] = &console::results::read_all(&folder).unwrap()[..] else {
         panic!("one file");
     };
     assert_eq!(

@@ -9,11 +9,14 @@
 //! - [`numbers`]: counts, bytes and decimals as text
 //! - [`report`]: streamed text, status, cards, tables, bars, curves: what prints
 //! - [`progress`]: long work in steps, each with its time
+//! - [`exec`]: other programs, run to their end
 //! - [`metrics`]: instants → the numbers of the report
 //! - [`machine`]: what ran it, as data
-//! - [`results`]: the JSON line
+//! - [`results`]: the JSON line, and the files of `cargo compare`
 //! - [`files`]: files that are written whole or not at all
+//! - [`workspace`]: the checkout that a tool works on
 pub mod cli;
+pub mod exec;
 pub mod files;
 pub mod interrupt;
 pub mod machine;
@@ -23,3 +26,4 @@ pub mod progress;
 pub mod report;
 pub mod results;
 pub mod text;
+pub mod workspace;

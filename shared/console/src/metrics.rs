@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// When a request started, and when each of its tokens was evaluated.
 ///
@@ -172,16 +172,12 @@ pub fn median(values: &[f64]) -> Option<f64> {
 
 /// Several rounds of one number. Median and quartiles rather than mean and deviation: one round in
 /// which the machine was busy elsewhere must not move the result.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
-    /// How many rounds.
-    pub n: usize,
     /// The middle one.
     pub median: f64,
     /// Half the distance between the quartiles: the `±` beside the median.
     pub half_iqr: f64,
-    /// 95 of 100 are at or below it.
-    pub p95: f64,
     /// The smallest.
     pub min: f64,
     /// The largest.
@@ -193,10 +189,8 @@ impl Summary {
     pub fn of(values: &[f64]) -> Option<Self> {
         let at = |p| percentile(values, p);
         Some(Self {
-            n: values.len(),
             median: at(50.0)?,
             half_iqr: (at(75.0)? - at(25.0)?) / 2.0,
-            p95: at(95.0)?,
             min: at(0.0)?,
             max: at(100.0)?,
         })
@@ -241,7 +235,7 @@ impl Line {
 }
 
 /// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FinishReason {
     /// The model gave one of its stop tokens.
@@ -265,7 +259,7 @@ impl std::fmt::Display for FinishReason {
 /// One generation: an entry of `"runs"` in the JSON line, with the same keys in every part.
 ///
 /// A part that has more to say wraps it (`#[serde(flatten)] run: Run`) and adds keys beside these.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     /// What distinguishes this run from the others of the same part: `naive`, `cached`, `4-bit`.
     pub variant: String,
@@ -380,6 +374,16 @@ impl Run {
     pub fn kv_bytes(mut self, bytes: u64) -> Self {
         self.kv_bytes = Some(bytes);
         self
+    }
+
+    /// Where `other` gives the first token that differs, counted from 0; an answer that ends early
+    /// differs there.
+    pub fn first_difference(&self, other: &Self) -> Option<usize> {
+        let mut pairs = self.tokens.iter().zip(&other.tokens);
+        let shorter = self.tokens.len().min(other.tokens.len());
+        let unequal = self.tokens.len() != other.tokens.len();
+        let at = pairs.position(|(ours, theirs)| ours != theirs);
+        at.or(unequal.then_some(shorter))
     }
 
     /// Positions computed again, over the whole run.
@@ -565,10 +569,8 @@ mod tests {
         values.reverse();
         let summary = Summary::of(&values).unwrap();
         let expected = Summary {
-            n: 21,
             median: 10.0,
             half_iqr: 5.0,
-            p95: 19.0,
             min: 0.0,
             max: 1000.0,
         };

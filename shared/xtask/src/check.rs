@@ -9,12 +9,12 @@ use std::fmt::{self, Write as _};
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, bail};
 use console::text::WIDTH;
+use console::workspace::Workspace;
 use textwrap::{Options, WordSplitter};
 
 use crate::change::{BUDGET, Step, steps};
 use crate::readme;
 use crate::series::Series;
-use crate::workspace::Workspace;
 
 mod copies;
 mod maps;

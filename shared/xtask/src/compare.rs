@@ -1,4 +1,4 @@
-//! `cargo xtask compare` and what a comparison leaves behind. The comparison itself is the package
+//! `cargo xtask compare`. The comparison itself is the package
 //! `compare`: it draws on the terminal and makes charts, and `cargo setup` need not wait for the
 //! crates that do so.
 
@@ -7,10 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-
-use crate::versus::cargo;
-
-pub mod results;
+use console::workspace::cargo;
 
 /// Run the parts side by side, as `cargo compare` does
 #[derive(Debug, clap::Args)]

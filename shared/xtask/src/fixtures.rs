@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use console::workspace::Workspace;
 
 /// Groups that run a real model. They take a fast BLAS where there is one; the small ones do with
 /// the slow one of the wheel, which rounds the same way on every machine.
@@ -37,8 +38,9 @@ pub struct Args {
 /// # Errors
 /// When Python is missing, a package cannot be installed, or the reference contradicts itself.
 pub fn run(args: Args) -> Result<()> {
-    let root = root();
-    let python = python(&root)?;
+    let workspace = Workspace::find()?;
+    let root = workspace.root();
+    let python = python(root)?;
     let chosen = |real: bool| {
         let all = GROUPS.map(str::to_owned);
         let wanted = if args.groups.is_empty() {
@@ -51,8 +53,9 @@ pub fn run(args: Args) -> Result<()> {
             .filter(move |g| REAL.contains(&g.as_str()) == real)
             .collect::<Vec<_>>()
     };
-    write(&root, &python, &chosen(false), None)?;
-    write(&root, &python, &chosen(true), blas(&root).as_deref())
+    write(root, &python, &chosen(false), None)?;
+    let blas = workspace.blas();
+    write(root, &python, &chosen(true), blas.as_deref())
 }
 
 fn write(root: &Path, python: &Path, groups: &[String], blas: Option<&Path>) -> Result<()> {
@@ -104,21 +107,6 @@ pub(crate) fn python(root: &Path) -> Result<PathBuf> {
     finish(&mut pip, "installing its packages")?;
     fs::write(&receipt, wanted).with_context(|| format!("writing {}", receipt.display()))?;
     Ok(python)
-}
-
-/// The BLAS that `cargo setup` put beside MLX. There is none on macOS, where Accelerate is used.
-pub(crate) fn blas(root: &Path) -> Option<PathBuf> {
-    let libraries = fs::read_dir(root.join(".mlx/mlx/mlx_cpu.libs")).ok()?;
-    libraries.flatten().map(|entry| entry.path()).find(|path| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("libblas-") && name.contains(".so.")
-    })
-}
-
-/// The root of the workspace: two folders above this package.
-pub(crate) fn root() -> PathBuf {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    package.ancestors().nth(2).unwrap_or(package).to_owned()
 }
 
 fn finish(command: &mut Command, doing: &str) -> Result<()> {

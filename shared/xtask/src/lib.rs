@@ -4,19 +4,16 @@
 
 pub mod check;
 pub mod compare;
-pub mod decode;
 pub mod diff;
-pub mod exec;
 pub mod fetch;
-pub mod files;
 pub mod fixtures;
 pub mod propagate;
 pub mod readme;
 pub mod setup;
-pub mod versus;
-pub mod workspace;
 
 mod change;
+mod dot_mlx;
+mod files;
 mod git;
 mod pip;
 mod series;

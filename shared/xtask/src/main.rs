@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{check, compare, decode, diff, fetch, fixtures, propagate, readme, setup, versus};
+use xtask::{check, compare, diff, fetch, fixtures, propagate, readme, setup};
 
 /// The chores of the workspace.
 #[derive(Parser)]
@@ -22,8 +22,6 @@ enum Chore {
     Propagate(propagate::Args),
     Readme(readme::Args),
     Fixtures(fixtures::Args),
-    Versus(versus::Args),
-    Decode(decode::Args),
     Compare(compare::Args),
     #[command(hide = true)]
     Bindings(setup::bindings::Args),
@@ -38,8 +36,6 @@ fn main() -> ExitCode {
         Chore::Propagate(args) => propagate::run(args),
         Chore::Readme(args) => readme::run(args),
         Chore::Fixtures(args) => fixtures::run(args),
-        Chore::Versus(args) => versus::run(args),
-        Chore::Decode(args) => decode::run(args),
         Chore::Compare(args) => compare::run(args),
         Chore::Bindings(args) => setup::bindings::run(args),
     })

@@ -8,10 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use console::exec;
 use console::numbers::decimal;
 use console::progress::Step;
 
-use crate::{exec, files};
+use crate::files;
 
 /// Checks that a Python with pip is there. `hint` says how this system gets one.
 pub(crate) fn check(hint: &str) -> Result<()> {

@@ -9,12 +9,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
+use console::exec;
 use console::files;
+use console::workspace::Workspace;
 
-use crate::exec;
 use crate::git::git;
 use crate::series::{Part, Series};
-use crate::workspace::Workspace;
 
 mod merge;
 

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 use console::files;
+use console::workspace::Workspace;
 
 use crate::change::{Step, steps};
 use crate::check::Finding;
 use crate::series::Series;
-use crate::workspace::Workspace;
 
 mod changes;
 mod index;

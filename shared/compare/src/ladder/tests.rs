@@ -1,20 +1,17 @@
-use std::collections::BTreeMap;
-
-use unicode_truncate::UnicodeTruncateStr as _;
-
 use super::*;
+use unicode_width::UnicodeWidthStr;
+
 use crate::testing::results;
 
 fn plain(results: &Results) -> String {
-    anstream::adapter::strip_str(&draw(results)).to_string()
+    let mut text = Vec::new();
+    print(&mut Report::plain(&mut text), results).unwrap();
+    String::from_utf8(text).unwrap()
 }
 
 /// Columns of the widest line.
 fn widest(text: &str) -> usize {
-    text.lines()
-        .map(|line| line.unicode_truncate(usize::MAX).1)
-        .max()
-        .unwrap_or(0)
+    text.lines().map(UnicodeWidthStr::width).max().unwrap_or(0)
 }
 
 #[test]
@@ -64,7 +61,7 @@ fn no_name_and_no_number_is_wider_than_the_frame() {
     let mut results = results();
     results.model = "字".repeat(200);
     results.prompt = "\u{1b}[2J a\nb ".repeat(80);
-    results.versions = BTreeMap::new();
+    results.versions.mlx = "9".repeat(200);
     for step in &mut results.steps {
         step.variant = "字字字字字字字".into();
         step.adds = "very long ".repeat(30);
@@ -91,14 +88,7 @@ fn no_name_and_no_number_is_wider_than_the_frame() {
 
 #[test]
 fn decimals_go_before_digits_do() {
-    let texts = [0.0, 5.06, 99.999, 1234.5, 123_456.7].map(|number| fixed(Some(number), 2));
+    let texts = [0.0, 5.06, 99.999, 1234.5, 123_456.7].map(|number| narrow(Some(number), 2));
     assert_eq!(texts, ["0.00", "5.06", "100.00", "1234.5", "123457"]);
-    assert_eq!(fixed(None, 2), "–");
-}
-
-#[test]
-fn a_bar_is_never_empty_and_never_longer_than_the_room() {
-    assert_eq!(bar(1.0, 3), "███");
-    assert_eq!(bar(0.5, 3), "█▌");
-    assert_eq!(bar(1e-9, 3), "▏");
+    assert_eq!(narrow(None, 2), "–");
 }

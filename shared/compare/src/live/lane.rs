@@ -3,9 +3,9 @@
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
+use crate::answer::Answers;
 use crate::parts::Contestant;
 use crate::process::Output;
-use crate::report::Report;
 use crate::text::{Decoder, harmless, one_line};
 
 /// Where a part's report begins after the text: an empty line, then the card. A model may write
@@ -42,7 +42,7 @@ enum End {
     /// With an answer, as the `place`th; its numbers, and its text as the part itself has it.
     Finished {
         place: usize,
-        report: Box<Report>,
+        answers: Box<Answers>,
         text: String,
     },
     /// By itself, without one.
@@ -113,11 +113,11 @@ impl Lane {
             stdout: std::mem::take(&mut self.stdout),
             stderr: self.stderr.clone(),
         };
-        self.end = Some(match Report::of(&self.contestant, &output) {
-            Ok(report) => End::Finished {
+        self.end = Some(match Answers::of(&self.contestant, &output) {
+            Ok(answers) => End::Finished {
                 place,
-                text: harmless(&report.run().text),
-                report: Box::new(report),
+                text: harmless(&answers.run().text),
+                answers: Box::new(answers),
             },
             Err(error) => End::Failed(one_line(&format!("{error:#}"))),
         });
@@ -147,9 +147,9 @@ impl Lane {
     }
 
     /// Its numbers, when it has finished.
-    pub fn report(&self) -> Option<&Report> {
+    pub fn answers(&self) -> Option<&Answers> {
         match &self.end {
-            Some(End::Finished { report, .. }) => Some(report),
+            Some(End::Finished { answers, .. }) => Some(answers),
             _ => None,
         }
     }
@@ -201,8 +201,8 @@ impl Lane {
 
     /// Tokens until now; only about so many before the report has come.
     pub fn tokens(&self) -> u64 {
-        self.report()
-            .map_or(self.pieces, |report| report.run().tokens.len() as u64)
+        self.answers()
+            .map_or(self.pieces, |answers| answers.run().tokens.len() as u64)
     }
 
     /// Tokens to expect at most.
@@ -213,8 +213,8 @@ impl Lane {
     /// Tokens per second after the first one. Before the report has come it is about that: what was
     /// seen here, in pieces of text.
     pub fn rate(&self) -> Option<f64> {
-        if let Some(report) = self.report() {
-            return report.run().decode_tps;
+        if let Some(answers) = self.answers() {
+            return answers.run().decode_tps;
         }
         let time = self.last?.duration_since(self.first?).as_secs_f64();
         (self.pieces > 1 && time > 0.0).then(|| (self.pieces - 1) as f64 / time)

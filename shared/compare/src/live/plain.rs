@@ -4,11 +4,11 @@ use std::io::Write;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use console::interrupt::Interrupt;
 
 use super::lane::Lane;
 use super::race::Race;
 use super::view::speed;
-use crate::process::Interrupt;
 
 /// Columns of the text behind the number.
 const TEXT: usize = 76;

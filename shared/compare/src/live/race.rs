@@ -5,11 +5,12 @@ use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
+use console::interrupt::Interrupt;
 
 use super::lane::Lane;
 use crate::ask::Ask;
 use crate::parts::Contestant;
-use crate::process::{self, Event, Interrupt, Process, Said};
+use crate::process::{self, Event, Process, Said};
 
 /// All lanes. The programs that still run end with the value.
 #[derive(Debug)]

@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use console::interrupt::Interrupt;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 
 use super::race::Race;
 use super::view::{self, Header};
-use crate::process::Interrupt;
 
 /// Thirty pictures per second.
 const FRAME: Duration = Duration::from_millis(33);

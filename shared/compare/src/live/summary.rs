@@ -1,31 +1,39 @@
 //! What stays on the terminal when the race is over.
 
-use std::fmt::Write as _;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use anstyle::Style;
+use console::metrics::Run;
+use console::report::{DIM, Report};
+use console::text::{WIDTH, clip};
 
 use super::lane::Lane;
 use super::view::speed;
-use crate::report::Run;
-use crate::text::clip;
 
 const BOLD: Style = Style::new().bold();
-const DIM: Style = Style::new().dimmed();
 const NOTE: &str = "They shared the machine: `cargo compare` measures one at a time.";
 
 /// Each lane in two lines of at most 80 columns, and whether the tokens are the same.
-pub(crate) fn draw(lanes: &[Lane], now: Instant) -> String {
+pub(crate) fn print<W: Write>(
+    report: &mut Report<W>,
+    lanes: &[Lane],
+    now: Instant,
+) -> io::Result<()> {
     let [tokens, first, all, decode] = ["tokens", "first text", "all of it", "decode"];
     let head = format!("{tokens:>12}{first:>14}{all:>14}{decode:>18}");
-    let mut out = format!("{BOLD}{head}{BOLD:#}\n{}\n", "─".repeat(80));
+    let head = report.styled(BOLD, &head);
+    report.line(&head)?;
+    report.line(&"─".repeat(WIDTH))?;
     for lane in lanes {
-        let title = clip(&lane.title(), 78);
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, " {BOLD}{title}{BOLD:#}\n{}", numbers(lane, now));
+        let title = report.styled(BOLD, &clip(&lane.title(), WIDTH - 2));
+        report.line(&format!(" {title}"))?;
+        report.line(&numbers(lane, now))?;
     }
-    let _ = writeln!(out, "\n {}\n {DIM}{NOTE}{DIM:#}", same_tokens(lanes));
-    out
+    report.blank()?;
+    report.note(&same_tokens(lanes))?;
+    let note = report.styled(DIM, NOTE);
+    report.line(&format!(" {note}"))
 }
 
 fn numbers(lane: &Lane, now: Instant) -> String {
@@ -47,7 +55,7 @@ fn numbers(lane: &Lane, now: Instant) -> String {
 fn same_tokens(lanes: &[Lane]) -> String {
     let runs = lanes
         .iter()
-        .filter_map(|lane| Some((lane, lane.report()?.run())));
+        .filter_map(|lane| Some((lane, lane.answers()?.run())));
     let runs: Vec<(&Lane, &Run)> = runs.collect();
     let Some(((base, reference), others)) = runs.split_first() else {
         return "None of them finished.".to_owned();

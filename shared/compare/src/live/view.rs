@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use console::text::clip;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style};
@@ -10,7 +11,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, BorderType, LineGauge, Paragraph, Sparkline};
 
 use super::lane::Lane;
-use crate::text::{clip, one_line};
+use crate::text::one_line;
 
 /// Columns that a lane needs to stand beside another one, and rows to have text in it.
 const COLUMNS: u16 = 38;
@@ -51,7 +52,8 @@ pub fn draw(frame: &mut Frame<'_>, lanes: &[Lane], header: &Header, now: Instant
 }
 
 fn head_line(header: &Header) -> Line<'static> {
-    let model = clip(&one_line(&header.model), 30);
+    let model = one_line(&header.model);
+    let model = clip(&model, 30);
     Line::from(vec![
         Span::styled(format!(" {model} "), BOLD),
         Span::styled(format!(" {}", clip(&one_line(&header.prompt), 200)), DIM),
@@ -127,7 +129,7 @@ fn frame_of(lane: &Lane, width: usize, roomy: bool) -> Block<'static> {
     let room = width.saturating_sub(6 + place.len());
     let title = match roomy {
         true => format!("Part {}", lane.contestant().part.number),
-        false => clip(&lane.title(), room),
+        false => clip(&lane.title(), room).into_owned(),
     };
     Block::bordered()
         .border_type(BorderType::Rounded)
@@ -210,7 +212,7 @@ fn colour(lane: &Lane) -> Style {
 
 /// `≈ 12.3 tok/s`: about, until the part itself has said it.
 pub(crate) fn speed(lane: &Lane) -> String {
-    let about = if lane.report().is_some() { "" } else { "≈ " };
+    let about = if lane.answers().is_some() { "" } else { "≈ " };
     match (lane.failure(), lane.rate()) {
         (Some(_), _) => "failed".to_owned(),
         (None, Some(rate)) => format!("{about}{rate:.1} tok/s"),

@@ -2,10 +2,10 @@ use super::*;
 use crate::testing::{NAIVE, PREALLOC, ROTATING, contestant, report};
 
 /// A report as recorded, with another decode speed and peak.
-fn round(line: &str, decode_tps: f64, peak_bytes: u64) -> Report {
+fn round(line: &str, decode_tps: f64, peak_bytes: u64) -> Answers {
     let mut report = report(line);
-    report.runs[0].decode_tps = Some(decode_tps);
-    report.runs[0].peak_bytes = Some(peak_bytes);
+    report.runs[0].run.decode_tps = Some(decode_tps);
+    report.runs[0].run.peak_bytes = Some(peak_bytes);
     report
 }
 
@@ -25,7 +25,7 @@ fn a_step_has_the_median_the_half_iqr_and_the_largest_peak() {
     ];
     let naive = report(NAIVE);
     let step = step(&contestant(3, &[], true), &rounds, naive.run()).unwrap();
-    let expected = Spread {
+    let expected = Summary {
         median: 120.0,
         half_iqr: 10.0,
         min: 100.0,
@@ -66,7 +66,7 @@ fn answers_that_cannot_be_compared_are_refused() {
     let naive = report(NAIVE);
     let told = |change: fn(&mut Run)| {
         let mut other = report(PREALLOC);
-        change(&mut other.runs[0]);
+        change(&mut other.runs[0].run);
         let step = step(&contestant(3, &[], true), &[other], naive.run());
         format!("{:#}", step.unwrap_err())
     };

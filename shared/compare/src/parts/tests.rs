@@ -75,7 +75,7 @@ fn a_number_without_a_part_is_told_with_those_there_are() {
 
 #[test]
 fn this_workspace_has_parts_whose_flags_can_be_read() {
-    let workspace = xtask::workspace::Workspace::find().unwrap();
+    let workspace = console::workspace::Workspace::find().unwrap();
     let parts = find(workspace.root()).unwrap();
     let numbers: Vec<u32> = parts.iter().map(|part| part.number).collect();
     assert!(numbers.starts_with(&[2, 3]), "{numbers:?}");

@@ -1,3 +1,5 @@
+use console::interrupt::Interrupted;
+
 use super::*;
 use std::time::Instant;
 

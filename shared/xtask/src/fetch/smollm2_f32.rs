@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use console::exec;
 use console::progress::step;
+use console::workspace::Workspace;
 
-use crate::exec;
+use crate::dot_mlx;
 use crate::fixtures;
-use crate::workspace::Workspace;
 
 /// The folder of the float32 model, after it was made from `packed` if need be.
 ///
@@ -17,13 +18,13 @@ use crate::workspace::Workspace;
 /// If Python's packages cannot be installed, if the conversion fails, or if `.mlx` cannot be written.
 pub(super) fn unpacked(workspace: &Workspace, packed: &Path) -> Result<PathBuf> {
     let folder = workspace.mlx("models").join("smollm2-f32");
-    let _lock = workspace.lock()?;
+    let _lock = dot_mlx::lock(workspace)?;
     // Renamed when whole, so there at all is enough.
     if folder.is_dir() {
         return Ok(folder);
     }
     let python = fixtures::python(workspace.root())?;
-    let scratch = workspace.scratch("fetch")?;
+    let scratch = dot_mlx::scratch(workspace, "fetch")?;
     let made = scratch.path().join("smollm2-f32");
     let mut script = Command::new(python);
     script

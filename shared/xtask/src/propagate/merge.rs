@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
+use console::exec;
 
-use crate::exec;
 use crate::git::plain_git;
 
 /// A file with all of a change that fits.

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use anyhow::Result;
+use console::metrics::Summary;
+use console::results::{self, Results, Step};
 
-use crate::compare::results::{self, Results, Spread, Step};
 use crate::series::Series;
 
 const NONE: &str = "Nothing has been measured for this table yet. Run it: `cargo compare`.";
@@ -59,10 +60,6 @@ fn caption(results: &Results, stem: &str) -> String {
         .dtype
         .as_deref()
         .map_or_else(String::new, |dtype| format!(" in {dtype}"));
-    let version = |name: &str| match results.versions.get(name) {
-        Some(version) => version.as_str(),
-        None => "?",
-    };
     format!(
         "**{}{dtype}** on {} ({} cores, {:.0} GiB, {}, MLX {} on {}, mlx-rs {}), {}: \
          {} prompt tokens, {} new ones, greedy; median ± half the interquartile range of {} fresh \
@@ -72,9 +69,9 @@ fn caption(results: &Results, stem: &str) -> String {
         machine.cores,
         machine.ram_bytes as f64 / f64::from(1 << 30),
         machine.os,
-        version("mlx"),
+        results.versions.mlx,
         machine.backend,
-        version("mlx_rs"),
+        results.versions.mlx_rs,
         results.date,
         results.prompt_tokens,
         results.new_tokens,
@@ -114,7 +111,7 @@ fn row(series: &Series, step: &Step, reference: bool) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
-fn spread(spread: &Spread) -> String {
+fn spread(spread: &Summary) -> String {
     let digits = match spread.median {
         median if median < 10.0 => 2,
         median if median < 1000.0 => 1,

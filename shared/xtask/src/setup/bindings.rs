@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
+use console::exec;
 use console::progress::Step;
 
 use super::compiler;
-use crate::{exec, files, pip};
+use crate::{files, pip};
 
 const LIBCLANG: &str = "libclang==18.1.1";
 

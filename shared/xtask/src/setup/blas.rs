@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use console::exec;
 use console::progress::Step;
 
 use super::compiler;
 use super::receipt::Facts;
 use super::system::{self, Need};
-use crate::{exec, files, pip};
+use crate::{files, pip};
 
 /// BLIS is the first choice: at one token at a time it is 1.7 times faster than OpenBLAS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

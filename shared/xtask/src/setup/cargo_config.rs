@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use console::files;
+use console::workspace::Workspace;
 
 use super::system;
-use crate::workspace::Workspace;
 
 /// Writes the file, or leaves it alone if it says the same already.
 pub(crate) fn write(workspace: &Workspace) -> Result<()> {

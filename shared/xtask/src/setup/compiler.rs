@@ -5,9 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 use cc::{Build, Tool};
+use console::exec;
 
 use super::system::{self, Need};
-use crate::exec;
 
 /// For C++20, which MLX's headers need.
 pub(crate) fn cpp() -> Result<Tool> {

@@ -6,14 +6,15 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use console::exec;
 use console::numbers::decimal;
 use console::progress::step;
 use console::report::warn;
+use console::workspace::Workspace;
 
 use super::blas;
 use super::receipt::Facts;
-use crate::workspace::Workspace;
-use crate::{exec, files, pip};
+use crate::{files, pip};
 
 const ON: &str = "cuda";
 const OFF: &str = "cuda-off";

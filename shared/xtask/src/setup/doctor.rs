@@ -6,7 +6,7 @@ use std::process::Command;
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, bail};
 
-use crate::exec;
+use console::exec;
 
 /// Asks other programs; tests answer from a list.
 trait Probe {

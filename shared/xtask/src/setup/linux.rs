@@ -7,16 +7,18 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use console::exec;
 use console::progress::{ready, step};
 use console::report::warn;
+use console::workspace::Workspace;
 
 use super::mlx_sys::MlxSys;
 use super::receipt::{self, Facts};
 use super::stamp::{Stamp, Wanted};
 use super::system::{self, Need};
 use super::{Args, blas, cargo_config, compiler, cuda, mlxc};
-use crate::workspace::Workspace;
-use crate::{exec, files, pip};
+use crate::dot_mlx;
+use crate::{files, pip};
 
 /// Checks what is there and makes what is not.
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -26,7 +28,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if let Ok(stamp) = Stamp::check(&workspace, &wanted) {
         return finish(&workspace, &stamp, &wanted);
     }
-    let _lock = workspace.lock()?;
+    let _lock = dot_mlx::lock(&workspace)?;
     match Stamp::check(&workspace, &wanted) {
         Ok(stamp) => return finish(&workspace, &stamp, &wanted),
         Err(Some(reason)) => warn(&reason),
@@ -86,7 +88,7 @@ fn wheel(
     choice: blas::Choice,
     folder: &Path,
 ) -> Result<Facts> {
-    let downloads = workspace.scratch("downloads")?;
+    let downloads = dot_mlx::scratch(workspace, "downloads")?;
     step(&format!("MLX {version} from PyPI"), |step| {
         let requirement = format!("mlx-cpu=={version}");
         let wheel = pip::unpack_wheel(&requirement, None, downloads.path(), step)?;

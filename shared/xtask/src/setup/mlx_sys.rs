@@ -9,8 +9,8 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::exec;
-use crate::workspace::Workspace;
+use console::exec;
+use console::workspace::Workspace;
 
 /// Where the crate's sources are, and what they ask for.
 pub(crate) struct MlxSys {

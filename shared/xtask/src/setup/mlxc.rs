@@ -7,19 +7,20 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use cc::Tool;
+use console::exec;
 use console::files;
 use console::progress::step;
+use console::workspace::Workspace;
 use indicatif::ProgressBar;
 
 use super::mlx_sys::MlxSys;
 use super::receipt::Facts;
 use super::{bindings, compiler};
-use crate::exec;
-use crate::workspace::Workspace;
+use crate::dot_mlx;
 
 /// Compiles, links and describes mlx-c into `folder`, which will be `.mlx/mlxc`.
 pub(crate) fn build(workspace: &Workspace, crate_: &MlxSys, folder: &Path) -> Result<Facts> {
-    let scratch = workspace.scratch("objects")?;
+    let scratch = dot_mlx::scratch(workspace, "objects")?;
     step("Bindings of mlx-c", |step| {
         bindings::make(&crate_.mlx_c, folder, scratch.path(), step)
     })?;

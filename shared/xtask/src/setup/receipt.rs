@@ -6,10 +6,11 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use anyhow::{Context, Result};
+use console::workspace::Workspace;
 use serde::{Deserialize, Serialize};
 
+use crate::dot_mlx;
 use crate::files;
-use crate::workspace::Workspace;
 
 const NAME: &str = "receipt.json";
 
@@ -100,7 +101,7 @@ pub(crate) fn make(
     if let Ok(receipt) = Receipt::check(&target, key) {
         return Ok(receipt);
     }
-    let scratch = workspace.scratch(name)?;
+    let scratch = dot_mlx::scratch(workspace, name)?;
     let new = scratch.path().join("new");
     fs::create_dir(&new).with_context(|| format!("cannot make {}", new.display()))?;
     let facts = build(&new)?;
@@ -194,7 +195,7 @@ mod tests {
         assert!(Receipt::check(&folder, "mlx 1").is_ok());
         // What a killed run leaves behind in the scratch folder is gone once the next has the lock.
         fs::create_dir_all(workspace.mlx("tmp/mlx-1/new")).unwrap();
-        let _lock = workspace.lock().unwrap();
+        let _lock = dot_mlx::lock(&workspace).unwrap();
         assert!(!workspace.mlx("tmp").exists());
     }
 }

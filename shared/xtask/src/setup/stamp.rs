@@ -5,12 +5,12 @@ use std::fs;
 use anyhow::Result;
 use clap::ValueEnum;
 use console::files;
+use console::workspace::Workspace;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::receipt::{Facts, Receipt};
 use super::{Args, blas, cuda, mlx_sys};
-use crate::workspace::Workspace;
 
 const NAME: &str = "setup.json";
 

@@ -20,8 +20,9 @@ fn finished(number: u32, line: &str) -> Lane {
 #[test]
 fn a_summary_has_each_lane_and_says_whether_tokens_are_the_same() {
     let lanes = [finished(2, NAIVE), finished(3, PREALLOC)];
-    let text = draw(&lanes, Instant::now());
-    insta::assert_snapshot!(anstream::adapter::strip_str(&text).to_string());
+    let mut text = Vec::new();
+    print(&mut Report::plain(&mut text), &lanes, Instant::now()).unwrap();
+    insta::assert_snapshot!(String::from_utf8(text).unwrap());
 }
 
 #[test]

@@ -1,7 +1,7 @@
 use super::*;
 
-fn spread(median: f64) -> Spread {
-    Spread::of(&[median - 1.0, median, median + 1.0], |value| *value)
+fn spread(median: f64) -> Summary {
+    Summary::of(&[median - 1.0, median, median + 1.0]).unwrap()
 }
 
 fn step(number: u32, rung: bool) -> Step {
@@ -35,8 +35,13 @@ fn results() -> Results {
             ram_bytes: 36 << 30,
             os: "macOS 15.1".into(),
             cores: 16,
+            bandwidth_bytes_per_s: None,
         },
-        versions: BTreeMap::from([("mlx".into(), "0.32.2".into())]),
+        versions: Versions {
+            mlx: "0.32.2".into(),
+            mlx_rs: "0.33.0".into(),
+            mlx_sys: "0.7.0".into(),
+        },
         model: "tiny".into(),
         dtype: None,
         prompt: "Explain black holes".into(),

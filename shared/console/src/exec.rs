@@ -5,7 +5,10 @@ use std::process::{Command, Output, Stdio};
 use anyhow::{Context, Result, bail};
 
 /// Runs to the end without a terminal; a program that fails is not an error yet.
-pub(crate) fn output(command: &mut Command) -> Result<Output> {
+///
+/// # Errors
+/// If it cannot be started.
+pub fn output(command: &mut Command) -> Result<Output> {
     let name = command.get_program().to_string_lossy().into_owned();
     command
         .stdin(Stdio::null())

@@ -4,9 +4,9 @@ use crate::testing::{NAIVE, PREALLOC, ROTATING, contestant, output, report};
 #[test]
 fn the_last_line_is_the_report_whatever_stands_before() {
     let stdout = format!("A black hole\n\n model    tiny\n{PREALLOC}");
-    let report = Report::of(&contestant(3, &[], true), &output(0, &stdout, "loading\n")).unwrap();
+    let report = Answers::of(&contestant(3, &[], true), &output(0, &stdout, "loading\n")).unwrap();
     assert_eq!(report.machine.backend, "cpu");
-    assert_eq!(report.versions["mlx_rs"], "0.33.0");
+    assert_eq!(report.versions.mlx_rs, "0.33.0");
     assert_eq!(report.run().variant, "prealloc");
     assert_eq!(report.run().kv_bytes, Some(1 << 20));
 }
@@ -14,7 +14,7 @@ fn the_last_line_is_the_report_whatever_stands_before() {
 #[test]
 fn a_part_that_fails_is_told_by_its_own_error_line() {
     let failed = |code, stdout: &str, stderr: &str| {
-        let of = Report::of(
+        let of = Answers::of(
             &contestant(3, &["--cache", "off"], false),
             &output(code, stdout, stderr),
         );
@@ -31,24 +31,23 @@ fn a_part_that_fails_is_told_by_its_own_error_line() {
     assert_eq!(silent, "part 3 --cache off: it ended with exit status: 3");
     let killed = failed(3, "A black hole\n", "loading tiny\n");
     assert_eq!(killed, format!("{silent}: loading tiny"));
-    assert!(failed(0, "no JSON", "").starts_with("part 3 --cache off: the last line of stdout"));
-    assert!(failed(0, "{}", "").contains("its JSON line lacks something: missing field"));
+    assert!(
+        failed(0, "no JSON", "")
+            .starts_with("part 3 --cache off: the last line of stdout is no report: no JSON")
+    );
+    assert!(failed(0, "{}", "").contains("no report: {}: missing field"));
 }
 
 #[test]
 fn throughput_of_one_request_has_the_prefill_in_it() {
-    let run = report(NAIVE).run().clone();
+    let answer = report(NAIVE).answer().clone();
     let seconds = (48.046561 + 7.0 * 66.375953) / 1e3;
-    assert!((run.throughput().unwrap() - 8.0 / seconds).abs() < 1e-9);
-    let batch = Run {
-        throughput_tps: Some(99.0),
-        ..run.clone()
-    };
+    assert!((answer.throughput().unwrap() - 8.0 / seconds).abs() < 1e-9);
+    let mut batch = answer.clone();
+    batch.throughput_tps = Some(99.0);
     assert_eq!(batch.throughput(), Some(99.0));
-    let single = Run {
-        tpot_ms: None,
-        ..run
-    };
+    let mut single = answer;
+    single.run.tpot_ms = None;
     assert_eq!(single.throughput(), None);
 }
 
