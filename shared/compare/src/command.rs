@@ -13,6 +13,7 @@ use console::workspace::Workspace;
 use time::OffsetDateTime;
 use time::macros::format_description;
 
+use crate::against::{self, MlxLm, Reference, Setting};
 use crate::ask::Ask;
 use crate::measure::{self, Bench};
 use crate::parts::{self, Contestant};
@@ -25,6 +26,11 @@ pub struct Args {
     /// All at once, streaming, for the eye: nothing is measured
     #[arg(long, conflicts_with_all = ["rounds", "out"])]
     live: bool,
+
+    /// Each part beside this program instead of beside the others: same ids, in turns
+    #[arg(long, value_name = "mlx-lm", value_enum, hide_possible_values = true)]
+    #[arg(conflicts_with_all = ["live", "out"])]
+    against: Option<Reference>,
 
     /// Only these parts, as 2,3 [default: all there are]
     #[arg(long, value_name = "N,N", value_delimiter = ',')]
@@ -43,7 +49,28 @@ pub struct Args {
     out: Option<PathBuf>,
 
     #[command(flatten)]
+    beside: BesideArgs,
+
+    #[command(flatten)]
     ask: Ask,
+}
+
+/// What only a comparison with another program can be told.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "With --against")]
+struct BesideArgs {
+    /// Prompts of so many tokens, as 33,512, in place of --prompt
+    #[arg(long, value_name = "N,N", value_delimiter = ',', requires = "against")]
+    #[arg(conflicts_with_all = ["prompt", "prompt_file"])]
+    prompt_tokens: Vec<u32>,
+
+    /// Threads of the BLAS, for both [default: as many as there are cores]
+    #[arg(long, value_name = "N", requires = "against")]
+    threads: Option<usize>,
+
+    /// Also write the measurements to this file
+    #[arg(long, value_name = "FILE", requires = "against")]
+    json: Option<PathBuf>,
 }
 
 /// Builds the parts, then runs them as the flags say.
@@ -57,6 +84,8 @@ pub fn run(args: Args) -> Result<()> {
     interrupt.watch_every_end()?;
     let chosen = parts::select(parts::find(root)?, &args.parts)?;
     check_prompt(&args)?;
+    let mlx_lm = args.against.map(|Reference::MlxLm| MlxLm::find(&workspace));
+    let mlx_lm = mlx_lm.transpose()?;
     let contestants = parts::build(root, &chosen, "release", args.all).or_else(|error| {
         interrupt.check()?;
         Err(error)
@@ -64,6 +93,9 @@ pub fn run(args: Args) -> Result<()> {
     if args.live {
         let max_tokens = args.ask.max_tokens.unwrap_or(128);
         return live::run(&args.ask, &contestants, max_tokens, &interrupt);
+    }
+    if let Some(mlx_lm) = mlx_lm {
+        return beside(&args, &workspace, &contestants, &mlx_lm, &interrupt);
     }
     let results = measured(&args, root, &contestants, &interrupt)?;
     let mut report = Report::stdout();
@@ -103,6 +135,67 @@ fn measured(
     };
     let day = OffsetDateTime::now_utc().format(format_description!("[year]-[month]-[day]"))?;
     bench.run(&day, measure::commit(root))
+}
+
+/// Each contestant beside mlx-lm, on each prompt.
+fn beside(
+    args: &Args,
+    workspace: &Workspace,
+    contestants: &[Contestant],
+    mlx_lm: &MlxLm,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    let prompts = tempfile::tempdir().context("making a folder for the prompts")?;
+    let setting = Setting::new(args.beside.threads, workspace);
+    let mut report = Report::stdout();
+    let mut found = Vec::new();
+    for ask in questions(args, workspace, mlx_lm, prompts.path())? {
+        let bench = against::Bench {
+            mlx_lm,
+            ask: &ask,
+            max_tokens: args.ask.max_tokens.unwrap_or(64),
+            rounds: args.rounds,
+            setting: &setting,
+            interrupt,
+        };
+        for contestant in contestants {
+            let beside = bench.run(contestant)?;
+            report.blank()?;
+            against::print(&mut report, &beside)?;
+            found.push(beside);
+        }
+    }
+    match &args.beside.json {
+        Some(file) => replace(
+            file,
+            (serde_json::to_string_pretty(&found)? + "\n").as_bytes(),
+        ),
+        None => Ok(()),
+    }
+}
+
+/// The question as it was asked, or one for each length that was asked for, in files in `folder`.
+fn questions(
+    args: &Args,
+    workspace: &Workspace,
+    mlx_lm: &MlxLm,
+    folder: &Path,
+) -> Result<Vec<Ask>> {
+    let mut ask = args.ask.clone();
+    ask.model = against::model(workspace.root(), &ask.model);
+    if args.beside.prompt_tokens.is_empty() {
+        return Ok(vec![ask]);
+    }
+    let of = |&tokens: &u32| {
+        let file = folder.join(format!("a story of {tokens} tokens"));
+        replace(&file, mlx_lm.prompt_of(tokens, &ask.model)?.as_bytes())?;
+        Ok(Ask {
+            prompt_file: Some(file),
+            raw: true,
+            ..ask.clone()
+        })
+    };
+    args.beside.prompt_tokens.iter().map(of).collect()
 }
 
 /// Where the files go. Some of the parts are no ladder: they would replace the whole one of the day.

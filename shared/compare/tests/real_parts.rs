@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -127,6 +127,55 @@ fn a_ladder_is_measured_written_and_replaced_on_the_same_day() {
     }
     assert_eq!(results.steps[0].kv_bytes, Some(0));
     assert_eq!(results.steps[0].ratio_to_part2, Some(1.0));
+}
+
+/// Whether `cargo xtask fetch mlx-lm` was run here; says so if not, and fails where `CI` is set.
+fn has_mlx_lm() -> bool {
+    let workspace = console::workspace::Workspace::find().unwrap();
+    let there = compare::against::MlxLm::find(&workspace).is_ok();
+    if !there {
+        let reason = "needs mlx-lm: `cargo xtask fetch mlx-lm`";
+        let in_ci = std::env::var_os("CI").is_some_and(|value| !value.is_empty());
+        assert!(!in_ci, "{reason}");
+        // Not `eprintln`, whose text the test runner hides when a test passes.
+        let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+    }
+    there
+}
+
+#[test]
+fn every_part_gives_the_tokens_of_mlx_lm() {
+    if !has_mlx_lm() {
+        return;
+    }
+    let bench = Bench::new();
+    let output = bench.run(&[
+        "--against",
+        "mlx-lm",
+        "--rounds",
+        "1",
+        "--max-tokens",
+        "6",
+        "--prompt-tokens",
+        "9,33",
+        "--json",
+        "found.json",
+    ]);
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let same = "Tokens: the same 6 in all answers of both.";
+    assert!(stdout.matches(same).count() >= 4, "{stdout}");
+    let text = fs::read_to_string(bench.folder.path().join("found.json")).unwrap();
+    let found: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let lengths = found.as_array().unwrap().iter();
+    let lengths: Vec<u64> = lengths
+        .map(|one| one["prompt_tokens"].as_u64().unwrap())
+        .collect();
+    assert!(
+        lengths.starts_with(&[9, 9]) && lengths.ends_with(&[33, 33]),
+        "{lengths:?}"
+    );
 }
 
 #[test]
