@@ -5,8 +5,10 @@ use anyhow::Result;
 use crate::diff::Pair;
 use crate::series::{Part, Series, Taught, compared};
 
-/// Lines of code that a part may change in files of the part before: what a viewer can follow.
-pub(crate) const BUDGET: usize = 250;
+/// Lines of taught code, changed and new, that a viewer can follow in one part.
+const BUDGET: usize = 250;
+/// The same for a part that brings files of its own: new code is read once, a change twice.
+const BUDGET_WITH_NEW_FILES: usize = 400;
 
 /// One taught file, from one part to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub(crate) struct Change {
 pub(crate) enum Kind {
     Same,
     Changed(Count),
-    New { lines: usize },
+    New(Count),
     Gone,
 }
 
@@ -74,7 +76,7 @@ impl Changes {
             let there = [before, after].map(|part| part.path(&file).is_file());
             let count = Count::of(&diff);
             let kind = match there {
-                [false, _] => Kind::New { lines: count.added },
+                [false, _] => Kind::New(count),
                 [_, false] => Kind::Gone,
                 _ if diff.is_empty() => Kind::Same,
                 _ => Kind::Changed(count),
@@ -102,13 +104,26 @@ impl Changes {
         })
     }
 
-    /// Files that are new, and their lines.
+    /// Files that are new, and their lines of code.
     pub(crate) fn new_files(&self) -> (usize, usize) {
-        let lines = self.0.iter().filter_map(|change| match change.kind {
-            Kind::New { lines } => Some(lines),
+        let code = self.0.iter().filter_map(|change| match change.kind {
+            Kind::New(count) => Some(count.code),
             _ => None,
         });
-        lines.fold((0, 0), |(files, all), lines| (files + 1, all + lines))
+        code.fold((0, 0), |(files, all), code| (files + 1, all + code))
+    }
+
+    /// Lines of code to look at: those that changed, and those of new files.
+    pub(crate) fn taught(&self) -> usize {
+        self.changed().code + self.new_files().1
+    }
+
+    /// How many of them there may be.
+    pub(crate) fn budget(&self) -> usize {
+        match self.new_files().0 {
+            0 => BUDGET,
+            _ => BUDGET_WITH_NEW_FILES,
+        }
     }
 
     /// Whether the later part goes on with a file of the earlier one at all.

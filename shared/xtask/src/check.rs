@@ -1,6 +1,6 @@
 //! `cargo xtask check`: what makes six parts one series, and can be seen without building them.
 //!
-//! Copies that are promised to be equal are; a part's change stays readable; no part knows what
+//! Copies that are promised to be equal are; what a part teaches can be followed; no part knows what
 //! machine it runs on; READMEs say what the code says. Each failure names the command or the edit
 //! that mends it.
 
@@ -12,7 +12,7 @@ use console::text::WIDTH;
 use console::workspace::Workspace;
 use textwrap::{Options, WordSplitter};
 
-use crate::change::{BUDGET, Step, steps};
+use crate::change::{Step, steps};
 use crate::readme;
 use crate::series::Series;
 
@@ -20,10 +20,15 @@ mod copies;
 mod maps;
 mod platform;
 mod sizes;
+mod stat;
 
-/// Check that equal files are equal, changes within their budget, READMEs fresh, parts portable
+/// Check that equal files are equal, parts within their budget and portable, READMEs fresh
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// Only print how large each crate is, where its modules form circles, and each part's budget
+    #[arg(long)]
+    stat: bool,
+}
 
 /// Something to mend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,9 +79,14 @@ type Rule = (&'static str, Vec<Finding>);
 ///
 /// # Errors
 /// If there is anything to mend, or a part cannot be read.
-pub fn run(_: Args) -> Result<()> {
+pub fn run(args: Args) -> Result<()> {
     let series = Series::load(Workspace::find()?.root())?;
     let steps = steps(&series)?;
+    if args.stat {
+        stat::print(&series.root)?;
+        anstream::print!("{}", table(&steps));
+        return Ok(());
+    }
     let rules = rules(&series, &steps)?;
     anstream::print!("{}{}", told(&rules), table(&steps));
     match rules.iter().map(|(_, findings)| findings.len()).sum() {
@@ -97,10 +107,10 @@ fn rules(series: &Series, steps: &[Step]) -> Result<Vec<Rule>> {
             copies::findings(series)?,
         ),
         (
-            "each part changes what a viewer can follow",
+            "each part teaches what a viewer can follow",
             sizes::changes(steps),
         ),
-        ("files and functions are short", sizes::findings(series)?),
+        ("files are short", sizes::findings(series)?),
         (
             "parts do not know their platform",
             platform::findings(series)?,
@@ -128,27 +138,23 @@ fn told(rules: &[Rule]) -> String {
     text
 }
 
-/// How much each part changes beside the one before.
+/// What each part teaches beside the one before, and how much it may.
 fn table(steps: &[Step]) -> String {
     let mut text = format!(
-        "\n {:<26} {:>9} {:>9} {:>8} {:>10} {:>7}\n",
-        "taught files", "new files", "new lines", "changed", "of it code", "at most"
+        "\n {:<22} {:>13} {:>12} {:>9} {:>12} {:>7}\n",
+        "taught lines", "changed", "of it code", "new code", "together", "at most"
     );
     for step in steps {
-        let (files, lines) = step.changes.new_files();
         let count = step.changes.changed();
         let _ = writeln!(
             text,
-            " {:<26} {:>9} {:>9} {:>8} {:>10} {:>7}",
-            format!(
-                "part {} beside part {}",
-                step.part.number, step.before.number
-            ),
-            files,
-            lines,
+            " {:<22} {:>13} {:>12} {:>9} {:>12} {:>7}",
+            format!("{} beside {}", step.part.title(), step.before.title()),
             format!("+{} −{}", count.added, count.removed),
             count.code,
-            BUDGET
+            step.changes.new_files().1,
+            step.changes.taught(),
+            step.changes.budget(),
         );
     }
     text

@@ -13,8 +13,7 @@ pub(crate) struct Item {
     pub(crate) name: String,
     /// Its first line after documentation and attributes, from 1.
     pub(crate) line: usize,
-    /// How long it is, if it is a function: from its first line to its closing brace.
-    pub(crate) function_lines: Option<usize>,
+    pub(crate) is_function: bool,
 }
 
 pub(crate) fn parse(path: &Path) -> Result<syn::File> {
@@ -62,6 +61,24 @@ pub(crate) fn modules(file: &syn::File) -> Vec<String> {
         .collect()
 }
 
+/// Takes the test modules out of a file; how many lines they had.
+pub(crate) fn take_tests(file: &mut syn::File) -> usize {
+    let mut lines = 0;
+    file.items.retain(|item| {
+        let syn::Item::Mod(module) = item else {
+            return true;
+        };
+        let is_test = module.attrs.iter().any(|a| a.path().is_ident("cfg"));
+        if let (true, Some((braces, _))) = (is_test, &module.content) {
+            // The attribute's line is above.
+            let (first, last) = (module.mod_token.span.start(), braces.span.close().end());
+            lines += last.line - first.line + 2;
+        }
+        !is_test
+    });
+    lines
+}
+
 /// All functions, types and constants of a file, those inside functions and modules included.
 pub(crate) fn items(file: &syn::File) -> Vec<Item> {
     let mut walk = Walk::default();
@@ -77,7 +94,7 @@ struct Walk {
 }
 
 impl Walk {
-    fn push(&mut self, name: &syn::Ident, line: usize, function_lines: Option<usize>) {
+    fn push(&mut self, name: &syn::Ident, line: usize, is_function: bool) {
         let name = match &self.owner {
             Some(owner) => format!("{owner}::{name}"),
             None => name.to_string(),
@@ -85,14 +102,12 @@ impl Walk {
         self.found.push(Item {
             name,
             line,
-            function_lines,
+            is_function,
         });
     }
 
-    fn function(&mut self, signature: &syn::Signature, block: Option<&syn::Block>) {
-        let first = signature.fn_token.span.start().line;
-        let lines = block.map(|block| block.brace_token.span.close().end().line - first + 1);
-        self.push(&signature.ident, first, lines);
+    fn function(&mut self, signature: &syn::Signature) {
+        self.push(&signature.ident, signature.fn_token.span.start().line, true);
     }
 
     fn inside(&mut self, owner: Option<String>, visit: impl FnOnce(&mut Self)) {
@@ -104,17 +119,17 @@ impl Walk {
 
 impl<'ast> Visit<'ast> for Walk {
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.function(&item.sig, Some(&item.block));
+        self.function(&item.sig);
         self.inside(None, |walk| visit::visit_item_fn(walk, item));
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        self.function(&item.sig, Some(&item.block));
+        self.function(&item.sig);
         self.inside(None, |walk| visit::visit_impl_item_fn(walk, item));
     }
 
     fn visit_trait_item_fn(&mut self, item: &'ast syn::TraitItemFn) {
-        self.function(&item.sig, item.default.as_ref());
+        self.function(&item.sig);
         self.inside(None, |walk| visit::visit_trait_item_fn(walk, item));
     }
 
@@ -127,21 +142,21 @@ impl<'ast> Visit<'ast> for Walk {
     }
 
     fn visit_item_trait(&mut self, item: &'ast syn::ItemTrait) {
-        self.push(&item.ident, item.trait_token.span.start().line, None);
+        self.push(&item.ident, item.trait_token.span.start().line, false);
         let owner = Some(item.ident.to_string());
         self.inside(owner, |walk| visit::visit_item_trait(walk, item));
     }
 
     fn visit_item_struct(&mut self, item: &'ast syn::ItemStruct) {
-        self.push(&item.ident, item.struct_token.span.start().line, None);
+        self.push(&item.ident, item.struct_token.span.start().line, false);
     }
 
     fn visit_item_enum(&mut self, item: &'ast syn::ItemEnum) {
-        self.push(&item.ident, item.enum_token.span.start().line, None);
+        self.push(&item.ident, item.enum_token.span.start().line, false);
     }
 
     fn visit_item_const(&mut self, item: &'ast syn::ItemConst) {
-        self.push(&item.ident, item.const_token.span.start().line, None);
+        self.push(&item.ident, item.const_token.span.start().line, false);
     }
 }
 
@@ -183,22 +198,22 @@ trait Keeps {
 "#;
 
     #[test]
-    fn functions_are_found_with_their_owner_line_and_length() {
+    fn functions_are_found_with_their_owner_and_line() {
         let file = parse_text(CODE).unwrap();
         let told: Vec<_> = items(&file)
             .into_iter()
-            .map(|item| (item.name, item.line, item.function_lines))
+            .map(|item| (item.name, item.line, item.is_function))
             .collect();
         let told: Vec<_> = told.iter().map(|(n, l, f)| (n.as_str(), *l, *f)).collect();
         assert_eq!(
             told,
             [
-                ("Cache", 11, None),
-                ("Cache::len", 15, Some(8)),
-                ("helper", 18, Some(1)),
-                ("Cache::drop", 26, Some(1)),
-                ("Keeps", 29, None),
-                ("Keeps::keep", 30, None),
+                ("Cache", 11, false),
+                ("Cache::len", 15, true),
+                ("helper", 18, true),
+                ("Cache::drop", 26, true),
+                ("Keeps", 29, false),
+                ("Keeps::keep", 30, true),
             ]
         );
         assert_eq!(modules(&file), ["inner"]);

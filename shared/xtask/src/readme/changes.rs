@@ -34,7 +34,7 @@ fn row(before: &Part, change: &Change) -> String {
     let lines = match &change.kind {
         Kind::Same => "the same".to_owned(),
         Kind::Changed(count) => format!("+{} −{}", count.added, count.removed),
-        Kind::New { lines } => format!("new, {lines}"),
+        Kind::New(count) => format!("new, {}", count.added),
         Kind::Gone => {
             return format!("| `{name}` | gone | only part {} has it |", before.number);
         }
