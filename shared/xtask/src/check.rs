@@ -4,15 +4,14 @@
 //! machine it runs on; READMEs say what the code says. Each failure names the command or the edit
 //! that mends it.
 
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use anyhow::{Result, bail};
-use console::text::WIDTH;
 use console::workspace::Workspace;
-use textwrap::{Options, WordSplitter};
 
 use crate::change::{Step, steps};
+use crate::finding::Finding;
 use crate::readme;
 use crate::series::Series;
 
@@ -28,48 +27,6 @@ pub struct Args {
     /// Only print how large each crate is, where its modules form circles, and each part's budget
     #[arg(long)]
     stat: bool,
-}
-
-/// Something to mend.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
-    /// A file, with a line where there is one.
-    place: String,
-    problem: String,
-    /// What to do.
-    fix: String,
-}
-
-impl Finding {
-    pub(crate) fn new(
-        place: impl Into<String>,
-        problem: impl Into<String>,
-        fix: impl Into<String>,
-    ) -> Self {
-        let (place, problem, fix) = (place.into(), problem.into(), fix.into());
-        Self {
-            place,
-            problem,
-            fix,
-        }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (place, problem, fix) = (&self.place, &self.problem, &self.fix);
-        let wrapped = |text: &str, first, rest| {
-            let options = Options::new(WIDTH).break_words(false);
-            let options = options.word_splitter(WordSplitter::NoHyphenation);
-            textwrap::fill(text, options.initial_indent(first).subsequent_indent(rest))
-        };
-        writeln!(
-            f,
-            "{}",
-            wrapped(&format!("{place}: {problem}"), "  ", "    ")
-        )?;
-        f.write_str(&wrapped(fix, "    → ", "      "))
-    }
 }
 
 /// A rule, and where it is broken.

@@ -14,6 +14,7 @@ pub mod setup;
 mod change;
 mod dot_mlx;
 mod files;
+mod finding;
 mod git;
 mod pip;
 mod series;

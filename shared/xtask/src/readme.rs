@@ -12,7 +12,7 @@ use console::files;
 use console::workspace::Workspace;
 
 use crate::change::{Step, steps};
-use crate::check::Finding;
+use crate::finding::Finding;
 use crate::series::Series;
 
 mod changes;

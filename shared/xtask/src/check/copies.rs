@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::Finding;
+use crate::finding::Finding;
 use crate::series::{Part, Series, Taught};
 
 pub(super) fn findings(series: &Series) -> Result<Vec<Finding>> {

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::Finding;
+use crate::finding::Finding;
 use crate::series::Series;
 use crate::series::map::TAUGHT;
 use crate::source;

@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::Finding;
 use crate::files;
+use crate::finding::Finding;
 use crate::series::{Part, Series};
 
 /// What code for one system says, and a Cargo.toml with dependencies for one.

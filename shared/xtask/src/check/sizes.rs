@@ -4,8 +4,8 @@ use std::fs;
 
 use anyhow::{Context, Result};
 
-use super::Finding;
 use crate::change::Step;
+use crate::finding::Finding;
 use crate::series::{Part, Series};
 
 /// Lines of a taught file.

@@ -8,7 +8,7 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use crate::check::Finding;
+use crate::finding::Finding;
 use crate::series::Series;
 use crate::source::{self, Item};
 
