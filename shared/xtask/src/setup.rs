@@ -17,8 +17,8 @@ mod linux;
 mod mlx_sys;
 mod mlxc;
 mod receipt;
-mod stamp;
 mod system;
+mod wanted;
 
 /// Make this machine ready to build and run the parts.
 #[derive(clap::Args, Debug, Clone)]

@@ -14,8 +14,8 @@ use console::workspace::Workspace;
 
 use super::mlx_sys::MlxSys;
 use super::receipt::{self, Facts};
-use super::stamp::{Stamp, Wanted};
 use super::system::{self, Need};
+use super::wanted::{Ready, Wanted};
 use super::{Args, blas, cargo_config, compiler, cuda, mlxc};
 use crate::dot_mlx;
 use crate::{files, pip};
@@ -25,32 +25,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     system::check()?;
     let workspace = Workspace::find()?;
     let wanted = Wanted::new(&workspace, args)?;
-    if let Ok(stamp) = Stamp::check(&workspace, &wanted) {
-        return finish(&workspace, &stamp, &wanted);
+    if let Ok(ready) = wanted.check(&workspace) {
+        return finish(&workspace, &ready, &wanted);
     }
     let _lock = dot_mlx::lock(&workspace)?;
-    match Stamp::check(&workspace, &wanted) {
-        Ok(stamp) => return finish(&workspace, &stamp, &wanted),
+    match wanted.check(&workspace) {
+        Ok(ready) => return finish(&workspace, &ready, &wanted),
         Err(Some(reason)) => warn(&reason),
         Err(None) => {}
     }
-    Stamp::remove(&workspace);
-    let stamp = install(&workspace, args, &wanted)?;
-    cargo_config::write(&workspace)?;
-    stamp.write(&workspace)?;
-    finish(&workspace, &stamp, &wanted)
+    let ready = install(&workspace, args, &wanted)?;
+    finish(&workspace, &ready, &wanted)
 }
 
-fn finish(workspace: &Workspace, stamp: &Stamp, wanted: &Wanted) -> Result<()> {
+fn finish(workspace: &Workspace, is: &Ready, wanted: &Wanted) -> Result<()> {
     cargo_config::write(workspace)?;
-    ready(&stamp.summary());
+    ready(&is.summary());
     if wanted.cuda {
         cuda::warn_without_driver();
     }
     Ok(())
 }
 
-fn install(workspace: &Workspace, args: &Args, wanted: &Wanted) -> Result<Stamp> {
+fn install(workspace: &Workspace, args: &Args, wanted: &Wanted) -> Result<Ready> {
     pip::check(&system::install_hint(Need::Pip))?;
     compiler::cpp()?;
     let crate_ = step("Sources of mlx-sys", |step| {
@@ -76,9 +73,15 @@ fn install(workspace: &Workspace, args: &Args, wanted: &Wanted) -> Result<Stamp>
         })?;
         facts.extend(cuda.facts);
     } else {
-        loads(&workspace.mlx("mlxc/libmlxc.so"))?;
+        // Without its folder it counts as unfinished, and the next run tries again.
+        loads(&workspace.mlx("mlxc/libmlxc.so"))
+            .inspect_err(|_| files::sweep(&workspace.mlx("mlxc")))?;
     }
-    Ok(Stamp::new(wanted.clone(), version, facts))
+    Ok(Ready {
+        mlx: crate_.mlx,
+        cuda: args.cuda,
+        facts,
+    })
 }
 
 /// MLX's wheel with its BLAS replaced, in `folder`, which will be `.mlx/mlx`.

@@ -18,13 +18,15 @@ const NAME: &str = "receipt.json";
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Receipt {
     /// What the folder was made from; another key asks for another folder.
-    key: String,
+    key: Key,
     /// What the last line of `cargo setup` tells, such as which BLAS was found.
     pub(crate) facts: Facts,
     files: BTreeMap<String, Mark>,
 }
 
 pub(crate) type Facts = BTreeMap<String, String>;
+/// `MLX` → `0.32.2`
+pub(crate) type Key = BTreeMap<String, String>;
 
 /// Size and time, not a hash: 40 MB (or 3 GB of CUDA) would have to be read at each start, and
 /// whoever changes a file by accident changes one of these.
@@ -50,14 +52,14 @@ impl Mark {
 
 impl Receipt {
     /// Takes stock of `folder` and writes the receipt into it.
-    pub(crate) fn issue(folder: &Path, key: &str, facts: Facts) -> Result<Self> {
+    pub(crate) fn issue(folder: &Path, key: &Key, facts: Facts) -> Result<Self> {
         let mut marks = BTreeMap::new();
         for file in files::walk(folder)? {
             let mark = Mark::of(&fs::metadata(folder.join(&file))?);
             marks.insert(file.to_string_lossy().into_owned(), mark);
         }
         let receipt = Self {
-            key: key.to_owned(),
+            key: key.clone(),
             facts,
             files: marks,
         };
@@ -65,15 +67,28 @@ impl Receipt {
         Ok(receipt)
     }
 
-    /// The receipt of `folder` if it was made for `key` and every file is as it was.
-    /// The error is the reason, for the reader.
-    pub(crate) fn check(folder: &Path, key: &str) -> Result<Self, String> {
+    /// The receipt of `folder`, whatever that was made from and is by now.
+    pub(crate) fn read(folder: &Path) -> Result<Self, String> {
         let name = folder.display();
         let text = fs::read(folder.join(NAME)).map_err(|_| format!("{name} is not finished"))?;
-        let receipt: Self =
-            serde_json::from_slice(&text).map_err(|_| format!("{name}/{NAME} is not readable"))?;
-        if receipt.key != key {
-            return Err(format!("{name} was made for something else"));
+        serde_json::from_slice(&text).map_err(|_| format!("{name}/{NAME} is not readable"))
+    }
+
+    /// The value of one name of its key.
+    pub(crate) fn made_from(&self, name: &str) -> String {
+        self.key.get(name).cloned().unwrap_or_default()
+    }
+
+    /// The receipt of `folder` if it was made from `key` and every file is as it was.
+    /// The error is the reason, for the reader.
+    pub(crate) fn check(folder: &Path, key: &Key) -> Result<Self, String> {
+        let receipt = Self::read(folder)?;
+        if let Some((name, value)) = key
+            .iter()
+            .find(|(name, value)| receipt.key.get(*name) != Some(value))
+        {
+            let (folder, was) = (folder.display(), receipt.made_from(name));
+            return Err(format!("{folder} is made from {name} {was}, not {value}"));
         }
         for (file, mark) in &receipt.files {
             let path = folder.join(file);
@@ -94,7 +109,7 @@ impl Receipt {
 pub(crate) fn make(
     workspace: &Workspace,
     name: &str,
-    key: &str,
+    key: &Key,
     build: impl FnOnce(&Path) -> Result<Facts>,
 ) -> Result<Receipt> {
     let target = workspace.mlx(name);
@@ -116,6 +131,10 @@ mod tests {
 
     use super::*;
 
+    fn mlx(version: &str) -> Key {
+        Key::from([("MLX".to_owned(), version.to_owned())])
+    }
+
     fn library(folder: &Path) -> Result<Facts> {
         fs::create_dir(folder.join("lib"))?;
         fs::write(folder.join("lib/libmlx.so"), "machine code")?;
@@ -126,7 +145,7 @@ mod tests {
     fn made() -> (tempfile::TempDir, Workspace, PathBuf) {
         let place = tempfile::tempdir().unwrap();
         let workspace = Workspace::at(place.path());
-        make(&workspace, "mlx", "mlx 1", library).unwrap();
+        make(&workspace, "mlx", &mlx("1"), library).unwrap();
         let folder = workspace.mlx("mlx");
         (place, workspace, folder)
     }
@@ -134,12 +153,12 @@ mod tests {
     #[test]
     fn a_finished_folder_is_left_alone() {
         let (_place, workspace, folder) = made();
-        let again = make(&workspace, "mlx", "mlx 1", |_| {
+        let again = make(&workspace, "mlx", &mlx("1"), |_| {
             panic!("must not build again")
         })
         .unwrap();
         assert_eq!(again.facts["blas"], "BLIS");
-        assert!(Receipt::check(&folder, "mlx 1").is_ok());
+        assert!(Receipt::check(&folder, &mlx("1")).is_ok());
     }
 
     #[test]
@@ -165,10 +184,13 @@ mod tests {
         for (reason, damage) in damages {
             let (_place, workspace, folder) = made();
             damage(&folder);
-            let told = Receipt::check(&folder, "mlx 1").unwrap_err();
+            let told = Receipt::check(&folder, &mlx("1")).unwrap_err();
             assert!(told.contains(reason), "{told}");
-            make(&workspace, "mlx", "mlx 1", library).unwrap();
-            assert!(Receipt::check(&folder, "mlx 1").is_ok(), "after: {reason}");
+            make(&workspace, "mlx", &mlx("1"), library).unwrap();
+            assert!(
+                Receipt::check(&folder, &mlx("1")).is_ok(),
+                "after: {reason}"
+            );
         }
     }
 
@@ -176,23 +198,23 @@ mod tests {
     fn another_version_is_made_anew() {
         let (_place, workspace, folder) = made();
         assert!(
-            Receipt::check(&folder, "mlx 2")
+            Receipt::check(&folder, &mlx("2"))
                 .unwrap_err()
-                .contains("something else")
+                .contains("is made from MLX 1, not 2")
         );
-        make(&workspace, "mlx", "mlx 2", library).unwrap();
-        assert!(Receipt::check(&folder, "mlx 2").is_ok());
+        make(&workspace, "mlx", &mlx("2"), library).unwrap();
+        assert!(Receipt::check(&folder, &mlx("2")).is_ok());
     }
 
     #[test]
     fn a_build_that_is_cut_off_leaves_what_was_there() {
         let (_place, workspace, folder) = made();
-        let cut_off = make(&workspace, "mlx", "mlx 2", |new| {
+        let cut_off = make(&workspace, "mlx", &mlx("2"), |new| {
             library(new)?;
             anyhow::bail!("the network is gone")
         });
         assert!(cut_off.is_err());
-        assert!(Receipt::check(&folder, "mlx 1").is_ok());
+        assert!(Receipt::check(&folder, &mlx("1")).is_ok());
         // What a killed run leaves behind in the scratch folder is gone once the next has the lock.
         fs::create_dir_all(workspace.mlx("tmp/mlx-1/new")).unwrap();
         let _lock = dot_mlx::lock(&workspace).unwrap();
