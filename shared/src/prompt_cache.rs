@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use console::files::{is_no_file, replace};
+use console::files::{is_special, replace};
 use console::numbers::count;
 use mlx_rs::Array;
 use safetensors::tensor::TensorView;
@@ -66,8 +66,8 @@ pub fn save(path: &Path, identity: &Identity, cache: &PromptCache) -> Result<()>
 pub fn load(path: &Path, identity: &Identity) -> Result<PromptCache> {
     let doing = || format!("loading the prompt cache {}", path.display());
     ensure!(
-        !is_no_file(path),
-        "{} is no file: give one that --save-cache wrote",
+        !is_special(path),
+        "{} is not a regular file: give one that --save-cache wrote",
         path.display()
     );
     let mut bytes = std::fs::read(path).with_context(doing)?;

@@ -7,15 +7,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
-/// Whether there is something at `path` that is no file: a device would be replaced, a pipe waited for.
-pub fn is_no_file(path: &Path) -> bool {
+/// Whether what is at `path` is not a regular file: a device would be replaced, a pipe waited for.
+pub fn is_special(path: &Path) -> bool {
     path.exists() && !path.is_file()
 }
 
 /// The directory in which `path` will stand.
 ///
 /// # Errors
-/// If there is none, or if `path` is something that is no file: worth asking before long work whose
+/// If there is none, or if `path` is not a regular file: worth asking before long work whose
 /// result would be lost.
 pub fn directory(path: &Path) -> Result<&Path> {
     ensure!(
@@ -24,8 +24,8 @@ pub fn directory(path: &Path) -> Result<&Path> {
         path.display()
     );
     ensure!(
-        !is_no_file(path),
-        "{} is a device or a pipe, no file: give another name",
+        !is_special(path),
+        "{} is a device or a pipe, not a regular file: give another name",
         path.display()
     );
     let directory = match path.parent() {
@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn a_device_is_never_replaced() {
         let error = replace(Path::new("/dev/null"), b"").unwrap_err();
-        let message = "/dev/null is a device or a pipe, no file: give another name";
+        let message = "/dev/null is a device or a pipe, not a regular file: give another name";
         assert_eq!(error.to_string(), message);
     }
 

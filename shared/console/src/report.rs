@@ -18,7 +18,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::numbers::{fixed, or_dash};
 use crate::text::{WIDTH, clip, one_line, pad};
 
-pub use stream::{Stdout, TextStream, clear_status, error, status, stdout_closed, warn};
+pub use stream::{Stdout, TextStream, clear_status, error, status, stdout_closed, tell, warn};
 
 /// Most cells of a sparkline.
 const SPARK_CELLS: usize = 60;

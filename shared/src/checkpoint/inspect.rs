@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::Checkpoint;
 use console::numbers::{binary, count, decimal};
 
-use super::Checkpoint;
 use crate::config::{Family, RopeScaling};
 
 impl Checkpoint {

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use console::report::tell;
 use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
 use hf_hub::{HFClient, HFClientSync, HFRepositorySync, HFResult};
 
 use super::cache::{Cached, RepoCache, SMALL_FILES, TOKENIZER_FILES, absent};
 use super::explain::{Request, is_cut};
-use super::progress::{Transfer, status};
+use super::progress::Transfer;
 use super::settings::HubSettings;
 use super::source::RepoId;
 use super::{INDEX, resume, shard_names};
@@ -49,7 +50,7 @@ pub(super) fn snapshot(
         // All that is unsure is whether the hub has an optional file more: not worth failing for.
         (Cached::Usable(path), false) => {
             complete(&cache, request, Remote::fetch_all).or_else(|error| {
-                status(&format!("Using the cached copy of {repo}: {error:#}"));
+                tell(&format!("Using the cached copy of {repo}: {error:#}"));
                 Ok(path)
             })
         }
@@ -87,7 +88,7 @@ fn complete<'a>(
 ) -> Result<PathBuf> {
     let Request { repo, revision, .. } = request;
     let wait = || {
-        status(&format!(
+        tell(&format!(
             "Waiting for another process that downloads {repo}"
         ))
     };

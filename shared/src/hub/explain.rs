@@ -2,6 +2,7 @@
 use std::io::ErrorKind;
 
 use anyhow::{Error, anyhow};
+use console::text::one_line;
 use hf_hub::HFError;
 
 use super::settings::HubSettings;
@@ -183,8 +184,4 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     one_line(&cause.to_string())
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,9 +1,10 @@
 //! A download as it is seen: a line when it starts, a bar while it runs, a line when it is done.
 use std::collections::HashMap;
-use std::io::Write;
 use std::sync::Mutex;
 use std::time::Instant;
 
+use console::numbers::plural;
+use console::report::tell;
 use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
@@ -27,9 +28,9 @@ struct Seen {
 
 impl Transfer {
     pub(super) fn start(what: &str, files: usize, total: u64) -> Self {
-        let plural = if files == 1 { "file" } else { "files" };
-        status(&format!(
-            "Downloading {what}: {files} {plural}, {}",
+        tell(&format!(
+            "Downloading {what}: {files} {}, {}",
+            plural(files, "file"),
             DecimalBytes(total)
         ));
         // indicatif draws on stderr, and nothing at all if that is not a terminal.
@@ -65,14 +66,14 @@ impl Transfer {
 
     /// A line above the bar.
     pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| status(line));
+        self.bar.suspend(|| tell(line));
     }
 
     pub(super) fn finish(&self) {
         self.bar.finish_and_clear();
         let Some(what) = &self.what else { return };
         let seconds = self.started.elapsed().as_secs_f64();
-        status(&format!(
+        tell(&format!(
             "Downloaded {what}: {} in {seconds:.1} s",
             DecimalBytes(self.total)
         ));
@@ -116,10 +117,4 @@ impl ProgressHandler for Transfer {
             DownloadEvent::Start { .. } | DownloadEvent::Complete => {}
         }
     }
-}
-
-/// One line on stderr. A closed stderr must not end a program that has work to do, so not
-/// `eprintln!`, which panics then.
-pub(super) fn status(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -165,6 +165,12 @@ pub fn clear_status() {
     }
 }
 
+/// A line on stderr that stays: what was done, between two steps.
+pub fn tell(text: &str) {
+    clear_status();
+    to_stderr(&format!("{}\n", one_line(text)));
+}
+
 /// A line on stderr that stays: something the reader should know, with what helps against it.
 pub fn warn(text: &str) {
     labelled("warning", AnsiColor::Yellow, text);
