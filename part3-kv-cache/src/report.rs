@@ -217,7 +217,7 @@ fn row(rounds: &Rounds, first: &Rounds) -> Vec<String> {
     ]
 }
 
-/// No time is told whose tokens were not compared.
+/// Times are worth comparing only if the tokens are the same.
 fn same_tokens(rounds: &[Rounds]) -> String {
     let first = &rounds[0].run;
     let difference = |other: &Run| {

@@ -67,7 +67,7 @@ pub fn load(path: &Path, identity: &Identity) -> Result<PromptCache> {
     let doing = || format!("loading the prompt cache {}", path.display());
     ensure!(
         !is_special(path),
-        "{} is not a regular file: give one that --save-cache wrote",
+        "{} is not a regular file: give one that `save` wrote",
         path.display()
     );
     let mut bytes = std::fs::read(path).with_context(doing)?;
