@@ -1,6 +1,7 @@
-//! `cargo xtask readme`: the tables and diffs in the READMEs, from the code and from `results/`.
+//! `cargo xtask readme`: the tables and diffs in the READMEs and the index of the glossary, from the
+//! code and from `results/`.
 //!
-//! A README keeps its place for each of them, two comments. What is between them is written here and
+//! A page keeps its place for each of them, two comments. What is between them is written here and
 //! nowhere else; the rest of the page is a person's.
 
 use std::fs;
@@ -23,7 +24,7 @@ mod section;
 
 const COMMAND: &str = "cargo xtask readme";
 
-/// Write the tables and diffs of the READMEs from the code and from results/*.json
+/// Write the tables, diffs and the index of the READMEs and the glossary anew
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only say what is stale, and fail if anything is
@@ -34,8 +35,8 @@ pub struct Args {
 /// Writes what changed; a second run changes nothing.
 ///
 /// # Errors
-/// If a README has no place for a section, if the index names code that is not there, or, with
-/// `--check`, if anything is stale.
+/// If a page has no place for a section, if the index names code that is not there, if a part that
+/// is there is planned, or, with `--check`, if anything is stale.
 pub fn run(args: Args) -> Result<()> {
     let series = Series::load(Workspace::find()?.root())?;
     let (pages, mut findings) = pages(&series, &steps(&series)?)?;
@@ -46,7 +47,7 @@ pub fn run(args: Args) -> Result<()> {
         anstream::eprintln!("{finding}");
     }
     if !findings.is_empty() {
-        bail!("the READMEs are not as they should be: the arrows say what to do");
+        bail!("the pages are not as they should be: the arrows say what to do");
     }
     let mut written = 0;
     for page in pages.iter().filter(|page| page.old != page.new) {
@@ -55,7 +56,7 @@ pub fn run(args: Args) -> Result<()> {
         written += 1;
     }
     if written == 0 {
-        anstream::println!("{} READMEs say what the code says", pages.len());
+        anstream::println!("{} pages say what the code says", pages.len());
     }
     Ok(())
 }
@@ -67,7 +68,7 @@ pub(crate) fn findings(series: &Series, steps: &[Step]) -> Result<Vec<Finding>> 
     Ok(findings)
 }
 
-/// A README as it is and as it should be.
+/// A README or the glossary, as it is and as it should be.
 struct Page {
     path: PathBuf,
     /// From the root of the workspace.
@@ -128,15 +129,20 @@ impl Page {
     }
 }
 
-/// All READMEs, with what keeps them from being written.
+/// All pages, with what keeps them from being written.
 fn pages(series: &Series, steps: &[Step]) -> Result<(Vec<Page>, Vec<Finding>)> {
     let (mut pages, mut findings) = (Vec::new(), Vec::new());
-    match Page::read(series.root.join("README.md"), "README.md".to_owned())? {
-        Some(mut page) => {
-            findings.extend(landing(&mut page, series, steps)?);
-            pages.push(page);
+    for (name, sections) in [
+        ("README.md", landing as Sections),
+        ("GLOSSARY.md", glossary),
+    ] {
+        match Page::read(series.root.join(name), name.to_owned())? {
+            Some(mut page) => {
+                findings.extend(sections(&mut page, series)?);
+                pages.push(page);
+            }
+            None => findings.push(none(name)),
         }
-        None => findings.push(none("README.md")),
     }
     for part in &series.parts {
         let name = part.named("README.md");
@@ -154,11 +160,18 @@ fn pages(series: &Series, steps: &[Step]) -> Result<(Vec<Page>, Vec<Finding>)> {
     Ok((pages, findings))
 }
 
-/// The sections of the README at the root.
-fn landing(page: &mut Page, series: &Series, steps: &[Step]) -> Result<Vec<Finding>> {
-    let (index, mut findings) = index::render(series)?;
+/// Writes the sections of one page; what keeps some of them from being written.
+type Sections = fn(&mut Page, &Series) -> Result<Vec<Finding>>;
+
+fn landing(page: &mut Page, series: &Series) -> Result<Vec<Finding>> {
+    let (parts, mut findings) = parts::render(series)?;
     findings.extend(page.put("ladder", &ladder::render(series)?));
-    findings.extend(page.put("parts", &parts::render(series, steps)));
+    findings.extend(parts.and_then(|parts| page.put("parts", &parts)));
+    Ok(findings)
+}
+
+fn glossary(page: &mut Page, series: &Series) -> Result<Vec<Finding>> {
+    let (index, mut findings) = index::render(series)?;
     findings.extend(index.and_then(|index| page.put("index", &index)));
     Ok(findings)
 }

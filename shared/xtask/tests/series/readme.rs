@@ -34,6 +34,21 @@ fn a_readme_without_a_place_is_told_how_to_make_one() {
 }
 
 #[test]
+fn a_planned_part_that_is_there_is_told() {
+    let tree = Tree::new();
+    tree.edit("shared/xtask/planned.toml", "number = 5", "number = 4");
+    insta::assert_snapshot!(tree.complaint());
+    assert_eq!(tree.xtask(&["readme"]).code, Some(1));
+}
+
+#[test]
+fn a_part_without_a_title_is_told() {
+    let tree = Tree::new();
+    tree.edit("part3-more/README.md", "# Part 3: more", "# More");
+    insta::assert_snapshot!(tree.complaint());
+}
+
+#[test]
 fn a_part_without_a_readme_is_told() {
     let tree = Tree::new();
     std::fs::remove_file(tree.root().join("part3-more/README.md")).unwrap();
@@ -44,9 +59,10 @@ fn a_part_without_a_readme_is_told() {
 fn readmes_are_written_once() {
     let tree = Tree::new();
     let told = tree.xtask(&["readme"]);
-    assert_eq!(told.stdout, "4 READMEs say what the code says\n");
+    assert_eq!(told.stdout, "5 pages say what the code says\n");
     assert_eq!(tree.git(&["status", "--porcelain"]), "");
     insta::assert_snapshot!("readme_of_the_series", tree.read("README.md"));
+    insta::assert_snapshot!("index_of_the_glossary", tree.read("GLOSSARY.md"));
     insta::assert_snapshot!("readme_of_a_part", tree.read("part3-more/README.md"));
 }
 
@@ -81,7 +97,7 @@ fn a_part_without_files_of_the_one_before_needs_no_table() {
         "//! In reading order, as in the video:\n//!\n//! - [`walk`]: one step\n\npub mod walk;\n",
     );
     tree.write("part1-walk/src/walk.rs", "//! Walks.\n");
-    tree.write("part1-walk/README.md", "# Part 1\n");
+    tree.write("part1-walk/README.md", "# Part 1: walk\n");
     let told = tree.xtask(&["readme"]);
     assert_eq!(told.stdout, "README.md: wrote parts\n", "{}", told.stderr);
     let check = tree.xtask(&["check"]);

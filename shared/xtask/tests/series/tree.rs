@@ -67,7 +67,12 @@ impl Tree {
         tree.write("Cargo.lock", "");
         tree.write(
             "README.md",
-            &format!("# Series\n\n{LADDER}\n\n{PARTS}\n\n{INDEX}\n\nBye.\n"),
+            &format!("# Series\n\n{LADDER}\n\n{PARTS}\n\nBye.\n"),
+        );
+        tree.write("GLOSSARY.md", &format!("# Words\n\n{INDEX}\n"));
+        tree.write(
+            "shared/xtask/planned.toml",
+            "[[part]]\nnumber = 5\ntitle = \"the rest\"\nshows = \"what is left\"\n",
         );
         tree.write(
             "shared/xtask/ideas.toml",
@@ -133,7 +138,7 @@ impl Tree {
         self.write(&format!("{folder}/src/main.rs"), MAIN);
         self.write(
             &format!("{folder}/README.md"),
-            &format!("# Part {number}\n\n{readme}\n"),
+            &format!("# Part {number}: {title}\n\n{readme}\n"),
         );
     }
 
