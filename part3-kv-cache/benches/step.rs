@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use part3_kv_cache::cache::{Cache, CacheKind};
+use part3_kv_cache::cache::Cache;
+use part3_kv_cache::kinds::{CacheKind, empty_cache};
 use part3_kv_cache::model::Model;
 use shared::checkpoint::Checkpoint;
 use shared::hub;
@@ -33,9 +34,9 @@ fn next_id(model: &Model, cache: &mut Cache, ids: &[u32]) -> Result<u32> {
     Ok(greedy(&model.next_logits(&ids_array(ids), cache)?)?.try_item_exact::<u32>()?)
 }
 
-fn empty_cache() -> Result<Cache> {
+fn cache() -> Result<Cache> {
     let checkpoint = Checkpoint::open("tiny", hub::locate("tiny", None)?)?;
-    Ok(Cache::new(CacheKind::Prealloc, &checkpoint.config))
+    Ok(empty_cache(CacheKind::Prealloc, &checkpoint.config))
 }
 
 fn prefill(criterion: &mut Criterion) {
@@ -46,7 +47,7 @@ fn prefill(criterion: &mut Criterion) {
         group.throughput(Throughput::Elements(length as u64));
         group.bench_with_input(BenchmarkId::new("tokens", length), &ids, |bencher, ids| {
             bencher.iter_batched(
-                || empty_cache().expect("a cache"),
+                || cache().expect("a cache"),
                 |mut cache| next_id(&model, &mut cache, black_box(ids)).expect("the step runs"),
                 BatchSize::PerIteration,
             );
@@ -60,7 +61,7 @@ fn decode_step(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decode_step");
     for offset in LENGTHS {
         let ids = ids(offset + 1);
-        let mut cache = empty_cache().expect("a cache");
+        let mut cache = cache().expect("a cache");
         next_id(&model, &mut cache, &ids[..offset]).expect("the prompt runs");
         group.throughput(Throughput::Elements(1));
         group.bench_with_input(BenchmarkId::new("offset", offset), &ids, |bencher, ids| {

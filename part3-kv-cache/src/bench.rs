@@ -10,8 +10,9 @@ use shared::machine::{active_bytes, peak_bytes, reset_peak};
 use shared::request::Request;
 use shared::session::Session;
 
-use crate::cache::{Cache, CacheKind};
+use crate::cache::Cache;
 use crate::generate::{Generator, generate};
+use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
 
 /// What all runs share.
@@ -165,7 +166,7 @@ impl<'a> Bench<'a> {
     }
 
     fn empty(&self, kind: CacheKind) -> Cache {
-        Cache::new(kind, &self.session.checkpoint.config)
+        empty_cache(kind, &self.session.checkpoint.config)
     }
 
     /// One generation; its text streams to `out`.

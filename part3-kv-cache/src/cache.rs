@@ -5,17 +5,14 @@
 //! hands over what is new and gets back what is visible.
 
 use std::fmt::Debug;
+use std::iter;
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, ops};
-use shared::config::ModelConfig;
 use shared::layers::{Mask, Offsets};
 
-use crate::concat::Concat;
 use crate::keys_values::KeysValues;
-use crate::prealloc::Prealloc;
-use crate::rotating::Rotating;
 
 /// The cache of one layer.
 pub trait KvCache: Debug {
@@ -44,6 +41,11 @@ pub trait KvCache: Debug {
         None
     }
 
+    /// Whether a step may be given the new token alone.
+    fn stores(&self) -> bool {
+        true
+    }
+
     /// What is stored, unused room included.
     fn stored(&self) -> Option<&KeysValues>;
 
@@ -67,50 +69,16 @@ pub trait KvCache: Debug {
     }
 }
 
-/// How to store keys and values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheKind {
-    /// Not at all: part 2.
-    Off,
-    /// A new array for every token.
-    Concat,
-    /// One array with room for more, written in place.
-    Prealloc,
-    /// The latest `size` positions only, the first `sinks` among them for good.
-    Rotating {
-        /// Positions that are stored, the sinks included.
-        size: i32,
-        /// First positions that are never overwritten: attention sinks (arXiv 2309.17453).
-        sinks: i32,
-    },
-}
-
 /// The caches of all layers.
 #[derive(Debug)]
 pub struct Cache {
     layers: Vec<Box<dyn KvCache>>,
-    kind: CacheKind,
 }
 
 impl Cache {
-    /// An empty cache. A layer that has a sliding window itself rotates over no more than that, and
-    /// without sinks: its model never saw any.
-    pub fn new(kind: CacheKind, config: &ModelConfig) -> Self {
-        let layer = |window: &Option<usize>| -> Box<dyn KvCache> {
-            match (kind, window) {
-                (CacheKind::Off, _) => Box::new(Off),
-                (CacheKind::Concat, _) => Box::new(Concat::default()),
-                (CacheKind::Prealloc, _) => Box::new(Prealloc::default()),
-                (CacheKind::Rotating { size, .. }, Some(window)) if *window as i32 <= size => {
-                    Box::new(Rotating::new(*window as i32, 0))
-                }
-                (CacheKind::Rotating { size, sinks }, _) => Box::new(Rotating::new(size, sinks)),
-            }
-        };
-        Self {
-            layers: config.sliding_window.iter().map(layer).collect(),
-            kind,
-        }
+    /// One cache per layer, in the order of the layers.
+    pub fn new(layers: Vec<Box<dyn KvCache>>) -> Self {
+        Self { layers }
     }
 
     /// One cache per layer, in the order of the layers.
@@ -138,6 +106,10 @@ impl Cache {
         self.stored().flat_map(|kv| [&kv.keys, &kv.values])
     }
 
+    fn stores(&self) -> bool {
+        self.layers.iter().all(|layer| layer.stores())
+    }
+
     fn stored(&self) -> impl Iterator<Item = &KeysValues> {
         self.layers.iter().filter_map(|layer| layer.stored())
     }
@@ -155,8 +127,8 @@ impl Cache {
             "the cache has seen {seen} tokens, the prompt has no more"
         );
         ensure!(step > 0, "the prompt cannot be run in pieces of 0 tokens");
-        if self.kind == CacheKind::Off {
-            return Ok(vec![0..length]); // what is not stored has to be run at once
+        if !self.stores() {
+            return Ok(iter::once(0..length).collect());
         }
         let window = self.layers.iter().filter_map(|layer| layer.window()).min();
         let forgets = window.is_some_and(|window| length as i32 > window);
@@ -172,10 +144,10 @@ impl Cache {
     /// What the next step has to run: the new `id` `[1, 1]` alone, or if nothing is stored, all that the
     /// last step ran, `[1, L]`, and the new one.
     pub fn next_input(&self, last: &Array, id: Array) -> Result<Array> {
-        Ok(match self.kind {
-            CacheKind::Off => ops::concatenate(&[last, &id], 1)?,
-            _ => id,
-        })
+        if self.stores() {
+            return Ok(id);
+        }
+        Ok(ops::concatenate(&[last, &id], 1)?)
     }
 
     /// Goes back by `n` positions, in all layers or in none.
@@ -219,28 +191,6 @@ impl Cache {
             );
             layer.restore(kv, offset)?;
         }
-        Ok(())
-    }
-}
-
-/// Stores nothing: what is new is all that there is.
-#[derive(Debug)]
-struct Off;
-
-impl KvCache for Off {
-    fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<(Array, Array)> {
-        Ok((keys, values))
-    }
-
-    fn offset(&self) -> i32 {
-        0
-    }
-
-    fn stored(&self) -> Option<&KeysValues> {
-        None
-    }
-
-    fn trim(&mut self, _: i32) -> Result<()> {
         Ok(())
     }
 }

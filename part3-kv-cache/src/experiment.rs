@@ -12,8 +12,9 @@ use console::report::status;
 use shared::session::Session;
 
 use crate::bench::{Bench, Variant};
-use crate::cache::{Cache, CacheKind};
+use crate::cache::Cache;
 use crate::generate::PREFILL_STEP;
+use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
 use crate::saved::CacheFile;
 use crate::{needle, report};
@@ -181,7 +182,7 @@ fn save(path: &Path, run: &RunArgs) -> Result<()> {
     let kind = run.cache.unwrap_or(CacheKind::Prealloc);
     with_bench(run, |bench| {
         let file = CacheFile::new(path, bench.session, bench.request, kind)?;
-        let mut cache = Cache::new(kind, &bench.session.checkpoint.config);
+        let mut cache = empty_cache(kind, &bench.session.checkpoint.config);
         let step = bench.prefill_step;
         let ms = bench.timed(|| file.save(bench.model, &mut cache, step))?.1;
         let note = from_file("Ran and saved", &cache, bench, ms);

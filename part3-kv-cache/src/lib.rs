@@ -16,6 +16,7 @@
 //!
 //! Beside it:
 //!
+//! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, with the same interface
 //! - [`experiment`]: what the video shows, as numbers
 //! - [`bench`]: answers measured in turns
@@ -34,6 +35,7 @@ pub mod concat;
 pub mod experiment;
 pub mod generate;
 pub mod keys_values;
+pub mod kinds;
 pub mod model;
 pub mod needle;
 pub mod plot;

@@ -12,9 +12,10 @@ use shared::layers::{ids_array, to_f32};
 use shared::sampling::log_softmax;
 use shared::session::Session;
 
-use crate::cache::{Cache, CacheKind};
+use crate::cache::Cache;
 use crate::generate::prefill;
 use crate::keys_values::KeysValues;
+use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
 
 /// Made-up facts: nothing that a model could know from elsewhere.
@@ -64,7 +65,7 @@ fn perplexities(
     prefill_step: usize,
 ) -> Result<Vec<f64>> {
     let config = &session.checkpoint.config;
-    let mut read = Cache::new(kind, config);
+    let mut read = empty_cache(kind, config);
     for piece in read.pieces(prompt.len(), prefill_step)? {
         prefill(model, &mut read, &prompt[piece])?;
     }
@@ -72,7 +73,7 @@ fn perplexities(
         let ids = session.tokenizer.encode_prompt(sentence, true)?;
         // Each sentence is repeated right after the prompt, none after another one's repetition.
         let state: Vec<KeysValues> = read.state()?;
-        let mut cache = Cache::new(kind, config);
+        let mut cache = empty_cache(kind, config);
         cache.restore(state, read.offset())?;
         perplexity(model, &mut cache, &ids)
     };

@@ -9,9 +9,10 @@ use shared::prompt_cache::{self, Identity, PromptCache, digest, fingerprint};
 use shared::request::Request;
 use shared::session::Session;
 
-use crate::cache::{Cache, CacheKind};
+use crate::cache::Cache;
 use crate::generate::prefill;
 use crate::keys_values::KeysValues;
+use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
 
 /// A file, and what its contents belong to.
@@ -78,7 +79,7 @@ impl<'a> CacheFile<'a> {
         let context =
             |error: anyhow::Error| error.context(format!("using {}", self.path.display()));
         saved.check_prefix(&self.request.ids).map_err(context)?;
-        let mut cache = Cache::new(self.kind, &self.session.checkpoint.config);
+        let mut cache = empty_cache(self.kind, &self.session.checkpoint.config);
         let layers = saved.layers.into_iter();
         let state = layers.map(|[keys, values]| KeysValues { keys, values });
         let offset = i32::try_from(saved.ids.len())?;

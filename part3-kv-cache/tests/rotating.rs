@@ -5,8 +5,9 @@
 use std::ops::ControlFlow;
 
 use mlx_rs::Dtype;
-use part3_kv_cache::cache::{Cache, CacheKind};
+use part3_kv_cache::cache::Cache;
 use part3_kv_cache::generate::{Generator, generate};
+use part3_kv_cache::kinds::{CacheKind, empty_cache};
 use part3_kv_cache::model::Model;
 use serde::Deserialize;
 use shared::checkpoint::Checkpoint;
@@ -43,7 +44,7 @@ fn cases(file: &str) -> Vec<Case> {
 
 fn check(case: &Case, model: &Model, config: &ModelConfig) {
     let (size, sinks) = (case.size, case.keep);
-    let mut cache = Cache::new(CacheKind::Rotating { size, sinks }, config);
+    let mut cache = empty_cache(CacheKind::Rotating { size, sinks }, config);
     let request = Request {
         ids: case.ids.clone(),
         max_tokens: case.greedy.len(),
@@ -95,11 +96,11 @@ fn a_ring_that_was_saved_and_restored_goes_on_as_before() {
         CacheKind::Prealloc,
         CacheKind::Rotating { size: 16, sinks: 4 },
     ] {
-        let mut cache = Cache::new(kind, &checkpoint.config);
+        let mut cache = empty_cache(kind, &checkpoint.config);
         for id in 0..40 {
             model.hidden(&ids_array(&[id]), &mut cache).unwrap();
         }
-        let mut other = Cache::new(kind, &checkpoint.config);
+        let mut other = empty_cache(kind, &checkpoint.config);
         other
             .restore(cache.state().unwrap(), cache.offset())
             .unwrap();

@@ -7,8 +7,9 @@ use std::ops::ControlFlow;
 
 use console::cli::FloatType;
 use mlx_rs::Dtype;
-use part3_kv_cache::cache::{Cache, CacheKind};
+use part3_kv_cache::cache::Cache;
 use part3_kv_cache::generate::{Generator, generate};
+use part3_kv_cache::kinds::{CacheKind, empty_cache};
 use part3_kv_cache::model::Model;
 use proptest::prelude::*;
 use shared::checkpoint::Checkpoint;
@@ -60,14 +61,14 @@ fn every_fixture_gives_the_greedy_tokens_of_mlx_lm_with_every_cache() {
             let runs = kinds.iter().map(|kind| (*kind, WHOLE));
             let cut = [(CacheKind::Prealloc, 3), (CacheKind::Prealloc, 1)];
             for (kind, step) in runs.chain(cut) {
-                let mut cache = Cache::new(kind, &checkpoint.config);
+                let mut cache = empty_cache(kind, &checkpoint.config);
                 let n = prompt.greedy.len();
                 let tokens = greedy(&model, &mut cache, &prompt.ids, n, step);
                 assert_eq!(tokens, prompt.greedy, "{name}, {kind:?}, pieces of {step}");
             }
         }
         let prompt = &fixtures::expected(&name).unwrap().prompts[0];
-        let mut off = Cache::new(CacheKind::Off, &checkpoint.config);
+        let mut off = empty_cache(CacheKind::Off, &checkpoint.config);
         let tokens = greedy(&model, &mut off, &prompt.ids, 24, WHOLE);
         assert_eq!(tokens, prompt.greedy[..24], "{name}, off");
     }
@@ -92,7 +93,7 @@ fn the_built_in_model_and_smollm2_give_the_tokens_of_part_2() {
         );
         let model = Model::new(&config, load().1).unwrap();
         for kind in [CacheKind::Off, CacheKind::Concat, CacheKind::Prealloc, WIDE] {
-            let mut cache = Cache::new(kind, &config);
+            let mut cache = empty_cache(kind, &config);
             let tokens = greedy(&model, &mut cache, &prompt, 16, 10);
             assert_eq!(tokens, naive.as_ref().unwrap().tokens, "{kind:?}");
         }
@@ -110,7 +111,7 @@ fn the_built_in_model_gives_the_tokens_of_mlx_lm_in_both_types() {
         for prompt in variant["prompts"].as_array().unwrap() {
             let ids =
                 |key: &str| -> Vec<u32> { serde_json::from_value(prompt[key].clone()).unwrap() };
-            let mut cache = Cache::new(CacheKind::Prealloc, &checkpoint.config);
+            let mut cache = empty_cache(CacheKind::Prealloc, &checkpoint.config);
             let greedy = greedy(&model, &mut cache, &ids("ids"), ids("greedy").len(), WHOLE);
             assert_eq!(greedy, ids("greedy"), "{name}");
             let per_position = checkpoint
@@ -141,7 +142,7 @@ fn sampled_tokens_are_the_same_with_and_without_a_cache() {
         ..request(&prompt, 24)
     };
     let answer = |kind| {
-        let mut cache = Cache::new(kind, &config);
+        let mut cache = empty_cache(kind, &config);
         let mut generator = Generator::new(&model, &mut cache, &request, WHOLE).unwrap();
         let generation = generate(&mut generator, |_| Ok(ControlFlow::Continue(())));
         generation.unwrap().tokens
@@ -164,7 +165,7 @@ fn the_allocated_bytes_are_those_of_the_formula_for_every_architecture() {
             (CacheKind::Concat, fed),
             (CacheKind::Prealloc, fed.next_multiple_of(256)),
         ] {
-            let mut cache = Cache::new(kind, &checkpoint.config);
+            let mut cache = empty_cache(kind, &checkpoint.config);
             greedy(&model, &mut cache, prompt, 5, WHOLE);
             assert_eq!(cache.capacity() as u64, capacity, "{name}, {kind:?}");
             assert_eq!(cache.bytes(), per_token * capacity, "{name}, {kind:?}");
@@ -187,7 +188,7 @@ proptest! {
         let vocab = checkpoint.config.vocab_size as u32;
         let ids: Vec<u32> = (0..length as u32).map(|index| index * 37 % vocab).collect();
         let kind = if concat { CacheKind::Concat } else { CacheKind::Prealloc };
-        let mut cache = Cache::new(kind, &checkpoint.config);
+        let mut cache = empty_cache(kind, &checkpoint.config);
         for piece in ids.chunks(step) {
             model.hidden(&ids_array(piece), &mut cache).unwrap();
         }
@@ -198,7 +199,7 @@ proptest! {
         let kept = &ids[..length - back];
         cache.trim(1).unwrap();
         let pieces = model.next_logits(&ids_array(&kept[kept.len() - 1..]), &mut cache).unwrap();
-        let mut off = Cache::new(CacheKind::Off, &checkpoint.config);
+        let mut off = empty_cache(CacheKind::Off, &checkpoint.config);
         let whole = model.next_logits(&ids_array(kept), &mut off).unwrap();
         let (pieces, whole) = (to_f32(&pieces).unwrap(), to_f32(&whole).unwrap());
         let largest = whole.iter().fold(0.0_f32, |max, value| max.max(value.abs()));
@@ -213,14 +214,14 @@ fn a_trim_that_cannot_be_is_refused_and_changes_nothing() {
     let checkpoint = tiny();
     let model = Model::load(&checkpoint).unwrap();
     let ids: Vec<u32> = (100..120).collect();
-    let mut cache = Cache::new(
+    let mut cache = empty_cache(
         CacheKind::Rotating { size: 8, sinks: 2 },
         &checkpoint.config,
     );
     model.hidden(&ids_array(&ids), &mut cache).unwrap();
     let error = cache.trim(1).unwrap_err().to_string();
     assert!(error.contains("overwritten"), "{error}");
-    let mut cache = Cache::new(CacheKind::Prealloc, &checkpoint.config);
+    let mut cache = empty_cache(CacheKind::Prealloc, &checkpoint.config);
     model.hidden(&ids_array(&ids), &mut cache).unwrap();
     let error = cache.trim(21).unwrap_err().to_string();
     assert!(error.contains("20 positions"), "{error}");
@@ -231,7 +232,7 @@ fn a_trim_that_cannot_be_is_refused_and_changes_nothing() {
 fn prealloc_writes_in_place() {
     let checkpoint = tiny();
     let model = Model::load(&checkpoint).unwrap();
-    let mut cache = Cache::new(CacheKind::Prealloc, &checkpoint.config);
+    let mut cache = empty_cache(CacheKind::Prealloc, &checkpoint.config);
     let address = |cache: &Cache| {
         cache.arrays().for_each(|array| array.eval().unwrap());
         let words = |array: &mlx_rs::Array| array.view_dtype(Dtype::Uint16).unwrap();
