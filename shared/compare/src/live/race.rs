@@ -31,8 +31,8 @@ impl Race {
             events,
             finished: 0,
         };
-        // Each BLAS would take all cores and wait for the others in a busy loop: they share them. Where
-        // a GPU computes, the variable changes nothing.
+        // Each BLAS would take all cores: they share them. Where a GPU computes, the variable changes
+        // nothing.
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let threads = (cores / contestants.len().max(1)).max(1).to_string();
         for (lane, contestant) in contestants.iter().enumerate() {
