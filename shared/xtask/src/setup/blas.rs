@@ -280,6 +280,26 @@ mod tests {
     }
 
     #[test]
+    fn the_cuda_build_gets_all_that_the_fast_blas_consists_of() {
+        let place = tempfile::tempdir().unwrap();
+        let (from, to) = (place.path().join("cpu"), place.path().join("cuda"));
+        let slot = "libblas-bd8a282c.so.3.10.0";
+        for (folder, names) in [(&from, &[slot, REFERENCE, BLIS][..]), (&to, &[slot])] {
+            fs::create_dir(folder).unwrap();
+            for name in names {
+                fs::write(folder.join(name), folder.to_str().unwrap()).unwrap();
+            }
+        }
+        copy(&from, &to).unwrap();
+        for name in [slot, REFERENCE, BLIS] {
+            assert_eq!(
+                fs::read_to_string(to.join(name)).unwrap(),
+                from.to_str().unwrap()
+            );
+        }
+    }
+
+    #[test]
     fn a_library_that_is_no_blas_is_refused() {
         let place = tempfile::tempdir().unwrap();
         let text = place.path().join("libblas-1.so");

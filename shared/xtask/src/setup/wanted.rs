@@ -53,7 +53,7 @@ impl Wanted {
     }
 
     pub(crate) fn cuda_key(&self, mlx: &str) -> Key {
-        key([("MLX", mlx), ("BLAS", &self.blas)])
+        key([("MLX", mlx), ("BLAS", &self.blas), ("recipe", &recipe())])
     }
 
     /// What is there, if it is all that is wanted and every file is as it was. Where nothing was made
