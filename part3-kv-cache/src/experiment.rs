@@ -10,6 +10,7 @@ use console::files;
 use console::numbers::{count, fixed};
 use console::report::status;
 use shared::session::Session;
+use shared::weights::Rows;
 
 use crate::bench::{Bench, Variant};
 use crate::cache::Cache;
@@ -218,7 +219,8 @@ fn from_file(done: &str, cache: &Cache, bench: &Bench<'_>, ms: f64) -> String {
 }
 
 fn with_bench(run: &RunArgs, work: impl FnOnce(&Bench<'_>) -> Result<()>) -> Result<()> {
-    let session = Session::open(&run.model)?;
+    let mut session = Session::open(&run.model)?;
+    session.checkpoint.rows = Rows::One; // a step of decode has one token
     let (request, tokenize_time) = session.request(&run.prompt, &run.sampling)?;
     status(&format!("loading {}", session.checkpoint.name));
     let (model, load_time) = Bench::load(&session)?;

@@ -17,7 +17,7 @@ use mlx_rs::Dtype;
 use crate::config::ModelConfig;
 use crate::gguf::{GgufHeader, ROPE_FACTORS, hugging_face_name};
 use crate::hub::ModelFiles;
-use crate::weights::superfluous;
+use crate::weights::{Rows, superfluous};
 
 /// A model's files, their headers read.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct Checkpoint {
     pub gguf: Option<GgufHeader>,
     /// What all floats are converted to when they are loaded; `None`: they stay as they are.
     pub dtype: Option<FloatType>,
+    /// What its matrices are laid out for; whoever decodes with a cache says [`Rows::One`].
+    pub rows: Rows,
 }
 
 /// MLX's name for a float type of the flags.
@@ -84,6 +86,7 @@ impl Checkpoint {
             tensors,
             gguf,
             dtype: None,
+            rows: Rows::default(),
         };
         checkpoint.check_tensors()?;
         Ok(checkpoint)

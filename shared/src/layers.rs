@@ -17,7 +17,7 @@ pub use self::mask::{Mask, Offsets};
 pub use self::rope::{Rope, rope_frequencies, rope_magnitude};
 pub use self::swiglu::swiglu;
 
-use crate::weights::{Matrix, Scope};
+use crate::weights::{Matrix, Rows, Scope};
 
 /// What a model is built of, by the names of the checkpoint.
 ///
@@ -33,7 +33,7 @@ impl Scope<'_> {
         in_features: usize,
         bias: bool,
     ) -> Result<Linear> {
-        Linear::load(self, name, out_features, in_features, bias)
+        Linear::load(self, name, out_features, in_features, bias)?.arranged(self.rows())
     }
 
     /// Takes the [`linear`](Self::linear) layers of `parts`, names and output features, and puts
@@ -48,7 +48,8 @@ impl Scope<'_> {
             Linear::load(self, name, *out_features, in_features, bias)
         };
         let linears: Vec<Linear> = parts.iter().map(load).collect::<Result<_>>()?;
-        JoinedLinear::of(linears, parts.map(|(_, out_features)| out_features as i32))
+        let widths = parts.map(|(_, out_features)| out_features as i32);
+        JoinedLinear::of(linears, widths, self.rows())
     }
 
     /// Takes `{name}.weight` `[width]`.
@@ -66,8 +67,14 @@ impl Scope<'_> {
         vocab_size: usize,
         hidden_size: usize,
     ) -> Result<Embedding> {
+        let weight = self.take_matrix(name, vocab_size, hidden_size)?;
         Ok(Embedding {
-            weight: self.take_matrix(name, vocab_size, hidden_size)?,
+            // Only a tied table is multiplied, too.
+            weight: if self.tied() {
+                weight.arranged(self.rows())?
+            } else {
+                weight
+            },
         })
     }
 }
@@ -92,6 +99,13 @@ impl Linear {
             .then(|| weights.take(&format!("{name}.bias"), &[out_features]))
             .transpose()?;
         Ok(Self { weight, bias })
+    }
+
+    fn arranged(self, rows: Rows) -> Result<Self> {
+        Ok(Self {
+            weight: self.weight.arranged(rows)?,
+            ..self
+        })
     }
 
     /// The rows of all `parts` as one matrix; None if they are packed in different ways.
@@ -139,13 +153,14 @@ pub struct JoinedLinear<const N: usize> {
 }
 
 impl<const N: usize> JoinedLinear<N> {
-    fn of(linears: Vec<Linear>, widths: [i32; N]) -> Result<Self> {
+    fn of(linears: Vec<Linear>, widths: [i32; N], rows: Rows) -> Result<Self> {
         let linears = match Linear::join(&linears)? {
             Some(joined) => vec![joined],
             None => linears,
         };
+        let arranged = linears.into_iter().map(|linear| linear.arranged(rows));
         Ok(Self {
-            linears,
+            linears: arranged.collect::<Result<_>>()?,
             starts: starts(widths.into_iter()),
         })
     }

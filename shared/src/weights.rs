@@ -22,6 +22,17 @@ pub struct Weights {
     layers: usize,
     quantization: Option<Quantization>,
     tied: bool,
+    rows: Rows,
+}
+
+/// How many rows at a time a model's matrices will be multiplied with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rows {
+    /// One, in most steps: decode with a cache.
+    One,
+    /// Several: a prompt, a batch, or decode without a cache.
+    #[default]
+    Many,
 }
 
 /// An `[out, in]` matrix, as it is stored.
@@ -72,7 +83,13 @@ impl Weights {
             tensors,
             quantization: config.quantization.clone(),
             tied,
+            rows: Rows::default(),
         }
+    }
+
+    /// The same, for products with so many rows at a time.
+    pub fn for_rows(self, rows: Rows) -> Self {
+        Self { rows, ..self }
     }
 
     /// Whether the embedding serves as the head, too.
@@ -250,6 +267,16 @@ impl Scope<'_> {
             prefix: format!("{}{prefix}.", self.prefix),
             weights: self.weights,
         }
+    }
+
+    /// Whether the embedding serves as the head, too.
+    pub fn tied(&self) -> bool {
+        self.weights.tied()
+    }
+
+    /// How many rows at a time the matrices will be multiplied with.
+    pub fn rows(&self) -> Rows {
+        self.weights.rows
     }
 
     /// [`Weights::take`]

@@ -1,10 +1,11 @@
 //! Products with a matrix of weights, dense or packed: what a decoder spends its time on.
 
 use anyhow::Result;
-use mlx_rs::{Array, ops};
+use mlx_rs::{Array, Dtype, ops};
 
 use crate::kernels;
-use crate::weights::{Matrix, QuantizedTriple};
+use crate::machine::on_gpu;
+use crate::weights::{Matrix, QuantizedTriple, Rows};
 
 impl Matrix {
     /// `x Wᵀ`: x `[…, in]` → `[…, out]`.
@@ -89,6 +90,36 @@ impl Matrix {
             [] => Ok(None),
         }
     }
+
+    /// Laid out for products with as many rows as `rows` says, where that differs: on the CPU, in f32,
+    /// if the matrix is wide.
+    ///
+    /// For one row BLAS either takes a dot product with each row of `[out, in]` or adds up the rows
+    /// of `[in, out]`. If the matrix is wide, the dot products are short and the sums are long, and
+    /// the sums read memory faster. GPUs have kernels for both layouts.
+    ///
+    /// # Cost
+    /// A copy of the matrix while it is loaded. For several rows at once it is the slower layout.
+    pub(super) fn arranged(self, rows: Rows) -> Result<Self> {
+        Ok(match self {
+            Self::Dense(view) if rows == Rows::One && is_wide(&view) && is_for_blas(&view) => {
+                let copy = view.contiguous()?;
+                copy.eval()?; // else the first layout would stay in memory until the first token
+                Self::Dense(copy)
+            }
+            matrix => matrix,
+        })
+    }
+}
+
+/// Whether `[in, out]` has at least twice as many columns as rows.
+fn is_wide(view: &Array) -> bool {
+    view.dim(1) >= 2 * view.dim(0)
+}
+
+/// Whether MLX gives products with `array` to BLAS: only on the CPU, and there only f32 is for BLAS.
+fn is_for_blas(array: &Array) -> bool {
+    !on_gpu() && array.dtype() == Dtype::Float32
 }
 
 /// One array of each part, one below the other; None if a part has none that fits.

@@ -54,6 +54,8 @@ struct Turn {
 }
 
 thread_local! {
+    /// The last offset as an array: all layers of a step share it, and a GPU gets it once.
+    static LAST_OFFSET: RefCell<Option<(i32, Array)>> = const { RefCell::new(None) };
     /// The turn of the last step of one position: all layers of a model rotate by the same angles.
     static LAST_TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
 }
@@ -156,7 +158,13 @@ impl Rope {
         } = self.angles;
         let freqs = self.wavelengths.as_ref();
         Ok(match offsets {
-            Offsets::All(offset) => fast::rope(x, dims, traditional, base, scale, *offset, freqs)?,
+            Offsets::All(offset) if self.joins => {
+                fast::rope(x, dims, traditional, base, scale, *offset, freqs)?
+            }
+            Offsets::All(offset) => {
+                let offset = offset_array(*offset);
+                fast::rope_dynamic(x, dims, traditional, base, scale, &offset, freqs)?
+            }
             Offsets::Rows(rows) => {
                 fast::rope_dynamic(x, dims, traditional, base, scale, rows, freqs)?
             }
@@ -210,6 +218,17 @@ impl Rope {
             sin: ops::concatenate(&[&sin.negative()?, &sin], 3)?.reshape(&halves)?,
         })
     }
+}
+
+/// `offset` as MLX's operation takes it; with a number it would make such an array at each call.
+fn offset_array(offset: i32) -> Array {
+    LAST_OFFSET.with_borrow_mut(|last| {
+        let (_, array) = match last.take() {
+            Some((at, array)) if at == offset => last.insert((at, array)),
+            _ => last.insert((offset, Array::from_int(offset))),
+        };
+        array.clone()
+    })
 }
 
 /// How far each of the D/2 pairs turns from one position to the next, in radians: what [`Rope`] does,
