@@ -299,9 +299,10 @@ pub(crate) fn is_right_to_left(c: char) -> bool {
 /// Text of a script that is written from right to left, between marks that keep its neighbours in place
 /// (U+2068 and U+2069, of no width); other text as it is.
 pub(crate) fn isolated(text: &str) -> Cow<'_, str> {
-    match text.contains(is_right_to_left) {
-        true => format!("\u{2068}{text}\u{2069}").into(),
-        false => text.into(),
+    if text.contains(is_right_to_left) {
+        format!("\u{2068}{text}\u{2069}").into()
+    } else {
+        text.into()
     }
 }
 

@@ -70,9 +70,10 @@ pub struct Contestant {
 impl Contestant {
     /// `part 3`, or with the flags that tell it from the other variants of its part.
     pub fn name(&self) -> String {
-        match self.rung {
-            true => format!("part {}", self.part.number),
-            false => format!("part {} {}", self.part.number, self.flags.join(" ")),
+        if self.rung {
+            format!("part {}", self.part.number)
+        } else {
+            format!("part {} {}", self.part.number, self.flags.join(" "))
         }
     }
 }

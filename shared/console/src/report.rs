@@ -111,9 +111,10 @@ impl<W: Write> Report<W> {
         table
             .set_content_arrangement(ContentArrangement::Dynamic)
             .set_width(WIDTH as u16);
-        match self.colour {
-            true => table.enforce_styling(),
-            false => table.force_no_tty(),
+        if self.colour {
+            table.enforce_styling()
+        } else {
+            table.force_no_tty()
         };
         table.set_header(
             head.iter()

@@ -84,9 +84,10 @@ fn told(rules: &[Rule]) -> String {
     const BAD: Style = AnsiColor::Red.on_default().bold();
     let mut text = String::new();
     for (rule, findings) in rules {
-        let _ = match findings.is_empty() {
-            true => writeln!(text, "{GOOD}✓{GOOD:#} {rule}"),
-            false => writeln!(text, "{BAD}✗{BAD:#} {rule}"),
+        let _ = if findings.is_empty() {
+            writeln!(text, "{GOOD}✓{GOOD:#} {rule}")
+        } else {
+            writeln!(text, "{BAD}✗{BAD:#} {rule}")
         };
         for finding in findings {
             let _ = writeln!(text, "{finding}");

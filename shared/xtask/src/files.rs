@@ -52,9 +52,10 @@ pub(crate) fn walk(folder: &Path) -> io::Result<Vec<PathBuf>> {
     while let Some(place) = open.pop() {
         for entry in fs::read_dir(place)? {
             let entry = entry?;
-            match entry.file_type()?.is_dir() {
-                true => open.push(entry.path()),
-                false => found.extend(entry.path().strip_prefix(folder).map(Path::to_owned)),
+            if entry.file_type()?.is_dir() {
+                open.push(entry.path())
+            } else {
+                found.extend(entry.path().strip_prefix(folder).map(Path::to_owned))
             }
         }
     }

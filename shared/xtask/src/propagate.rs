@@ -230,11 +230,10 @@ fn refuse_uncommitted(series: &Series, outcomes: &[Outcome], file: &str) -> Resu
 
 fn told(fix: &Fix, outcomes: &[Outcome], file: &str, since: &str) -> String {
     let source = fix.source.number;
-    let mut text = match fix.old == fix.new {
-        true => format!(
-            "{file}: nothing changed since {since}; copies are compared with part {source}\n"
-        ),
-        false => format!("{file}: what changed in part {source} since {since}\n"),
+    let mut text = if fix.old == fix.new {
+        format!("{file}: nothing changed since {since}; copies are compared with part {source}\n")
+    } else {
+        format!("{file}: what changed in part {source} since {since}\n")
     };
     for outcome in outcomes {
         let what = match (outcome.changes(), outcome.how) {

@@ -61,12 +61,13 @@ fn head_line(header: &Header) -> Line<'static> {
 }
 
 fn foot_line(lanes: &[Lane], width: u16) -> Line<'static> {
-    let (long, short) = match lanes.iter().all(Lane::is_over) {
-        true => ("q leaves; a summary follows", "q leaves"),
-        false => (
+    let (long, short) = if lanes.iter().all(Lane::is_over) {
+        ("q leaves; a summary follows", "q leaves")
+    } else {
+        (
             "all at once, for the eye; `cargo compare` measures one at a time. q leaves",
             "for the eye, no measurement. q leaves",
-        ),
+        )
     };
     let text = if long.len() + 2 > width.into() {
         short
@@ -127,9 +128,10 @@ fn frame_of(lane: &Lane, width: usize, roomy: bool) -> Block<'static> {
     let place = lane.place().map(|place| format!(" {} ", ordinal(place)));
     let place = place.unwrap_or_default();
     let room = width.saturating_sub(6 + place.len());
-    let title = match roomy {
-        true => format!("Part {}", lane.contestant().part.number),
-        false => clip(&lane.title(), room).into_owned(),
+    let title = if roomy {
+        format!("Part {}", lane.contestant().part.number)
+    } else {
+        clip(&lane.title(), room).into_owned()
     };
     Block::bordered()
         .border_type(BorderType::Rounded)

@@ -35,9 +35,10 @@ pub(super) fn render(series: &Series) -> Result<String> {
         }
         tables.push(text);
     }
-    Ok(match tables.is_empty() {
-        true => NONE.to_owned(),
-        false => tables.join("\n"),
+    Ok(if tables.is_empty() {
+        NONE.to_owned()
+    } else {
+        tables.join("\n")
     })
 }
 
@@ -82,9 +83,10 @@ fn caption(results: &Results, stem: &str) -> String {
 
 fn row(series: &Series, step: &Step, reference: bool) -> String {
     let there = series.parts.iter().any(|part| part.package == step.part);
-    let part = match there {
-        true => format!("[{}]({}) {}", step.number, step.part, step.variant),
-        false => format!("{} {}", step.number, step.variant),
+    let part = if there {
+        format!("[{}]({}) {}", step.number, step.part, step.variant)
+    } else {
+        format!("{} {}", step.number, step.variant)
     };
     let bytes = |bytes: Option<u64>, unit: f64| {
         bytes.map_or_else(String::new, |bytes| format!("{:.1}", bytes as f64 / unit))

@@ -152,9 +152,10 @@ fn at_least(version: &str, least: &str) -> Result<String, String> {
             .map_while(|part| part.parse().ok())
             .collect()
     };
-    match numbers(version) >= numbers(least) {
-        true => Ok(version.to_owned()),
-        false => Err(format!("{version} is too old: {least} or newer is needed")),
+    if numbers(version) >= numbers(least) {
+        Ok(version.to_owned())
+    } else {
+        Err(format!("{version} is too old: {least} or newer is needed"))
     }
 }
 

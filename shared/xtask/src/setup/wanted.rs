@@ -87,9 +87,10 @@ impl Ready {
     /// `MLX 0.32.2 (CPU, BLIS) is ready`.
     pub(crate) fn summary(&self) -> String {
         let fact = |name| self.facts.get(name).map_or("?", String::as_str);
-        match self.cuda {
-            true => format!("MLX {} (CUDA {}) is ready", self.mlx, fact("cuda")),
-            false => format!("MLX {} (CPU, {}) is ready", self.mlx, fact("blas")),
+        if self.cuda {
+            format!("MLX {} (CUDA {}) is ready", self.mlx, fact("cuda"))
+        } else {
+            format!("MLX {} (CPU, {}) is ready", self.mlx, fact("blas"))
         }
     }
 }
