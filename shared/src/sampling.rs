@@ -229,3 +229,24 @@ fn remove(mask: &Array, logprobs: &Array) -> Result<Array> {
 fn scalar_like(value: f32, like: &Array) -> Result<Array> {
     Ok(Array::from_f32(value).as_dtype(like.dtype())?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        sampling: SamplingArgs,
+    }
+
+    #[test]
+    fn without_flags_sampling_is_what_it_is_by_default() {
+        let flags = Flags::parse_from(["part"]);
+        assert_eq!(Sampling::from(&flags.sampling), Sampling::default());
+        let flags = Flags::parse_from(["part", "--temperature", "0.5", "--seed", "3"]);
+        let sampling = Sampling::from(&flags.sampling);
+        assert_eq!((sampling.temperature, sampling.seed), (0.5, 3));
+    }
+}

@@ -153,20 +153,6 @@ pub struct SamplingArgs {
     pub seed: u64,
 }
 
-/// Greedy, as without any flag.
-impl Default for SamplingArgs {
-    fn default() -> Self {
-        Self {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            seed: 0,
-        }
-    }
-}
-
 /// What is reported besides the text, the card and the table.
 #[derive(Args, Debug, Clone, Copy, PartialEq)]
 #[command(next_help_heading = "Output")]
