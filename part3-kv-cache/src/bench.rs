@@ -31,7 +31,7 @@ pub struct Bench<'a> {
     /// Text → ids.
     pub tokenize_time: Duration,
     /// Bytes of arrays before there is a cache.
-    weights_active: u64,
+    pub weights_active: u64,
 }
 
 /// One kind of cache, with all its rounds.
@@ -78,39 +78,14 @@ pub fn name(kind: CacheKind) -> &'static str {
     }
 }
 
-impl<'a> Bench<'a> {
-    /// The weights of a session, and how long they and the session took to open.
-    pub fn load(session: &Session) -> Result<(Model, Duration)> {
-        let started = Instant::now();
-        let model = Model::load(&session.checkpoint)?;
-        Ok((model, session.open_time + started.elapsed()))
-    }
+/// What `work` gives, and the milliseconds that it took.
+pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+    let started = Instant::now();
+    let done = work()?;
+    Ok((done, ms(started.elapsed())))
+}
 
-    /// Runs are yet to come; the times of loading and tokenizing are to be filled in.
-    pub fn new(
-        session: &'a Session,
-        request: &'a Request,
-        model: &'a Model,
-        prefill_step: usize,
-    ) -> Result<Self> {
-        Ok(Self {
-            session,
-            request,
-            model,
-            prefill_step,
-            load_time: Duration::ZERO,
-            tokenize_time: Duration::ZERO,
-            weights_active: active_bytes()?,
-        })
-    }
-
-    /// What `work` gives, and the milliseconds that it took.
-    pub fn timed<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
-        let started = Instant::now();
-        let done = work()?;
-        Ok((done, ms(started.elapsed())))
-    }
-
+impl Bench<'_> {
     /// One answer that is read; if rounds are asked for, it was the warm-up for them.
     pub fn one(&self, kind: CacheKind, rounds: Option<u32>) -> Result<Variant> {
         let first = self.answer(kind, self.empty(kind), Some(&mut TextStream::stdout()))?;

@@ -2,6 +2,7 @@
 //! the formula says.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -9,10 +10,11 @@ use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use console::files;
 use console::numbers::{count, fixed};
 use console::report::status;
+use shared::machine::active_bytes;
 use shared::session::Session;
 use shared::weights::Rows;
 
-use crate::bench::{Bench, Variant};
+use crate::bench::{Bench, Variant, timed};
 use crate::cache::Cache;
 use crate::generate::PREFILL_STEP;
 use crate::kinds::{CacheKind, empty_cache};
@@ -185,7 +187,7 @@ fn save(path: &Path, run: &RunArgs) -> Result<()> {
         let file = CacheFile::new(path, bench.session, bench.request, kind)?;
         let mut cache = empty_cache(kind, &bench.session.checkpoint.config);
         let step = bench.prefill_step;
-        let ms = bench.timed(|| file.save(bench.model, &mut cache, step))?.1;
+        let ms = timed(|| file.save(bench.model, &mut cache, step))?.1;
         let note = from_file("Ran and saved", &cache, bench, ms);
         let variant = bench.one_from(kind, cache)?;
         print(bench, run, &[variant], &[note], None)
@@ -196,7 +198,7 @@ fn load(path: &Path, run: &RunArgs) -> Result<()> {
     let kind = run.cache.unwrap_or(CacheKind::Prealloc);
     with_bench(run, |bench| {
         let file = CacheFile::new(path, bench.session, bench.request, kind)?;
-        let (cache, ms) = bench.timed(|| file.load())?;
+        let (cache, ms) = timed(|| file.load())?;
         let note = from_file("Loaded", &cache, bench, ms);
         let variant = bench.one_from(kind, cache)?;
         print(bench, run, &[variant], &[note], None)
@@ -223,10 +225,17 @@ fn with_bench(run: &RunArgs, work: impl FnOnce(&Bench<'_>) -> Result<()>) -> Res
     session.checkpoint.rows = Rows::One; // a step of decode has one token
     let (request, tokenize_time) = session.request(&run.prompt, &run.sampling)?;
     status(&format!("loading {}", session.checkpoint.name));
-    let (model, load_time) = Bench::load(&session)?;
-    let step = run.prefill.prefill_step as usize;
-    let mut bench = Bench::new(&session, &request, &model, step)?;
-    (bench.load_time, bench.tokenize_time) = (load_time, tokenize_time);
+    let started = Instant::now();
+    let model = Model::load(&session.checkpoint)?;
+    let bench = Bench {
+        session: &session,
+        request: &request,
+        model: &model,
+        prefill_step: run.prefill.prefill_step as usize,
+        load_time: session.open_time + started.elapsed(),
+        tokenize_time,
+        weights_active: active_bytes()?,
+    };
     work(&bench)
 }
 
