@@ -17,17 +17,21 @@ mod cache;
 mod download;
 pub mod embedded;
 mod explain;
+mod http;
+mod ids;
+mod listing;
 mod progress;
-mod resume;
 mod settings;
 mod source;
+mod store;
+mod transfer;
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-pub use settings::HubSettings;
+pub use settings::{HubLimits, HubSettings};
 
 /// The file that maps tensor names to shards.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";

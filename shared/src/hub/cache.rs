@@ -1,15 +1,17 @@
 //! The hub cache on disk: what of a model is there, and is it whole?
 //!
-//! hf-hub writes the cache; this module reads it. The layout is that of `huggingface_hub`:
+//! This module reads the cache and [`store`](super::store) writes it. The layout is that of `huggingface_hub`:
 //! `models--owner--name/{blobs/<etag>, snapshots/<commit>/<file> → blob, refs/<branch>}`, and
 //! `.no_exist/<commit>/<file>` for a file that the repository is known not to have.
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 use safetensors::{SafeTensorError, SafeTensors};
 
+use super::ids::Commit;
 use super::source::RepoId;
 use super::{INDEX, file_names, shard_names};
 
@@ -38,8 +40,8 @@ const REQUIRED: [&str; 2] = ["config.json", "tokenizer.json"];
 /// One repository's place in the cache.
 #[derive(Debug)]
 pub(super) struct RepoCache {
-    root: PathBuf,
-    locks: PathBuf,
+    pub(super) root: PathBuf,
+    pub(super) locks: PathBuf,
 }
 
 /// How much of a model the cache holds.
@@ -62,31 +64,31 @@ impl RepoCache {
         }
     }
 
-    pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
-        self.root.join("snapshots").join(commit)
+    pub(super) fn snapshot(&self, commit: &Commit) -> PathBuf {
+        self.root.join("snapshots").join(commit.as_str())
     }
 
-    pub(super) fn blobs(&self) -> PathBuf {
-        self.root.join("blobs")
-    }
-
-    fn commit(&self, revision: &str) -> String {
-        let known = std::fs::read_to_string(self.root.join("refs").join(revision));
-        known.map_or_else(|_| revision.to_string(), |text| text.trim().to_string())
+    /// The commit that a branch or a tag stood at, or the revision itself if it is one.
+    fn commit(&self, revision: &str) -> Option<Commit> {
+        let known = small_text(&self.root.join("refs").join(revision));
+        Commit::parse(known.as_deref().unwrap_or(revision).trim())
     }
 
     /// The snapshot of a revision, if its tokenizer is there; the model need not be.
     pub(super) fn look_up_tokenizer(&self, revision: &str) -> Option<PathBuf> {
-        let snapshot = self.snapshot(&self.commit(revision));
+        let snapshot = self.snapshot(&self.commit(revision)?);
         is_whole(&snapshot.join(TOKENIZER_FILES[0])).then_some(snapshot)
     }
 
     /// The state of a revision, by local files alone.
     pub(super) fn look_up(&self, revision: &str) -> Cached {
-        let commit = self.commit(revision);
+        let nothing = || Cached::Lacks("all of it".to_string());
+        let Some(commit) = self.commit(revision) else {
+            return nothing();
+        };
         let snapshot = self.snapshot(&commit);
-        if commit.is_empty() || !snapshot.is_dir() {
-            return Cached::Lacks("all of it".to_string());
+        if !snapshot.is_dir() {
+            return nothing();
         }
         let absent = |name: &str| self.absent_marker(&commit, name).exists();
         let mut unknown = false;
@@ -111,73 +113,8 @@ impl RepoCache {
         }
     }
 
-    fn absent_marker(&self, commit: &str, name: &str) -> PathBuf {
-        self.root.join(".no_exist").join(commit).join(name)
-    }
-
-    /// Notes which optional files the repository does not have, so that the next start needs no
-    /// network to know that nothing is missing. Not being able to is no reason to fail.
-    pub(super) fn mark_absent(&self, commit: &str, names: &[&str]) {
-        for name in names {
-            let marker = self.absent_marker(commit, name);
-            if let Some(parent) = marker.parent() {
-                let _ = std::fs::create_dir_all(parent);
-            }
-            let _ = File::create(marker);
-        }
-    }
-
-    /// Points `revision` at a commit whose files are all there.
-    pub(super) fn set_ref(&self, revision: &str, commit: &str) -> std::io::Result<()> {
-        if revision == commit {
-            return Ok(());
-        }
-        let path = self.root.join("refs").join(revision);
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::fs::write(path, commit)
-    }
-
-    /// Removes a file of a snapshot together with the blob that it links to, so that it is fetched
-    /// again: hf-hub takes whatever lies at a blob's place for the whole file.
-    pub(super) fn discard(&self, commit: &str, name: &str) -> std::io::Result<()> {
-        let pointer = self.snapshot(commit).join(name);
-        for path in [pointer.canonicalize().ok(), Some(pointer)]
-            .into_iter()
-            .flatten()
-        {
-            match std::fs::remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// One download of a repository at a time: a second process waits here, then finds the files.
-    /// hf-hub locks each blob, but gives up after 10 s and does not look again once it has the lock.
-    /// The operating system frees the lock of a process that dies.
-    pub(super) fn lock(&self, on_wait: impl FnOnce()) -> std::io::Result<File> {
-        std::fs::create_dir_all(&self.locks)?;
-        let file = File::create(self.locks.join("download.lock"))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                on_wait();
-                file.lock()?;
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(error),
-        }
-        Ok(file)
-    }
-}
-
-impl RepoCache {
-    /// The lock under which `huggingface_hub` and hf-hub write one blob; `None` if they are at it.
-    pub(super) fn try_lock_blob(&self, etag: &str) -> Option<File> {
-        let file = File::create(self.locks.join(format!("{etag}.lock"))).ok()?;
-        file.try_lock().ok().map(|()| file)
+    pub(super) fn absent_marker(&self, commit: &Commit, name: &str) -> PathBuf {
+        self.root.join(".no_exist").join(commit.as_str()).join(name)
     }
 }
 
@@ -186,7 +123,7 @@ fn lacking_shard(snapshot: &Path) -> Option<String> {
     let names = || -> Result<Vec<String>> {
         let index = snapshot.join(INDEX);
         let index = if index.exists() {
-            Some(std::fs::read_to_string(index)?)
+            Some(small_text(&index)?)
         } else {
             None
         };
@@ -203,6 +140,10 @@ fn lacking_shard(snapshot: &Path) -> Option<String> {
 /// Is a file all there? By what the format itself says, since the cache keeps no sizes: a
 /// safetensors header gives the length of its file, and a JSON object ends with a brace.
 pub(super) fn is_whole(path: &Path) -> bool {
+    // To open a pipe is to wait for whoever writes into it.
+    if !path.is_file() {
+        return false;
+    }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("safetensors") => safetensors_is_whole(path).unwrap_or(false),
         Some("json") => ends_with_brace(path).unwrap_or(false),
@@ -228,13 +169,31 @@ fn safetensors_is_whole(path: &Path) -> Result<bool> {
 }
 
 fn ends_with_brace(path: &Path) -> std::io::Result<bool> {
-    use std::io::{Read, Seek, SeekFrom};
+    use std::io::{Seek, SeekFrom};
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
     file.seek(SeekFrom::Start(length.saturating_sub(64)))?;
     let mut tail = Vec::new();
     file.read_to_end(&mut tail)?;
     Ok(tail.trim_ascii_end().ends_with(b"}"))
+}
+
+/// Larger than every index of shards, and small enough to be read at once.
+const SMALL: u64 = 64 << 20;
+
+/// The text of a small regular file.
+pub(super) fn small_text(path: &Path) -> std::io::Result<String> {
+    if !path.metadata()?.is_file() {
+        return Err(std::io::Error::other("not a regular file"));
+    }
+    let mut text = String::new();
+    let read = File::open(path)?
+        .take(SMALL + 1)
+        .read_to_string(&mut text)?;
+    if read as u64 > SMALL {
+        return Err(std::io::Error::other("too long for what it should hold"));
+    }
+    Ok(text)
 }
 
 /// The names among `wanted` that a listing does not have.

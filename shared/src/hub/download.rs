@@ -1,33 +1,32 @@
 //! A hub model that is not whole in the cache: fetch what it lacks, and only that.
 //!
-//! hf-hub does the transfer. Around it stands what a long download over a real network needs: one
-//! process at a time, every length compared with the hub's listing, a cut connection taken up again
-//! (see [`resume`](super::resume)), and time limits, since a silent server must not look like a
-//! slow one.
-use std::collections::BTreeMap;
+//! What a long download over a real network needs: one process at a time, every length compared with
+//! the hub's listing, a cut connection taken up again (see [`transfer`](super::transfer)), and an end to
+//! every wait, since a silent server must not look like a slow one.
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use console::report::tell;
-use hf_hub::repository::{RepoTreeEntry, RepoTypeModel};
-use hf_hub::{HFClient, HFClientSync, HFRepositorySync, HFResult};
 
-use super::cache::{Cached, RepoCache, SMALL_FILES, TOKENIZER_FILES, absent};
-use super::explain::{Request, is_cut};
+use super::cache::{Cached, RepoCache, SMALL_FILES, TOKENIZER_FILES, absent, small_text};
+use super::explain::Request;
+use super::http::{Failure, Hub};
+use super::ids::Etag;
+use super::listing::Listing;
 use super::progress::Transfer;
 use super::settings::HubSettings;
 use super::source::RepoId;
-use super::{INDEX, resume, shard_names};
+use super::store::Place;
+use super::transfer::Wanted;
+use super::{INDEX, shard_names};
 
 /// How often a cut download is taken up within one run; after that it is the next run's turn.
 const ATTEMPTS: usize = 3;
 /// Files at a time: enough to fill a line, few enough to have little half-done when it is cut.
 const WORKERS: usize = 4;
-const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// Longest silence in the middle of a transfer.
-const SILENCE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The directory of a revision's files: the cached one, completed over the network if need be.
 pub(super) fn snapshot(
@@ -92,78 +91,40 @@ fn complete<'a>(
             "Waiting for another process that downloads {repo}"
         ))
     };
-    let _lock = cache.lock(wait).map_err(|error| request.disk(&error))?;
+    let explain = |failure| request.explain(&failure, None);
+    let _lock = cache.lock(wait).map_err(explain)?;
     if let Cached::Whole(path) = cache.look_up(revision) {
         return Ok(path);
     }
-    let client = client(request.settings)
-        .map_err(|error| anyhow!("{error}"))
-        .with_context(|| {
-            format!(
-                "cannot talk to {}: check HF_ENDPOINT",
-                request.settings.endpoint
-            )
-        })?;
-    let model = client.model(&repo.owner, &repo.name);
-    let remote = Remote::open(model, cache, request).map_err(|error| request.explain(&error))?;
+    let hub = Hub::new(request.settings)?;
+    let listing = Listing::fetch(&hub, repo, revision).map_err(explain)?;
+    let remote = Remote {
+        hub,
+        cache,
+        request,
+        listing,
+    };
     fetch(&remote)?;
-    cache
-        .set_ref(revision, &remote.commit)
-        .map_err(|error| request.disk(&error))?;
-    Ok(cache.snapshot(&remote.commit))
+    let commit = &remote.listing.commit;
+    cache.set_ref(revision, commit).map_err(explain)?;
+    Ok(cache.snapshot(commit))
 }
 
-fn client(settings: &HubSettings) -> HFResult<HFClientSync> {
-    let http = reqwest::Client::builder()
-        .user_agent(concat!("llm-inference-mlx/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_LIMIT)
-        .read_timeout(SILENCE_LIMIT)
-        .build()?;
-    let mut builder = HFClient::builder()
-        .client(http)
-        .endpoint(&settings.endpoint)
-        .cache_dir(&settings.cache)
-        .retry_max_attempts(1);
-    if let Some(token) = &settings.token {
-        builder = builder.token(token);
-    }
-    builder.build_sync()
-}
-
-/// A revision as the hub lists it, pinned to a commit so that all files belong together.
+/// A revision as the hub lists it.
 struct Remote<'a> {
-    model: HFRepositorySync<RepoTypeModel>,
+    hub: Hub,
     cache: &'a RepoCache,
     request: Request<'a>,
-    commit: String,
-    /// Name → bytes, of the files at the top of the repository.
-    listing: BTreeMap<String, u64>,
+    listing: Listing,
 }
 
-impl<'a> Remote<'a> {
-    fn open(
-        model: HFRepositorySync<RepoTypeModel>,
-        cache: &'a RepoCache,
-        request: Request<'a>,
-    ) -> HFResult<Self> {
-        let info = model.info().revision(request.revision).send()?;
-        let commit = info.sha.unwrap_or_else(|| request.revision.to_string());
-        let entries = model.list_tree().revision(&commit).send()?;
-        let files = entries.into_iter().filter_map(|entry| match entry {
-            RepoTreeEntry::File { path, size, .. } => Some((path, size)),
-            RepoTreeEntry::Directory { .. } => None,
-        });
-        Ok(Self {
-            model,
-            cache,
-            request,
-            commit,
-            listing: files.collect(),
-        })
+impl Remote<'_> {
+    fn lists(&self, name: &str) -> bool {
+        self.listing.files.contains_key(name)
     }
 
     fn fetch_all(&self) -> Result<()> {
-        let listed = self.listing.keys().cloned().collect();
+        let listed: BTreeSet<String> = self.listing.files.keys().cloned().collect();
         let absent = absent(&SMALL_FILES, &listed);
         let shards = shard_names(self.fetch_index()?.as_deref(), &listed)
             .with_context(|| format!("cannot use {}", self.request.repo))?;
@@ -181,15 +142,14 @@ impl<'a> Remote<'a> {
         }
         let small = SMALL_FILES.iter().filter(|name| !absent.contains(name));
         let wanted: Vec<String> = small.map(ToString::to_string).chain(shards).collect();
-        self.cache.mark_absent(&self.commit, &absent);
+        self.cache.mark_absent(&self.listing.commit, &absent);
         self.fetch(&wanted, true)
     }
 
     fn fetch_tokenizer(&self) -> Result<()> {
-        let listed = |name: &&&str| self.listing.contains_key(**name);
         let wanted: Vec<String> = TOKENIZER_FILES
             .iter()
-            .filter(listed)
+            .filter(|name| self.lists(name))
             .map(ToString::to_string)
             .collect();
         if wanted.first().is_none_or(|name| name != TOKENIZER_FILES[0]) {
@@ -200,77 +160,134 @@ impl<'a> Remote<'a> {
 
     /// The index comes first, because it says what else to fetch.
     fn fetch_index(&self) -> Result<Option<String>> {
-        if !self.listing.contains_key(INDEX) {
+        if !self.lists(INDEX) {
             return Ok(None);
         }
         self.fetch(&[INDEX.to_string()], false)?;
-        let path = self.cache.snapshot(&self.commit).join(INDEX);
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}", path.display()))?;
+        let path = self.cache.snapshot(&self.listing.commit).join(INDEX);
+        let text = small_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(Some(text))
     }
 
     /// Brings the named files into the snapshot, each with the length that the hub lists.
     fn fetch(&self, names: &[String], visible: bool) -> Result<()> {
-        let mut missing = self.missing(names)?;
+        let missing = self.missing(names)?;
         if missing.is_empty() {
             return Ok(());
         }
-        let total = missing.iter().map(|name| self.listing[name]).sum();
+        let wanted = self.wanted(&missing)?;
         let what = self.request.repo.to_string();
-        let transfer = Arc::new(if visible {
-            Transfer::start(&what, missing.len(), total)
+        let transfer = if visible {
+            let total = wanted.iter().map(|wanted| wanted.size);
+            Transfer::start(&what, missing.len(), total.fold(0, u64::saturating_add))
         } else {
             Transfer::hidden()
-        });
-        for attempt in 1..=ATTEMPTS {
-            let last = attempt == ATTEMPTS;
-            match self.transfer(&missing, &transfer) {
-                Err(error) if last || !is_cut(&error) => return Err(self.request.explain(&error)),
-                Err(_) => transfer.say("The connection was cut: going on"),
-                Ok(()) => {}
+        };
+        self.fetch_blobs(&wanted, &transfer)?;
+        for name in &missing {
+            let shown = self
+                .cache
+                .show(&self.listing.commit, name, self.etag(name)?);
+            shown.map_err(|failure| self.request.explain(&failure, None))?;
+        }
+        if let Some(name) = self.missing(&missing)?.first() {
+            return Err(self
+                .request
+                .explain(&Failure::Differs("length"), Some(name)));
+        }
+        transfer.finish();
+        Ok(())
+    }
+
+    fn etag(&self, name: &str) -> Result<&Etag> {
+        let listed = self.listing.files.get(name);
+        listed.and_then(|file| file.etag.as_ref()).with_context(|| {
+            let Request { repo, settings, .. } = self.request;
+            let endpoint = settings.shown_endpoint();
+            format!("{endpoint} lists {name} of {repo} without the hash of its content: it is not downloaded")
+        })
+    }
+
+    /// The contents to fetch, each once, even if two files have the same.
+    fn wanted<'n>(&'n self, names: &'n [String]) -> Result<Vec<Wanted<'n>>> {
+        let RepoId { owner, name: repo } = self.request.repo;
+        let commit = self.listing.commit.as_str();
+        let mut wanted = BTreeMap::new();
+        for name in names {
+            let (etag, size) = (self.etag(name)?, self.listing.files[name].size);
+            let url = self.hub.address(&[owner, repo, "resolve", commit, name]);
+            wanted.insert(
+                etag,
+                Wanted {
+                    name,
+                    etag,
+                    size,
+                    url,
+                },
+            );
+        }
+        Ok(wanted.into_values().collect())
+    }
+
+    /// Some files at a time. The first failure ends all, and is the one that is told.
+    fn fetch_blobs(&self, wanted: &[Wanted<'_>], transfer: &Transfer) -> Result<()> {
+        let queue = Mutex::new(wanted.iter());
+        let (stopped, failed) = (AtomicBool::new(false), Mutex::new(None));
+        let next = || queue.lock().ok()?.next();
+        let work = || {
+            while let Some(wanted) = next().filter(|_| !stopped.load(Ordering::Relaxed)) {
+                let Err(failure) = self.fetch_blob(wanted, transfer, &stopped) else {
+                    continue;
+                };
+                if !stopped.swap(true, Ordering::Relaxed)
+                    && let Ok(mut failed) = failed.lock()
+                {
+                    *failed = Some(self.request.explain(&failure, Some(wanted.name)));
+                }
             }
-            missing = self.missing(names)?;
-            if missing.is_empty() {
-                transfer.finish();
-                return Ok(());
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..WORKERS.min(wanted.len()) {
+                scope.spawn(work);
+            }
+        });
+        failed.into_inner().ok().flatten().map_or(Ok(()), Err)
+    }
+
+    /// One content, taken up again if the connection breaks.
+    fn fetch_blob(
+        &self,
+        wanted: &Wanted<'_>,
+        transfer: &Transfer,
+        stopped: &AtomicBool,
+    ) -> Result<(), Failure> {
+        let at = |bytes| transfer.file_at(wanted.name, bytes);
+        for _ in 1..ATTEMPTS {
+            match wanted.fetch(&self.hub, self.cache, at, stopped) {
+                Err(Failure::Cut(_)) => transfer.say("The connection was cut: going on"),
+                Err(Failure::Differs(_)) => {}
+                done => return done,
             }
         }
-        bail!(
-            "{} sent {} of {what} with another length than it lists: try again later, or name \
-             another hub with HF_ENDPOINT",
-            self.request.settings.endpoint,
-            missing.join(", "),
-        )
+        wanted.fetch(&self.hub, self.cache, at, stopped)
     }
 
-    fn transfer(&self, missing: &[String], transfer: &Arc<Transfer>) -> HFResult<()> {
-        let files: Vec<_> = missing
-            .iter()
-            .map(|name| (name.as_str(), self.listing[name]))
-            .collect();
-        resume::finish_partials(&self.model, &self.commit, self.cache, &files, transfer)?;
-        let download = self.model.snapshot_download().revision(&self.commit);
-        download
-            .allow_patterns(missing.to_vec())
-            .max_workers(WORKERS)
-            .progress(Arc::clone(transfer))
-            .send()
-            .map(drop)
-    }
-
-    /// The files that are not there in full length. Those of a wrong length are removed.
+    /// The files that are not there in full length. Those of a wrong length are removed, but not a
+    /// file of the user's own to which a link of theirs leads: that one is used.
     fn missing(&self, names: &[String]) -> Result<Vec<String>> {
-        let snapshot = self.cache.snapshot(&self.commit);
+        let commit = &self.listing.commit;
         let mut missing = Vec::new();
         for name in names {
-            let length = std::fs::metadata(snapshot.join(name))
-                .ok()
-                .map(|found| found.len());
-            if length != Some(self.listing[name]) {
-                let removed = self.cache.discard(&self.commit, name);
-                removed.map_err(|error| self.request.disk(&error))?;
-                missing.push(name.clone());
+            let size = self.listing.files[name].size;
+            let place = self.cache.place(commit, name, size);
+            match place.map_err(|failure| self.request.explain(&failure, None))? {
+                Place::Whole => {}
+                Place::Empty => missing.push(name.clone()),
+                Place::Own(target) => tell(&format!(
+                    "Using {} for {name}: it is linked in the cache, and not the file that {} lists",
+                    target.display(),
+                    self.request.settings.shown_endpoint()
+                )),
             }
         }
         Ok(missing)

@@ -2,11 +2,14 @@
 use std::io::ErrorKind;
 
 use anyhow::{Error, anyhow};
-use console::text::one_line;
-use hf_hub::HFError;
+use console::text::{clip, one_line};
 
+use super::http::Failure;
 use super::settings::HubSettings;
 use super::source::{RepoId, did_you_mean};
+
+/// Of what a server says a message has so many columns.
+const LONGEST: usize = 200;
 
 /// Who was asked for what: the facts that every message needs.
 #[derive(Debug, Clone, Copy)]
@@ -17,41 +20,46 @@ pub(super) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// Turns a failure of hf-hub into one line.
-    pub(super) fn explain(&self, error: &HFError) -> Error {
+    /// Turns a failure into one line. `file` is the one that was asked for, if it was one.
+    pub(super) fn explain(&self, failure: &Failure, file: Option<&str>) -> Error {
         let Self { repo, settings, .. } = self;
-        if let Some((status, code)) = answer(error) {
-            return self.refused(status, code);
-        }
-        match error {
-            HFError::Request { source, .. } if is_unreachable(source) => self.unreachable(source),
-            HFError::Request { .. } => self.cut(&root_cause(error)),
-            HFError::Io(error) => self.disk(error),
-            HFError::CacheLockTimeout { .. } => anyhow!(
+        let endpoint = settings.shown_endpoint();
+        match failure {
+            Failure::Refused(status, code) => self.refused(*status, code),
+            Failure::Unreachable(why) => self.unreachable(why),
+            Failure::Cut(why) | Failure::Slow(why) => self.cut(why),
+            Failure::Differs(what) => anyhow!(
+                "{endpoint} sent {} of {repo} with another {what} than it lists: try again later, or \
+                 name another hub with HF_ENDPOINT",
+                file.unwrap_or("a file")
+            ),
+            Failure::Senseless(what) => anyhow!(
+                "{endpoint} does not answer as a hub does when asked for {repo}: {}; check HF_ENDPOINT, \
+                 or try again later",
+                clip(&one_line(what), LONGEST)
+            ),
+            Failure::Foreign(what) => anyhow!(
+                "cannot complete {repo} in the cache: {what}, which is left as it is; move it away, \
+                 then run again"
+            ),
+            Failure::Disk(error) => self.disk(error),
+            Failure::Busy | Failure::Stopped => anyhow!(
                 "cannot download {repo}: another program is downloading the same file into {}; \
                  wait for it, then run again",
                 settings.cache.display()
-            ),
-            HFError::Xet { .. } => self.cut(&root_cause(error)),
-            HFError::RepoNotFound { .. } => self.no_such_model(),
-            HFError::RevisionNotFound { .. } => self.no_such_revision(),
-            other => anyhow!(
-                "cannot download {repo} from {}: {}",
-                settings.endpoint,
-                one_line(&other.to_string())
             ),
         }
     }
 
     /// The hub answered, but with an error. Its `X-Error-Code` says more than the status: an unknown
     /// repository is a 401 for a visitor without a token.
-    fn refused(&self, status: u16, code: Option<&str>) -> Error {
+    fn refused(&self, status: u16, code: &str) -> Error {
         let Self { repo, settings, .. } = self;
-        let endpoint = &settings.endpoint;
+        let endpoint = settings.shown_endpoint();
         match (status, code) {
-            (_, Some("RepoNotFound")) => self.no_such_model(),
-            (_, Some("RevisionNotFound")) => self.no_such_revision(),
-            (_, Some("GatedRepo")) => anyhow!(
+            (_, "RepoNotFound") => self.no_such_model(),
+            (_, "RevisionNotFound") => self.no_such_revision(),
+            (_, "GatedRepo") => anyhow!(
                 "{repo} is gated: accept its licence at {endpoint}/{repo}, then set HF_TOKEN to a \
                  token of that account ({endpoint}/settings/tokens) and run again"
             ),
@@ -78,7 +86,7 @@ impl Request<'_> {
         anyhow!(
             "there is no model {repo} at {}{near}: check the spelling on its page (capitals count), \
              or set HF_TOKEN if it is private",
-            settings.endpoint
+            settings.shown_endpoint()
         )
     }
 
@@ -91,21 +99,16 @@ impl Request<'_> {
         anyhow!(
             "{repo} has no revision {revision}: leave --revision out for `main`, or take a branch, \
              tag or commit from {}/{repo}/commits/main",
-            settings.endpoint
+            settings.shown_endpoint()
         )
     }
 
-    fn unreachable(&self, error: &reqwest::Error) -> Error {
+    fn unreachable(&self, why: &str) -> Error {
         let Self { repo, settings, .. } = self;
-        let why = if error.is_timeout() {
-            "no answer in time".into()
-        } else {
-            root_cause(error)
-        };
         anyhow!(
             "cannot reach {} to download {repo} ({why}){}: check the network and HF_ENDPOINT, or \
              use a model on this disk, such as --model tiny",
-            settings.endpoint,
+            settings.shown_endpoint(),
             did_you_mean(&repo.to_string()),
         )
     }
@@ -115,7 +118,7 @@ impl Request<'_> {
         anyhow!(
             "the download of {repo} from {} broke off ({why}): run the same command again, what has \
              arrived is kept",
-            settings.endpoint
+            settings.shown_endpoint()
         )
     }
 
@@ -148,40 +151,35 @@ impl Request<'_> {
     }
 }
 
-/// The connection broke, not the request: worth another try.
-pub(super) fn is_cut(error: &HFError) -> bool {
-    match error {
-        HFError::Request { source, .. } => !source.is_request() && !source.is_builder(),
-        HFError::Xet { .. } => true,
-        _ => false,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_and_a_read_only_disk_are_told_apart() {
+        let settings = HubSettings::from_env();
+        let repo = RepoId {
+            owner: "a".into(),
+            name: "b".into(),
+        };
+        let request = Request {
+            repo: &repo,
+            revision: "main",
+            settings: &settings,
+        };
+        for (kind, advice) in [
+            (ErrorKind::StorageFull, "free some space"),
+            (
+                ErrorKind::ReadOnlyFilesystem,
+                "make that directory writable",
+            ),
+        ] {
+            let failure = Failure::Disk(kind.into());
+            let message = request.explain(&failure, None).to_string();
+            assert!(
+                message.contains("cannot write a/b") && message.contains(advice),
+                "{message}"
+            );
+        }
     }
-}
-
-/// No answer began: not reached, or gone before it said anything.
-fn is_unreachable(error: &reqwest::Error) -> bool {
-    error.is_request()
-}
-
-/// Status and error code of the hub's answer, wherever hf-hub put them.
-fn answer(error: &HFError) -> Option<(u16, Option<&str>)> {
-    let context = match error {
-        HFError::Http { context }
-        | HFError::AuthRequired { context }
-        | HFError::Forbidden { context }
-        | HFError::RateLimited { context, .. } => Some(context),
-        HFError::RepoNotFound { context, .. }
-        | HFError::RevisionNotFound { context, .. }
-        | HFError::EntryNotFound { context, .. } => context.as_ref(),
-        _ => None,
-    }?;
-    Some((context.status.as_u16(), context.error_code.as_deref()))
-}
-
-/// The innermost cause: the outer ones repeat the address.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    one_line(&cause.to_string())
 }

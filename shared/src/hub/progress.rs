@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use console::numbers::plural;
 use console::report::tell;
-use hf_hub::progress::{DownloadEvent, ProgressEvent, ProgressHandler};
 use indicatif::{DecimalBytes, ProgressBar, ProgressStyle};
 
 /// The state of one download. On a terminal there is a bar; elsewhere (a log file, CI) the bar
@@ -16,14 +15,8 @@ pub(super) struct Transfer {
     what: Option<String>,
     total: u64,
     started: Instant,
-    seen: Mutex<Seen>,
-}
-
-/// Bytes by file from plain downloads, and one sum for those that come in chunks (Xet).
-#[derive(Default)]
-struct Seen {
-    files: HashMap<String, u64>,
-    aggregate: u64,
+    /// Bytes on disk by file.
+    seen: Mutex<HashMap<String, u64>>,
 }
 
 impl Transfer {
@@ -59,9 +52,16 @@ impl Transfer {
 
     /// `file` has `bytes` of its bytes on disk.
     pub(super) fn file_at(&self, file: &str, bytes: u64) {
-        self.update(|seen| {
-            seen.files.insert(file.to_string(), bytes);
-        });
+        // A poisoned lock would mean a panic while counting; the bar is not worth another one.
+        let Ok(mut seen) = self.seen.lock() else {
+            return;
+        };
+        match seen.get_mut(file) {
+            Some(known) => *known = bytes,
+            None => drop(seen.insert(file.to_string(), bytes)),
+        }
+        self.bar
+            .set_position(seen.values().sum::<u64>().min(self.total));
     }
 
     /// A line above the bar.
@@ -78,43 +78,10 @@ impl Transfer {
             DecimalBytes(self.total)
         ));
     }
-
-    fn update(&self, change: impl FnOnce(&mut Seen)) {
-        // A poisoned lock would mean a panic while counting; the bar is not worth another one.
-        if let Ok(mut seen) = self.seen.lock() {
-            change(&mut seen);
-            // hf-hub reports a file that comes in chunks twice, by itself and in the sum.
-            let files: u64 = seen.files.values().sum();
-            self.bar
-                .set_position(files.max(seen.aggregate).min(self.total));
-        }
-    }
 }
 
 impl Drop for Transfer {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
-    }
-}
-
-impl ProgressHandler for Transfer {
-    fn on_progress(&self, event: &ProgressEvent) {
-        let ProgressEvent::Download(event) = event else {
-            return;
-        };
-        match event {
-            DownloadEvent::Progress { files } => {
-                for file in files {
-                    self.file_at(&file.filename, file.bytes_completed);
-                }
-            }
-            DownloadEvent::AggregateProgress {
-                bytes_completed, ..
-            } => {
-                self.update(|seen| seen.aggregate = *bytes_completed);
-            }
-            // The totals are ours: hf-hub sends a start for each file as well as for all of them.
-            DownloadEvent::Start { .. } | DownloadEvent::Complete => {}
-        }
     }
 }

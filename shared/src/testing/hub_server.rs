@@ -3,7 +3,9 @@
 //! It serves the files of a directory as one model. As on the real hub, a small file comes from
 //! another path of the same host (relative redirect), a large one from a "CDN" (absolute redirect,
 //! with `X-Linked-Etag` and `X-Linked-Size` on the way), and the etag of a large file is its
-//! SHA-256. Every connection carries one request.
+//! SHA-256. Every connection carries one request. What a hostile server would say, a test makes up.
+mod hostile;
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -15,6 +17,7 @@ use std::thread::JoinHandle;
 use sha2::{Digest, Sha256};
 
 use crate::prompt_cache::hex;
+pub use hostile::{Says, Then};
 
 /// From this many bytes on a file is "large": LFS, behind the CDN.
 const LARGE: u64 = 100_000;
@@ -57,6 +60,13 @@ pub enum Fault {
     },
     /// The content ignores `Range` and comes whole with status 200.
     NoRanges,
+    /// Every request whose path has `path` in it gets an answer that the test makes up.
+    Says {
+        /// Part of the path of a request.
+        path: String,
+        /// The answer.
+        says: Says,
+    },
 }
 
 /// The server. It stops when it is dropped.
@@ -79,6 +89,9 @@ struct State {
     revisions: Vec<Revision>,
     faults: Vec<Fault>,
     requests: Vec<String>,
+    tokens: Vec<String>,
+    /// Bytes that were taken of answers without an end.
+    flooded: u64,
     released: bool,
     stopping: bool,
 }
@@ -158,6 +171,26 @@ impl HubServer {
     /// All requests so far, as `METHOD path`, with ` bytes=…` behind it if a range was asked for.
     pub fn requests(&self) -> Vec<String> {
         self.shared.state().requests.clone()
+    }
+
+    /// All tokens that were shown so far, one for each request that had one.
+    pub fn tokens(&self) -> Vec<String> {
+        self.shared.state().tokens.clone()
+    }
+
+    /// How many bytes were taken of answers without an end ([`Then::Flood`]).
+    pub fn flooded(&self) -> u64 {
+        self.shared.state().flooded
+    }
+
+    /// The commit of a revision, and the etag of one of its files.
+    ///
+    /// # Panics
+    /// If there is no such revision or no such file.
+    pub fn etag(&self, revision: &str, file: &str) -> (String, String) {
+        let state = self.shared.state();
+        let revision = state.revision(revision).expect("the revision is served");
+        (revision.commit.clone(), revision.files[file].etag.clone())
     }
 }
 
@@ -241,6 +274,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let answer = asked.answer(shared, stream.local_addr()?);
     let mut stream = stream;
     match answer {
+        Answer::MadeUp(says) => says.speak(&mut stream, shared)?,
         Answer::Head(status, headers, body) => {
             let length = format!("Content-Length: {}\r\n", body.len());
             write!(
@@ -261,6 +295,7 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
 /// What to send: status, headers and a short text, or the content of a file.
 enum Answer {
     Head(u16, String, String),
+    MadeUp(Says),
     /// A file by name, the commit it belongs to, and where it is.
     Content(String, String, Entry),
 }
@@ -304,6 +339,10 @@ impl Asked {
         state
             .requests
             .push(format!("{method} {}{range}", self.path));
+        state.tokens.extend(self.token.clone());
+        if let Some(says) = state.made_up(&self.path) {
+            return Answer::MadeUp(says);
+        }
         let path = self.path.split('?').next().unwrap_or_default();
         if let Some(rest) = path
             .strip_prefix("/cdn/")
@@ -486,6 +525,13 @@ impl State {
             ))
         });
         found.unwrap_or_else(|| error(404, "EntryNotFound"))
+    }
+
+    fn made_up(&self, asked: &str) -> Option<Says> {
+        self.faults.iter().find_map(|fault| match fault {
+            Fault::Says { path, says } if asked.contains(path) => Some(says.clone()),
+            _ => None,
+        })
     }
 
     fn status_fault(&self, name: &str) -> Option<u16> {

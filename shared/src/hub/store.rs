@@ -1,0 +1,242 @@
+//! The one place that writes into the cache and deletes from it.
+//!
+//! A file is written and deleted only where it belongs to the cache, after every link on the way has
+//! been followed: in `blobs/` and `snapshots/` of its repository. What stands there otherwise, such as
+//! a link to a file of the user's own, is left alone.
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::cache::{RepoCache, is_whole};
+use super::http::Failure;
+use super::ids::{Commit, Etag};
+
+/// How long another program may write the same file before we give up.
+const BUSY_LIMIT: Duration = Duration::from_secs(10);
+
+/// What stands at the place of a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The file, with the length that it should have.
+    Whole,
+    /// Nothing, any more.
+    Empty,
+    /// A link to a whole file outside of the cache that has another length: the user's own choice.
+    Own(PathBuf),
+}
+
+impl RepoCache {
+    /// What a snapshot has of a file of `size` bytes. What is in the cache and has another length is
+    /// removed, so that it is fetched again.
+    pub(super) fn place(&self, commit: &Commit, name: &str, size: u64) -> Result<Place, Failure> {
+        let pointer = self.snapshot(commit).join(name);
+        let target = match pointer.canonicalize() {
+            Ok(target) => target,
+            Err(error) if error.kind() == ErrorKind::NotFound => return self.clear(&pointer),
+            Err(error) => return Err(error.into()),
+        };
+        let found = target.metadata()?;
+        if !found.is_file() {
+            return Err(foreign(&pointer));
+        }
+        if found.len() == size {
+            return Ok(Place::Whole);
+        }
+        if self.owns(&pointer) && self.owns(&target) {
+            std::fs::remove_file(&target)?;
+            return self.clear(&pointer);
+        }
+        if is_whole(&target) {
+            return Ok(Place::Own(target));
+        }
+        Err(foreign(&pointer))
+    }
+
+    /// Removes a link whose blob is gone; there may be none.
+    fn clear(&self, pointer: &Path) -> Result<Place, Failure> {
+        let Ok(target) = pointer.read_link() else {
+            return Ok(Place::Empty);
+        };
+        let target = pointer.with_file_name("").join(target);
+        if !(self.owns(pointer) && self.owns(&target)) {
+            return Err(foreign(pointer));
+        }
+        std::fs::remove_file(pointer)?;
+        Ok(Place::Empty)
+    }
+
+    /// Whether a file, or the place of one, is in `blobs/` or `snapshots/`, all links followed.
+    fn owns(&self, path: &Path) -> bool {
+        let directory = path.parent().and_then(|parent| parent.canonicalize().ok());
+        let within = |name: &str| {
+            let root = self.root.join(name).canonicalize().ok()?;
+            Some(directory.as_ref()?.starts_with(root))
+        };
+        path.file_name().is_some()
+            && ["blobs", "snapshots"]
+                .into_iter()
+                .any(|name| within(name) == Some(true))
+    }
+
+    fn blob(&self, etag: &Etag) -> PathBuf {
+        self.root.join("blobs").join(etag.as_str())
+    }
+
+    /// Whether the content is there in full length. A file of another length is removed.
+    pub(super) fn has_blob(&self, etag: &Etag, size: u64) -> Result<bool, Failure> {
+        let path = self.blob(etag);
+        let Ok(found) = path.symlink_metadata() else {
+            return Ok(false);
+        };
+        if path
+            .metadata()
+            .is_ok_and(|found| found.is_file() && found.len() == size)
+        {
+            return Ok(true);
+        }
+        if !found.is_file() {
+            return Err(foreign(&path));
+        }
+        std::fs::remove_file(path)?;
+        Ok(false)
+    }
+
+    /// The part of a content that has come so far, opened to be read and written, and its length.
+    /// `blobs/<etag>.incomplete` is the name that all Hugging Face tools use.
+    pub(super) fn open_part(&self, etag: &Etag) -> Result<(File, u64), Failure> {
+        let path = self.part(etag);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
+        let file = match path.symlink_metadata() {
+            Ok(found) if found.is_file() => options.open(path)?,
+            Ok(_) => return Err(foreign(&path)),
+            Err(_) => options.create_new(true).open(path)?,
+        };
+        let length = file.metadata()?.len();
+        Ok((file, length))
+    }
+
+    fn part(&self, etag: &Etag) -> PathBuf {
+        self.root
+            .join("blobs")
+            .join(format!("{}.incomplete", etag.as_str()))
+    }
+
+    pub(super) fn remove_part(&self, etag: &Etag) -> io::Result<()> {
+        std::fs::remove_file(self.part(etag))
+    }
+
+    /// The part is all of it.
+    pub(super) fn finish_part(&self, etag: &Etag) -> io::Result<()> {
+        std::fs::rename(self.part(etag), self.blob(etag))
+    }
+
+    /// Shows a content under its name in a snapshot: by a link, or by a copy where there are none.
+    pub(super) fn show(&self, commit: &Commit, name: &str, etag: &Etag) -> Result<(), Failure> {
+        let pointer = self.snapshot(commit).join(name);
+        std::fs::create_dir_all(self.snapshot(commit))?;
+        if !self.owns(&pointer) {
+            return Err(foreign(&pointer));
+        }
+        let target = Path::new("../../blobs").join(etag.as_str());
+        match std::os::unix::fs::symlink(target, &pointer) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(foreign(&pointer)),
+            Err(_) => Ok(std::fs::copy(self.blob(etag), pointer).map(drop)?),
+        }
+    }
+
+    /// Notes which optional files the repository does not have, so that the next start needs no
+    /// network to know that nothing is missing. Not being able to is no reason to fail.
+    pub(super) fn mark_absent(&self, commit: &Commit, names: &[&str]) {
+        for name in names {
+            let marker = self.absent_marker(commit, name);
+            if self.prepare(&marker, ".no_exist").is_ok() {
+                let _ = File::create_new(marker);
+            }
+        }
+    }
+
+    /// Points `revision` at a commit whose files are all there.
+    pub(super) fn set_ref(&self, revision: &str, commit: &Commit) -> Result<(), Failure> {
+        if revision == commit.as_str() {
+            return Ok(());
+        }
+        let path = self.root.join("refs").join(revision);
+        self.prepare(&path, "refs")?;
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            return Err(foreign(&path));
+        }
+        console::files::replace(&path, commit.as_str().as_bytes())
+            .map_err(|error| Failure::Disk(error.downcast().unwrap_or_else(io::Error::other)))
+    }
+
+    /// Makes the directories above `path`, which must not lead out of `below` of this repository.
+    fn prepare(&self, path: &Path, below: &str) -> Result<(), Failure> {
+        let directory = path.with_file_name("");
+        // The nearest one that is there decides where the others would be made.
+        let there = directory.ancestors().find(|ancestor| ancestor.exists());
+        let there = there.unwrap_or(&directory).canonicalize()?;
+        let root = self.root.canonicalize()?;
+        if there != root && !there.starts_with(root.join(below)) {
+            return Err(foreign(&directory));
+        }
+        Ok(std::fs::create_dir_all(directory)?)
+    }
+
+    /// One download of a repository at a time: a second process waits here, then finds the files.
+    /// The operating system frees the lock of a process that dies.
+    pub(super) fn lock(&self, on_wait: impl FnOnce()) -> Result<File, Failure> {
+        let file = self.lock_file("download")?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                on_wait();
+                file.lock()?;
+            }
+            Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
+        }
+        for name in ["blobs", "snapshots"] {
+            std::fs::create_dir_all(self.root.join(name))?;
+        }
+        Ok(file)
+    }
+
+    /// The lock under which all Hugging Face tools write one blob.
+    pub(super) fn lock_blob(&self, etag: &Etag) -> Result<File, Failure> {
+        let file = self.lock_file(etag.as_str())?;
+        let start = Instant::now();
+        while file.try_lock().is_err() {
+            if start.elapsed() > BUSY_LIMIT {
+                return Err(Failure::Busy);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(file)
+    }
+
+    fn lock_file(&self, name: &str) -> Result<File, Failure> {
+        std::fs::create_dir_all(&self.locks)?;
+        let path = self.locks.join(format!("{name}.lock"));
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            return Err(foreign(&path));
+        }
+        let mut options = OpenOptions::new();
+        Ok(options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?)
+    }
+}
+
+/// Says what stands at `path` instead of a file of the cache.
+fn foreign(path: &Path) -> Failure {
+    let shown = path.display();
+    Failure::Foreign(match path.read_link() {
+        Ok(target) => format!("{shown} is a link to {}", target.display()),
+        Err(_) if path.exists() => format!("{shown} is no regular file"),
+        Err(_) => format!("{shown} leads out of the cache"),
+    })
+}
