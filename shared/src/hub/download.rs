@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use console::interrupt::{check_interrupted, interrupted};
 use console::report::tell;
 
 use super::cache::{Cached, RepoCache, SMALL_FILES, TOKENIZER_FILES, absent, small_text};
@@ -234,8 +235,9 @@ impl Remote<'_> {
         let queue = Mutex::new(wanted.iter());
         let (stopped, failed) = (AtomicBool::new(false), Mutex::new(None));
         let next = || queue.lock().ok()?.next();
+        let over = || stopped.load(Ordering::Relaxed) || interrupted();
         let work = || {
-            while let Some(wanted) = next().filter(|_| !stopped.load(Ordering::Relaxed)) {
+            while let Some(wanted) = next().filter(|_| !over()) {
                 let Err(failure) = self.fetch_blob(wanted, transfer, &stopped) else {
                     continue;
                 };
@@ -251,6 +253,7 @@ impl Remote<'_> {
                 scope.spawn(work);
             }
         });
+        check_interrupted()?;
         failed.into_inner().ok().flatten().map_or(Ok(()), Err)
     }
 
@@ -262,9 +265,9 @@ impl Remote<'_> {
         stopped: &AtomicBool,
     ) -> Result<(), Failure> {
         let at = |bytes| transfer.file_at(wanted.name, bytes);
-        for _ in 1..ATTEMPTS {
+        for attempt in 1..ATTEMPTS {
             match wanted.fetch(&self.hub, self.cache, at, stopped) {
-                Err(Failure::Cut(_)) => transfer.say("The connection was cut: going on"),
+                Err(Failure::Cut(_)) => transfer.cut(attempt),
                 Err(Failure::Differs(_)) => {}
                 done => return done,
             }

@@ -61,13 +61,13 @@ impl Listing {
                     "its list of files does not end".to_string(),
                 ));
             }
-            let (text, headers) = hub.text(url, &mut budget)?;
+            let (text, headers) = hub.text(url.clone(), &mut budget)?;
             files.extend(
                 parse::<Vec<Entry>>(&text)?
                     .into_iter()
                     .filter_map(Entry::listed),
             );
-            page = next_page(hub, &headers)?;
+            page = next_page(hub, &url, &headers)?;
         }
         Ok(Self { commit, files })
     }
@@ -101,7 +101,7 @@ fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Failure> {
 
 /// Where the list goes on: `Link: <address>; rel="next"`. The token goes with it, so it must be on the
 /// endpoint's own host.
-fn next_page(hub: &Hub, headers: &HeaderMap) -> Result<Option<Url>, Failure> {
+fn next_page(hub: &Hub, page: &Url, headers: &HeaderMap) -> Result<Option<Url>, Failure> {
     let links = headers
         .get_all(LINK)
         .iter()
@@ -113,7 +113,7 @@ fn next_page(hub: &Hub, headers: &HeaderMap) -> Result<Option<Url>, Failure> {
     let address = next
         .split_once('<')
         .and_then(|(_, rest)| rest.split_once('>'));
-    let url = address.and_then(|(address, _)| hub.address(&[]).join(address).ok());
+    let url = address.and_then(|(address, _)| page.join(address).ok());
     match url {
         Some(url) if hub.is_own(&url) => Ok(Some(url)),
         _ => Err(Failure::Senseless(format!(

@@ -1,6 +1,7 @@
 //! A download as it is seen: a line when it starts, a bar while it runs, a line when it is done.
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use console::numbers::plural;
@@ -17,6 +18,8 @@ pub(super) struct Transfer {
     started: Instant,
     /// Bytes on disk by file.
     seen: Mutex<HashMap<String, u64>>,
+    /// The most tries that any file has broken in.
+    cuts: AtomicUsize,
 }
 
 impl Transfer {
@@ -47,6 +50,7 @@ impl Transfer {
             total,
             started: Instant::now(),
             seen: Mutex::default(),
+            cuts: AtomicUsize::new(0),
         }
     }
 
@@ -64,9 +68,13 @@ impl Transfer {
             .set_position(seen.values().sum::<u64>().min(self.total));
     }
 
-    /// A line above the bar.
-    pub(super) fn say(&self, line: &str) {
-        self.bar.suspend(|| tell(line));
+    /// The connection broke in the `attempt`-th try of a file. When it does, it mostly does for several
+    /// files at once: one line above the bar is enough for them.
+    pub(super) fn cut(&self, attempt: usize) {
+        if self.cuts.fetch_max(attempt, Ordering::Relaxed) < attempt {
+            let line = "The connection was cut: going on";
+            self.bar.suspend(|| tell(line));
+        }
     }
 
     pub(super) fn finish(&self) {

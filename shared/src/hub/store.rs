@@ -47,7 +47,7 @@ impl RepoCache {
             std::fs::remove_file(&target)?;
             return self.clear(&pointer);
         }
-        if is_whole(&target) {
+        if is_whole(&pointer) {
             return Ok(Place::Own(target));
         }
         Err(foreign(&pointer))

@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use console::interrupt::interrupted;
 use reqwest::Url;
 use sha2::{Digest, Sha256};
 
@@ -83,7 +84,7 @@ impl Wanted<'_> {
     ) -> Result<(), Failure> {
         let mut piece = vec![0; PIECE];
         loop {
-            if stopped.load(Ordering::Relaxed) {
+            if stopped.load(Ordering::Relaxed) || interrupted() {
                 return Err(Failure::Stopped);
             }
             let count = body.read(&mut piece)?;

@@ -322,7 +322,9 @@ impl Asked {
             };
             match name.to_ascii_lowercase().as_str() {
                 "range" => asked.range = parse_range(value),
-                "authorization" => asked.token = value.strip_prefix("Bearer ").map(String::from),
+                "authorization" => {
+                    asked.token = Some(value.strip_prefix("Bearer ").unwrap_or(value).to_string());
+                }
                 _ => {}
             }
         }
@@ -343,7 +345,7 @@ impl Asked {
         if let Some(says) = state.made_up(&self.path) {
             return Answer::MadeUp(says);
         }
-        let path = self.path.split('?').next().unwrap_or_default();
+        let path = decoded(self.path.split('?').next().unwrap_or_default());
         if let Some(rest) = path
             .strip_prefix("/cdn/")
             .or(path.strip_prefix("/api/resolve-cache/"))
@@ -409,6 +411,18 @@ impl Asked {
     }
 }
 
+/// A path without its percent-encoding.
+fn decoded(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2).unwrap_or(("", part));
+        bytes.extend(u8::from_str_radix(code, 16));
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
 fn parse_range(value: &str) -> Option<Range<u64>> {
     let (start, end) = value.strip_prefix("bytes=")?.split_once('-')?;
     Some(start.parse().ok()?..end.parse::<u64>().ok()? + 1)
@@ -453,7 +467,7 @@ impl State {
             .trim_start_matches('/')
             .split_once('/')
             .unwrap_or((rest, "main"));
-        let Some(revision) = self.revision(&name.replace("%2F", "/")) else {
+        let Some(revision) = self.revision(name) else {
             return error(404, "RevisionNotFound");
         };
         let json = match what {
