@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, bail};
 use console::interrupt::{check_interrupted, interrupted};
 use console::report::tell;
+use console::text::{clip, one_line};
 
 use super::cache::{Cached, RepoCache, SMALL_FILES, TOKENIZER_FILES, absent, small_text};
 use super::explain::Request;
@@ -137,9 +138,14 @@ impl Remote<'_> {
         }
         if let Some(shard) = shards.iter().find(|shard| !listed.contains(*shard)) {
             bail!(
-                "{}: {INDEX} names {shard}, which the model does not have",
-                self.request.repo
+                "{}: {INDEX} names {}, which the model does not have",
+                self.request.repo,
+                clip(&one_line(shard), 100)
             );
+        }
+        for name in &absent {
+            let regular = self.cache.check_regular(&self.listing.commit, name);
+            regular.map_err(|failure| self.request.explain(&failure, None))?;
         }
         let small = SMALL_FILES.iter().filter(|name| !absent.contains(name));
         let wanted: Vec<String> = small.map(ToString::to_string).chain(shards).collect();

@@ -53,6 +53,16 @@ impl RepoCache {
         Err(foreign(&pointer))
     }
 
+    /// A file that the hub does not list may be there, as an addition of the user's, but it must be one
+    /// that can be read: a pipe would be waited for.
+    pub(super) fn check_regular(&self, commit: &Commit, name: &str) -> Result<(), Failure> {
+        let path = self.snapshot(commit).join(name);
+        if path.exists() && !path.is_file() {
+            return Err(foreign(&path));
+        }
+        Ok(())
+    }
+
     /// Removes a link whose blob is gone; there may be none.
     fn clear(&self, pointer: &Path) -> Result<Place, Failure> {
         let Ok(target) = pointer.read_link() else {

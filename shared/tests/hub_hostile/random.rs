@@ -364,7 +364,8 @@ struct Litter {
 impl Litter {
     fn strewn(setup: &Setup, dice: &mut Dice) -> Self {
         let mut litter = Self {
-            folder: setup.home.path().join("profile.d"),
+            // Resolved, for on macOS the place of temporary files is a link.
+            folder: setup.home.path().canonicalize().unwrap().join("profile.d"),
             links: BTreeMap::new(),
             _sockets: Vec::new(),
         };
