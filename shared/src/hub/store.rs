@@ -1,8 +1,9 @@
 //! The one place that writes into the cache and deletes from it.
 //!
 //! A file is written and deleted only where it belongs to the cache, after every link on the way has
-//! been followed: in `blobs/` and `snapshots/` of its repository. What stands there otherwise, such as
-//! a link to a file of the user's own, is left alone.
+//! been followed: in `blobs/` and `snapshots/` of its repository. Beside them there are only small notes
+//! in `refs/` and `.no_exist/`, and locks. What stands there otherwise, such as a link to a file of the
+//! user's own, is left alone.
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
