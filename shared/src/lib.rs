@@ -32,4 +32,5 @@ pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tokenizer;
+mod watch;
 pub mod weights;

@@ -347,20 +347,80 @@ fn a_template_cannot_take_all_time_or_memory() {
     }
 }
 
+/// The one line of a template that is not rendered.
+fn refusal_of(template: &str) -> String {
+    let tokenizer = tiny_with(json!({ "chat_template": template })).unwrap();
+    let error = tokenizer.encode_prompt("hi", false).unwrap_err();
+    one_line(&error);
+    format!("{error:#}")
+}
+
 #[test]
-fn lists_nested_very_deep_do_not_overflow_the_stack() {
-    let nest = "{% set ns = namespace(x=[]) %}\
-        {% for i in range(90000) %}{% set ns.x = [ns.x] %}{% endfor %}";
-    for end in [
-        "ok",
-        "{{ ns.x }}",
-        "{{ [ns.x, ns.x] | sort | length }}",
-        "{{ ns.x | tojson }}",
-    ] {
-        let tokenizer = tiny_with(json!({ "chat_template": format!("{nest}{end}") })).unwrap();
-        if let Err(error) = tokenizer.render_chat(&[]) {
-            one_line(&error);
+fn a_value_cannot_contain_itself() {
+    for stored in ["n", "[n]", "{'a': n}", "{n: 1}", "(1, n)"] {
+        for end in ["n", "n|tojson", "n|pprint", "n ~ ''", "n == n2", "debug()"] {
+            let template = format!(
+                "{{% set n = namespace() %}}{{% set n2 = namespace() %}}{{% set n.x = {stored} %}}\
+                 {{% set n2.x = {stored} %}}{{{{ {end} }}}}"
+            );
+            let refusal = refusal_of(&template);
+            assert!(
+                refusal.contains("a namespace cannot hold"),
+                "{template}: {refusal}"
+            );
         }
+    }
+    for template in [
+        "{% set n = namespace() %}{% set a, n.x = 1, n %}{{ n }}",
+        "{% set n = namespace() %}{% set n.x | batch(2, n) %}a{% endset %}{{ n }}",
+        "{% set n = namespace() %}{% for m in [1, 2, n] %}{% set n.l = loop %}{% endfor %}{{ n }}",
+        "{% set n = namespace() %}{% set m = namespace(n=n) %}{% set n.m = m %}{{ n }}",
+        "{% set n = namespace() %}{% set m = namespace(n=n) %}{% set n.m = m.items() %}{{ n }}",
+        "{% set n = namespace(x=[]) %}{% for i in range(90000) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x }}",
+    ] {
+        refusal_of(template);
+    }
+}
+
+#[test]
+fn what_a_namespace_holds_is_what_it_was_given() {
+    for (template, text) in [
+        (
+            "{% set n = namespace(x=1) %}{% set n.x = n.x + 1 %}{{ n.x }}",
+            "2",
+        ),
+        (
+            "{% set n = namespace() %}{% set n.x = (1, 'a') %}{{ n.x }}",
+            "(1, 'a')",
+        ),
+        (
+            "{% set n = namespace() %}{% set n.x = {'b': [1], 'a': none} %}{{ n.x }}",
+            "{'b': [1], 'a': None}",
+        ),
+        (
+            "{% set n = namespace() %}{% set n.x = messages[1:] %}{{ n.x|length }}",
+            "0",
+        ),
+        (
+            "{% set n = namespace() %}{% set n.x = messages %}{{ n.x[0].content }}",
+            "hi",
+        ),
+        (
+            "{% set n = namespace() %}{% set n.x = nobody %}{{ n.x is defined }}",
+            "False",
+        ),
+        ("{{ '{% generation %}' }}", "{% generation %}"),
+        (
+            "{% raw %}{% set n.x = 1 %}{% endraw %}",
+            "{% set n.x = 1 %}",
+        ),
+    ] {
+        let tokenizer = tiny_with(json!({ "chat_template": template })).unwrap();
+        assert_eq!(
+            tokenizer.render_chat(&[Message::user("hi")]).unwrap(),
+            text,
+            "{template}"
+        );
     }
 }
 

@@ -4,10 +4,14 @@
 //! up. This sets up minijinja the same way: block trimming, Python's string methods, `tojson` as
 //! `json.dumps` writes, `raise_exception`, `strftime_now`, loop controls.
 
+mod source;
+mod stored;
+
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error, ErrorKind};
@@ -18,6 +22,9 @@ use time::format_description::parse_strftime_owned;
 
 use super::Message;
 use super::python_json::to_json;
+use crate::watch::{self, Limits};
+use source::{STORED, prepared};
+use stored::stored;
 
 /// What a template may spend: about one unit an instruction or 64 bytes of text, so 64 MB at most.
 /// A conversation of a thousand turns takes a tenth of it.
@@ -26,11 +33,12 @@ use super::python_json::to_json;
 /// keep us busy for ever.
 const FUEL: u64 = 1_000_000;
 
-/// Stack for the thread that renders, in bytes. It is address space: only what is used is paid for.
-///
-/// Within its fuel a template can put lists into lists 150,000 deep, and minijinja frees and prints
-/// them by recursion. On an ordinary stack that is an abort, which no error handling can catch.
-const STACK: usize = 256 << 20;
+/// What fuel does not see: a single operation on lists that share their items is paid for when it is
+/// done, and the string methods of Python are not paid for at all.
+const LIMITS: Limits = Limits {
+    memory: 512_000_000,
+    time: Duration::from_secs(5),
+};
 
 /// A template with the values it may refer to.
 #[derive(Debug, Clone)]
@@ -40,6 +48,7 @@ pub(crate) struct ChatTemplate {
     special_tokens: BTreeMap<String, String>,
     /// None: the time of day. A fixed one keeps tests (and prefix caches) stable.
     clock: Option<OffsetDateTime>,
+    limits: Limits,
 }
 
 /// What a template sees, by the names that `transformers` gives.
@@ -57,9 +66,10 @@ struct Context<'a> {
 impl ChatTemplate {
     pub(crate) fn new(source: &str, special_tokens: BTreeMap<String, String>) -> Self {
         Self {
-            source: without_generation_tags(source),
+            source: source.to_owned(),
             special_tokens,
             clock: None,
+            limits: LIMITS,
         }
     }
 
@@ -86,24 +96,22 @@ impl ChatTemplate {
             documents: (),
             special_tokens: &self.special_tokens,
         };
-        std::thread::scope(|scope| {
-            let render = || self.render_here(context).map_err(explain);
-            let thread = std::thread::Builder::new()
-                .stack_size(STACK)
-                .spawn_scoped(scope, render);
-            let thread = thread.context("starting a thread for the chat template")?;
-            thread
-                .join()
-                .map_err(|_| anyhow!("the chat template crashed its interpreter"))?
-        })
+        let source = prepared(&self.source);
+        let source = source.map_err(|error| anyhow!("the chat template: {error}{WITHOUT}"))?;
+        let context = Value::from(Serde(context));
+        let clock = self.clock;
+        let render = move || render(&source, clock, context).map_err(explain);
+        let rendered = watch::run("the chat template", self.limits, render);
+        rendered.map_err(|error| anyhow!("{error}{WITHOUT}"))?
     }
+}
 
-    fn render_here(&self, context: Context<'_>) -> Result<String, Error> {
-        let environment = environment(self.clock)?;
-        environment
-            .template_from_str(&self.source)?
-            .render(Value::from(Serde(context)))
-    }
+/// What to try next, whatever is wrong with a template.
+const WITHOUT: &str = " (--raw does without the template)";
+
+fn render(source: &str, clock: Option<OffsetDateTime>, context: Value) -> Result<String, Error> {
+    let environment = environment(clock)?;
+    environment.template_from_str(source)?.render(context)
 }
 
 /// Jinja as `transformers` configures it.
@@ -119,6 +127,9 @@ fn environment(clock: Option<OffsetDateTime>) -> Result<Environment<'static>, Er
     environment.set_debug(false);
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_filter("tojson", to_json);
+    environment.add_function(STORED, |value: Value| stored(&value));
+    // It prints all there is; Jinja2 has it only as an extension.
+    environment.remove_global("debug");
     environment.add_function(
         "raise_exception",
         |message: String| -> Result<Value, Error> {
@@ -162,7 +173,7 @@ fn explain(error: Error) -> anyhow::Error {
         }
     };
     let what = what.split_whitespace().collect::<Vec<_>>().join(" ");
-    anyhow!("{what} (--raw does without the template)")
+    anyhow!("{what}{WITHOUT}")
 }
 
 /// `strftime_now("%d %b %Y")`: today, for templates that tell the model the date.
@@ -177,28 +188,6 @@ fn strftime(clock: Option<OffsetDateTime>, format: &str) -> Result<String, Error
     };
     let description = parse_strftime_owned(format).map_err(|e| refused(e.to_string()))?;
     now.format(&description).map_err(|e| refused(e.to_string()))
-}
-
-/// `{% generation %}…{% endgeneration %}` marks, for training, what the model itself said. It
-/// prints its content and nothing else, so `if true` stands for it and keeps the `-` of white-space
-/// control.
-fn without_generation_tags(source: &str) -> String {
-    let mut text = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let Some(length) = rest[start..].find("%}") else {
-            break;
-        };
-        let (tag, after) = rest[start..].split_at(length);
-        text.push_str(&rest[..start]);
-        match tag[2..].trim_matches(['-', '+', ' ', '\t', '\r', '\n']) {
-            "generation" => text.push_str(&tag.replace("generation", "if true")),
-            "endgeneration" => text.push_str(&tag.replace("endgeneration", "endif")),
-            _ => text.push_str(tag),
-        }
-        rest = after;
-    }
-    text + rest
 }
 
 /// The template in `tokenizer_config.json` or `chat_template.json`: a string, or a list of named
@@ -226,3 +215,6 @@ fn default_template(named: &[Json]) -> Result<String> {
         names.join(", ")
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,220 @@
+//! A template's text before it is parsed: what is refused, and what is written in another way.
+
+use anyhow::{Result, bail, ensure};
+
+/// The longest template that is read, in bytes: fifteen times the longest that we know of.
+const LONGEST: usize = 256 << 10;
+
+/// The most words and signs between `{{` and `}}`, or `{%` and `%}`.
+///
+/// The parser makes a tree out of `a.b|c+d…` that is as deep as the chain is long, and a tree is
+/// freed and compiled by recursion. A table of all languages takes 3,000.
+const LONGEST_CHAIN: usize = 20_000;
+
+/// What the function is called that [`prepared`] puts around what a namespace is given.
+pub(crate) const STORED: &str = "__stored_in_a_namespace";
+
+/// The text that minijinja gets.
+///
+/// `{% generation %}…{% endgeneration %}` marks, for training, what the model itself said. It prints
+/// its content and nothing else, so `if true` stands for it.
+///
+/// What `{% set ns.x = … %}` stores goes through [`STORED`], because it is the only way to build a
+/// value that contains itself, and such a value is printed, compared and freed without an end.
+///
+/// # Errors
+/// If it is too long, or an expression of it.
+pub(crate) fn prepared(source: &str) -> Result<String> {
+    ensure!(
+        source.len() <= LONGEST,
+        "it has {} bytes, more than the {LONGEST} that are read",
+        source.len()
+    );
+    let mut text = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest
+        .find("{{")
+        .into_iter()
+        .chain(rest.find("{%"))
+        .chain(rest.find("{#"))
+        .min()
+    {
+        let (before, tag) = rest.split_at(start);
+        text.push_str(before);
+        let end = if tag.starts_with("{#") {
+            after(tag, "#}")
+        } else {
+            tag_end(tag)?
+        };
+        let (tag, mut after) = tag.split_at(end);
+        text.push_str(&rewritten(tag)?);
+        if words(tag) == "raw" {
+            let (raw, last) = after.split_at(raw_end(after));
+            text.push_str(raw);
+            after = last;
+        }
+        rest = after;
+    }
+    Ok(text + rest)
+}
+
+/// Behind `end`, or behind everything.
+fn after(text: &str, end: &str) -> usize {
+    text.find(end).map_or(text.len(), |at| at + end.len())
+}
+
+/// Where the tag ends that `text` begins with: its own `}}` or `%}`, not one in a string.
+fn tag_end(text: &str) -> Result<usize> {
+    let close: &[u8] = if text.starts_with("{{") { b"}}" } else { b"%}" };
+    let bytes = text.as_bytes();
+    let (mut at, mut open, mut chain) = (2, 0_usize, 0);
+    while at < bytes.len() {
+        // `{{ {"a": {}} }}`: braces of an expression come first.
+        if open == 0 && bytes[at..].starts_with(close) {
+            return Ok(at + 2);
+        }
+        let length = match bytes[at] {
+            quote @ (b'\'' | b'"') => string_length(&bytes[at..], quote),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => word_length(&bytes[at..]),
+            _ => 1,
+        };
+        match bytes[at] {
+            b'{' => open += 1,
+            b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        chain += usize::from(!bytes[at].is_ascii_whitespace());
+        if chain > LONGEST_CHAIN {
+            bail!("an expression of it has more than {LONGEST_CHAIN} words and signs");
+        }
+        at += length;
+    }
+    Ok(text.len())
+}
+
+/// Of a string in quotes, the escaped ones skipped.
+fn string_length(bytes: &[u8], quote: u8) -> usize {
+    let mut at = 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' => at += 2,
+            byte if byte == quote => return at + 1,
+            _ => at += 1,
+        }
+    }
+    bytes.len()
+}
+
+fn word_length(bytes: &[u8]) -> usize {
+    let is_word = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
+    bytes.iter().take_while(is_word).count()
+}
+
+/// What stands between `{%` and `%}`, without the signs that eat white space.
+fn words(tag: &str) -> &str {
+    let inner = tag
+        .strip_prefix("{%")
+        .and_then(|tag| tag.strip_suffix("%}"));
+    inner
+        .unwrap_or_default()
+        .trim_matches(['-', '+', ' ', '\t', '\r', '\n'])
+}
+
+/// In front of `{% endraw %}`: nothing before it is a tag.
+fn raw_end(text: &str) -> usize {
+    let mut at = 0;
+    while let Some(start) = text[at..].find("{%") {
+        let end = after(&text[at + start..], "%}");
+        if words(&text[at + start..at + start + end]) == "endraw" {
+            return at + start;
+        }
+        at += start + 2;
+    }
+    text.len()
+}
+
+fn rewritten(tag: &str) -> Result<String> {
+    Ok(match words(tag) {
+        "generation" => tag.replace("generation", "if true"),
+        "endgeneration" => tag.replace("endgeneration", "endif"),
+        words => match words
+            .strip_prefix("set")
+            .filter(|set| set.starts_with(char::is_whitespace))
+        {
+            Some(set) => checked_set(tag, set)?,
+            None => tag.to_owned(),
+        },
+    })
+}
+
+/// `{% set ns.x = value %}` → `{% set ns.x = stored((value)) %}`
+fn checked_set(tag: &str, set: &str) -> Result<String> {
+    let Some((target, _)) = set.split_once('=') else {
+        // What stands up to `endset`, as text; a filter could make anything of it.
+        ensure!(
+            !(set.contains('.') && set.contains('|')),
+            "a block of text that goes through a filter into a namespace is not supported"
+        );
+        return Ok(tag.to_owned());
+    };
+    if !target.contains('.') {
+        return Ok(tag.to_owned());
+    }
+    let from = tag.find('=').unwrap_or_default() + 1;
+    let to = tag.len() - 2 - usize::from(tag.ends_with("-%}") || tag.ends_with("+%}"));
+    let (head, value, tail) = (&tag[..from], &tag[from..to], &tag[to..]);
+    Ok(format!("{head} {STORED}(({value})) {tail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_without_attributes_set_stays_as_it_is() {
+        for text in [
+            "",
+            "{{",
+            "{% set x = 1 %}{{ x == '}}' }} {# {% set a.b = 1 %} #}",
+            "{{ '{% generation %}' }}{{ {'a': {}} }}",
+            "{% raw %}{% generation %}{{ }}{% endraw %}",
+            "{% set x %}a.b{% endset %}",
+            "{{ 'it\\'s }}' }}{% if a.b == 1 %}",
+        ] {
+            assert_eq!(prepared(text).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn what_a_namespace_is_given_is_looked_at() {
+        let checked = |text: &str| prepared(text).unwrap().replace(STORED, "f");
+        assert_eq!(checked("{%- set n.x=1 -%}"), "{%- set n.x= f((1 )) -%}");
+        assert_eq!(
+            checked("{% set\nn . x = '=%}' %}"),
+            "{% set\nn . x = f(( '=%}' )) %}"
+        );
+        assert_eq!(
+            checked("{% set a, n.x = 1, 2 %}"),
+            "{% set a, n.x = f(( 1, 2 )) %}"
+        );
+        assert_eq!(
+            checked("{%set n.x = a if a == 1%}"),
+            "{%set n.x = f(( a if a == 1)) %}"
+        );
+        assert!(prepared("{% set n.x | batch(2, n) %}a{% endset %}").is_err());
+    }
+
+    #[test]
+    fn marks_of_training_print_what_is_in_them() {
+        let text = "{%- generation -%}a{% endgeneration %}";
+        assert_eq!(prepared(text).unwrap(), "{%- if true -%}a{% endif %}");
+    }
+
+    #[test]
+    fn a_template_of_a_megabyte_and_a_chain_without_end_are_refused() {
+        let refused = |text: String| prepared(&text).unwrap_err().to_string();
+        assert!(refused("a".repeat(1 << 20)).contains("it has 1048576 bytes"));
+        assert!(refused(format!("{{{{ {} }}}}", "x~".repeat(20_000))).contains("words and signs"));
+        assert!(prepared(&format!("{{{{ '{}' }}}}", "x~".repeat(20_000))).is_ok());
+    }
+}

@@ -1,0 +1,267 @@
+//! Programs of others on a leash: a chat template and the steps of a `tokenizer.json` come with a
+//! downloaded model, and nobody here has read them.
+//!
+//! Such a program runs on a thread of its own, whose memory is counted and whose time is limited. A
+//! panic becomes an error. A thread cannot be stopped from outside, so one that goes beyond its limits
+//! is left where it is: it stops for good at its next allocation, keeps what it has until the process
+//! ends, and the caller gets an error.
+//!
+//! # What is left
+//! A loop that allocates nothing keeps its core busy until the process ends, and a stack that
+//! overflows ends the process: whoever runs something here has to bound how deep it can recurse. A
+//! service that takes models from strangers would use a process per program, which can be killed; here
+//! a run has one model, and a process that loads MLX anew for every prompt would cost more than it
+//! protects.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::any::Any;
+use std::cell::Cell;
+use std::panic::{self, AssertUnwindSafe};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Once};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use console::interrupt::check_interrupted;
+
+/// What a program of others may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Bytes that it holds at a time.
+    pub(crate) memory: usize,
+    pub(crate) time: Duration,
+}
+
+/// Stack of the thread in bytes. It is address space: only what is used is paid for.
+const STACK: usize = 256 << 20;
+
+/// By this name the panic hook knows the threads whose panics are told by their caller.
+const NAME: &str = "program of others";
+
+/// How often the caller looks whether the memory is used up or Ctrl-C was pressed.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Runs `work` within `limits`; `what` begins the sentence of an error.
+///
+/// # Cost
+/// A thread, some 50 µs.
+pub(crate) fn run<T: Send + 'static>(
+    what: &str,
+    limits: Limits,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T> {
+    keep_panics_quiet();
+    let account = Arc::new(Account::new(limits.memory));
+    let (sender, receiver) = mpsc::channel();
+    let own = Arc::clone(&account);
+    let work = move || {
+        let outcome = own.pay_for(|| panic::catch_unwind(AssertUnwindSafe(work)));
+        // Nobody waits any more if it took too long.
+        let _ = sender.send(outcome);
+    };
+    thread::Builder::new()
+        .name(NAME.to_owned())
+        .stack_size(STACK)
+        .spawn(work)
+        .with_context(|| format!("starting a thread for {what}"))?;
+    let outcome = wait(what, limits, &account, &receiver)?;
+    outcome.map_err(|panic| anyhow!("{what} crashed: {}", words(&*panic)))
+}
+
+fn wait<T>(
+    what: &str,
+    limits: Limits,
+    account: &Account,
+    receiver: &mpsc::Receiver<T>,
+) -> Result<T> {
+    let end = Instant::now() + limits.time;
+    loop {
+        match receiver.recv_timeout(LOOK) {
+            Ok(outcome) => return Ok(outcome),
+            Err(RecvTimeoutError::Disconnected) => bail!("{what} ended without a result"),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        if account.overdrawn.load(Ordering::Relaxed) {
+            bail!("{what} takes more than {} MB", limits.memory / 1_000_000);
+        }
+        if Instant::now() >= end {
+            account.close();
+            bail!("{what} takes longer than {} s", limits.time.as_secs_f32());
+        }
+        check_interrupted().inspect_err(|_| account.close())?;
+    }
+}
+
+/// What a panic said. A library puts values into its messages: the reader of an error gets a line.
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("no reason given")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// A panic of these threads is an error of their caller, who tells it: not a second time on stderr.
+fn keep_panics_quiet() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if thread::current().name() != Some(NAME) {
+                usual(info);
+            }
+        }));
+    });
+}
+
+/// The memory that a thread may still take.
+struct Account {
+    left: AtomicIsize,
+    overdrawn: AtomicBool,
+}
+
+thread_local! {
+    /// To whose account allocations go; null for every thread but those of [`run`].
+    static ACCOUNT: Cell<*const Account> = const { Cell::new(ptr::null()) };
+}
+
+impl Account {
+    fn new(bytes: usize) -> Self {
+        Self {
+            left: AtomicIsize::new(isize::try_from(bytes).unwrap_or(isize::MAX)),
+            overdrawn: AtomicBool::new(false),
+        }
+    }
+
+    /// Counts what `work` allocates on this thread.
+    fn pay_for<T>(&self, work: impl FnOnce() -> T) -> T {
+        ACCOUNT.set(self);
+        let outcome = work();
+        ACCOUNT.set(ptr::null());
+        outcome
+    }
+
+    /// Nothing more is paid.
+    fn close(&self) {
+        self.left.store(isize::MIN / 2, Ordering::Relaxed);
+    }
+
+    fn take(&self, bytes: usize) {
+        let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
+        let left = self.left.load(Ordering::Relaxed).saturating_sub(bytes);
+        if left >= 0 {
+            self.left.store(left, Ordering::Relaxed);
+            return;
+        }
+        self.overdrawn.store(true, Ordering::Relaxed);
+        // An allocation has no way to fail that a program survives. So it never returns.
+        loop {
+            thread::sleep(Duration::MAX);
+        }
+    }
+
+    fn give_back(&self, bytes: usize) {
+        let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
+        self.left.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The system's allocator, which asks the account of a thread that has one. Others pay for a look at
+/// a thread-local pointer.
+struct Counted;
+
+#[global_allocator]
+static ALLOCATOR: Counted = Counted;
+
+fn account() -> Option<&'static Account> {
+    let account = ACCOUNT.get();
+    // SAFETY: `pay_for` sets it for the time in which it borrows the account, and a thread that never
+    // comes back from `take` never gives its share of the account up.
+    unsafe { account.as_ref() }
+}
+
+// SAFETY: the system's allocator does all the work, with the arguments as they came.
+unsafe impl GlobalAlloc for Counted {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if let Some(account) = account() {
+            account.take(layout.size());
+        }
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if let Some(account) = account() {
+            account.take(layout.size());
+        }
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, old: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if let Some(account) = account() {
+            account.take(size);
+            account.give_back(layout.size());
+        }
+        unsafe { System.realloc(old, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        if let Some(account) = account() {
+            account.give_back(layout.size());
+        }
+        unsafe { System.dealloc(memory, layout) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Limits = Limits {
+        memory: 10_000_000,
+        time: Duration::from_millis(200),
+    };
+
+    fn refused<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> String {
+        let outcome = run("it", SMALL, work).map(|_| ());
+        outcome.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_stays_within_its_limits_gives_its_result() {
+        let many = || (0..100).map(|_| vec![1_u8; 1_000_000].len()).sum::<usize>();
+        assert_eq!(run("it", SMALL, many).unwrap(), 100_000_000);
+    }
+
+    #[test]
+    fn memory_is_refused_before_it_is_taken_at_once_and_bit_by_bit() {
+        assert_eq!(
+            refused(|| vec![1_u8; 1 << 40].len()),
+            "it takes more than 10 MB"
+        );
+        let growing = || -> String {
+            let mut text = String::new();
+            loop {
+                text.push_str("and so on");
+            }
+        };
+        assert_eq!(refused(growing), "it takes more than 10 MB");
+    }
+
+    #[test]
+    fn a_loop_without_an_end_is_left_alone() {
+        static ENOUGH: AtomicBool = AtomicBool::new(false);
+        let endless = || while !ENOUGH.load(Ordering::Relaxed) {};
+        assert_eq!(refused(endless), "it takes longer than 0.2 s");
+        ENOUGH.store(true, Ordering::Relaxed);
+    }
+
+    #[test]
+    fn a_panic_is_one_line() {
+        let panics = || -> usize { panic!("no such\n  thing: {}", 7) };
+        assert_eq!(refused(panics), "it crashed: no such thing: 7");
+    }
+}
