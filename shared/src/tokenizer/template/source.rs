@@ -8,8 +8,9 @@ const LONGEST: usize = 256 << 10;
 /// The most words and signs between `{{` and `}}`, or `{%` and `%}`.
 ///
 /// The parser makes a tree out of `a.b|c+d…` that is as deep as the chain is long, and a tree is
-/// freed and compiled by recursion. A table of all languages takes 3,000.
-const LONGEST_CHAIN: usize = 20_000;
+/// freed and compiled by recursion, some of it in quadratic time. A table of all languages takes
+/// 3,000.
+const LONGEST_CHAIN: usize = 6_000;
 
 /// What the function is called that [`prepared`] puts around what a namespace is given.
 pub(crate) const STORED: &str = "__stored_in_a_namespace";
@@ -32,13 +33,7 @@ pub(crate) fn prepared(source: &str) -> Result<String> {
     );
     let mut text = String::with_capacity(source.len());
     let mut rest = source;
-    while let Some(start) = rest
-        .find("{{")
-        .into_iter()
-        .chain(rest.find("{%"))
-        .chain(rest.find("{#"))
-        .min()
-    {
+    while let Some(start) = tag_start(rest) {
         let (before, tag) = rest.split_at(start);
         text.push_str(before);
         let end = if tag.starts_with("{#") {
@@ -56,6 +51,12 @@ pub(crate) fn prepared(source: &str) -> Result<String> {
         rest = after;
     }
     Ok(text + rest)
+}
+
+/// Where the next tag or comment begins.
+fn tag_start(text: &str) -> Option<usize> {
+    let mut braces = text.match_indices('{').map(|(at, _)| at);
+    braces.find(|at| matches!(text.as_bytes().get(at + 1), Some(b'{' | b'%' | b'#')))
 }
 
 /// Behind `end`, or behind everything.
@@ -122,15 +123,13 @@ fn words(tag: &str) -> &str {
 
 /// In front of `{% endraw %}`: nothing before it is a tag.
 fn raw_end(text: &str) -> usize {
-    let mut at = 0;
-    while let Some(start) = text[at..].find("{%") {
-        let end = after(&text[at + start..], "%}");
-        if words(&text[at + start..at + start + end]) == "endraw" {
-            return at + start;
-        }
-        at += start + 2;
-    }
-    text.len()
+    let tags = text.match_indices("endraw").filter_map(|(at, word)| {
+        let open = text[..at].trim_end().trim_end_matches(['-', '+']);
+        let close = text[at + word.len()..].trim_start();
+        let close = close.trim_start_matches(['-', '+']);
+        (open.ends_with("{%") && close.starts_with("%}")).then(|| open.len() - 2)
+    });
+    tags.into_iter().next().unwrap_or(text.len())
 }
 
 fn rewritten(tag: &str) -> Result<String> {
