@@ -11,11 +11,13 @@
 
 mod alone;
 mod gguf;
+mod guarded;
 mod python_json;
 mod stream;
 mod template;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Serialize;
@@ -86,7 +88,7 @@ const END_OF_TURN: [&str; 6] = [
 #[derive(Debug)]
 pub struct Tokenizer {
     name: String,
-    inner: tokenizers::Tokenizer,
+    inner: Arc<tokenizers::Tokenizer>,
     spelling: Spelling,
     template: Option<ChatTemplate>,
     bos: Option<String>,
@@ -169,7 +171,7 @@ impl Tokenizer {
         )?;
         Self::from_parts(Parts {
             name: name.clone(),
-            inner: text.parse().map_err(|error| {
+            inner: guarded::parse(text).map_err(|error| {
                 anyhow!("reading tokenizer.json of {name}: {error}; fetch the file again")
             })?,
             template: chat_template(files, &config)?,
@@ -228,7 +230,7 @@ impl Tokenizer {
             bos: special_tokens.get("bos_token").cloned(),
             stop_ids: eos_token_ids.into_iter().collect(),
             name,
-            inner,
+            inner: Arc::new(inner),
             spelling,
             template,
             rows,
@@ -292,11 +294,8 @@ impl Tokenizer {
     }
 
     fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, add_special)
-            .map_err(|error| anyhow!("encoding the prompt with {}: {error}", self.name))?;
-        let ids = encoding.get_ids().to_vec();
+        let ids = guarded::encode(&self.inner, text, add_special)
+            .with_context(|| format!("encoding the prompt with {}", self.name))?;
         // MLX checks no bounds: an id without a row would silently read other memory.
         if let Some(id) = ids.iter().find(|id| **id as usize >= self.rows) {
             let token = self.inner.id_to_token(*id).unwrap_or_default();

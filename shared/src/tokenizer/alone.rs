@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
+use console::files;
 
-use super::{GgufVocabulary, Tokenizer, TokenizerFiles};
+use super::{GgufVocabulary, Tokenizer, TokenizerFiles, guarded};
 use crate::gguf::GgufHeader;
 use crate::hub::{self, ModelFiles};
 
@@ -20,7 +21,7 @@ impl Tokenizer {
     pub fn open_alone(name: &str) -> Result<Self> {
         let path = Path::new(name);
         if path.extension().is_some_and(|ending| ending == "json") && path.is_file() {
-            let text = std::fs::read_to_string(path).with_context(|| format!("reading {name}"))?;
+            let text = files::read_text(path, hub::LONGEST_TEXT)?;
             return Self::from_text(name, text);
         }
         match hub::locate_tokenizer(name)? {
@@ -46,8 +47,7 @@ impl Tokenizer {
 
     /// The ids of the text and nothing else: no template, and no special token before or after it.
     pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false);
-        let encoding = encoding.map_err(|error| anyhow!("encoding with {}: {error}", self.name))?;
-        Ok(encoding.get_ids().to_vec())
+        guarded::encode(&self.inner, text, false)
+            .with_context(|| format!("encoding with {}", self.name))
     }
 }

@@ -48,7 +48,12 @@ impl Spelling {
         if steps.iter().any(|step| step["type"] == "ByteLevel") {
             return Ok(Self::ByteLevel);
         }
-        let mut pieces = Pieces::default();
+        let mut pieces = Pieces {
+            replace: Vec::new(),
+            growth: 1,
+            byte_fallback: false,
+            strip_start: 0,
+        };
         for step in &steps {
             pieces.read_step(step)?;
         }
@@ -93,10 +98,14 @@ impl Spelling {
     }
 }
 
+/// How much longer a decoder may make a token. The models of this series make it shorter.
+const MOST_GROWTH: usize = 16;
+
 /// [`Spelling::Pieces`] while its steps are read.
-#[derive(Default)]
 struct Pieces {
     replace: Vec<(String, String)>,
+    /// How much longer these can make a text.
+    growth: usize,
     byte_fallback: bool,
     strip_start: usize,
 }
@@ -134,6 +143,13 @@ impl Pieces {
         else {
             bail!("its decoder replaces by a regular expression, which is not supported");
         };
+        // Forty times "a" by "aa" is 10^12 letters.
+        let growth = to.len().div_ceil(from.len().max(1)).max(1);
+        self.growth = self.growth.saturating_mul(growth);
+        ensure!(
+            !from.is_empty() && self.growth <= MOST_GROWTH,
+            "its decoder makes texts without end out of tokens"
+        );
         self.replace.push((from.to_owned(), to.to_owned()));
         Ok(())
     }
@@ -325,6 +341,12 @@ mod tests {
         let wordpiece = serde_json::json!({"type": "WordPiece", "prefix": "##"});
         let error = Spelling::from_decoder(&wordpiece).unwrap_err().to_string();
         assert!(error.contains("WordPiece is not supported"), "{error}");
+        let double = serde_json::json!({
+            "type": "Replace", "pattern": {"String": "a"}, "content": "aa"
+        });
+        let bomb = serde_json::json!({"type": "Sequence", "decoders": vec![double; 40]});
+        let error = Spelling::from_decoder(&bomb).unwrap_err().to_string();
+        assert!(error.contains("texts without end"), "{error}");
         let error = Spelling::from_decoder(&Value::Null)
             .unwrap_err()
             .to_string();

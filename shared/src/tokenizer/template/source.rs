@@ -123,13 +123,13 @@ fn words(tag: &str) -> &str {
 
 /// In front of `{% endraw %}`: nothing before it is a tag.
 fn raw_end(text: &str) -> usize {
-    let tags = text.match_indices("endraw").filter_map(|(at, word)| {
+    let mut tags = text.match_indices("endraw").filter_map(|(at, word)| {
         let open = text[..at].trim_end().trim_end_matches(['-', '+']);
         let close = text[at + word.len()..].trim_start();
         let close = close.trim_start_matches(['-', '+']);
         (open.ends_with("{%") && close.starts_with("%}")).then(|| open.len() - 2)
     });
-    tags.into_iter().next().unwrap_or(text.len())
+    tags.next().unwrap_or(text.len())
 }
 
 fn rewritten(tag: &str) -> Result<String> {

@@ -6,7 +6,7 @@ fn rendered(template: &str) -> Result<String> {
     let mut template = ChatTemplate::new(template, BTreeMap::new());
     template.limits = Limits {
         memory: 50_000_000,
-        time: Duration::from_millis(500),
+        time: Duration::from_millis(200),
     };
     template.render(&[Message::user("hi")])
 }
