@@ -35,6 +35,31 @@ pub fn one_line(text: &str) -> String {
     harmless(&kept.join(" ")).into_owned()
 }
 
+/// Characters of the longest message.
+const LONGEST_MESSAGE: usize = 600;
+
+/// What an error says, [on one line](one_line) of a few hundred characters: a message may quote a name
+/// that fills a file. Its beginning says what was done, its end what to try.
+pub fn message(text: &str) -> String {
+    let text = one_line(&without_arrays(text));
+    let length = text.chars().count();
+    if length <= LONGEST_MESSAGE {
+        return text;
+    }
+    let half = LONGEST_MESSAGE / 2 - 1;
+    let head: String = text.chars().take(half).collect();
+    let tail: String = text.chars().skip(length - half).collect();
+    format!("{head}…{tail}")
+}
+
+/// MLX puts the values of whole arrays into some of its messages, and nothing behind them.
+fn without_arrays(text: &str) -> Cow<'_, str> {
+    match text.split_once("array([") {
+        Some((before, _)) => Cow::Owned(format!("{before}array(…)")),
+        None => Cow::Borrowed(text),
+    }
+}
+
 /// `text` clipped or filled with blanks to exactly `width` columns.
 pub fn pad(text: &str, width: usize) -> String {
     let text = clip(text, width);
@@ -79,6 +104,18 @@ mod tests {
         let text = "reading x\n\n   at line 3\r\n\tcolumn 7\x1b[0m";
         assert_eq!(one_line(text), "reading x at line 3 column 7^[[0m");
         assert_eq!(one_line("two  spaces  stay"), "two  spaces  stay");
+    }
+
+    #[test]
+    fn a_message_ends_after_a_few_hundred_characters() {
+        assert_eq!(message("reading x:\n  no"), "reading x: no");
+        let long = format!("reading {}: give another", "x".repeat(100_000));
+        let told = message(&long);
+        assert!(told.starts_with("reading xxx") && told.ends_with(": give another"));
+        assert_eq!(told.chars().count(), 599);
+        let array = "loading m.gguf: Duplicate parameter name array([[1, 2],\n [3, 4]]) x.scales";
+        let told = "loading m.gguf: Duplicate parameter name array(…)";
+        assert_eq!(message(array), told);
     }
 
     /// Text as a hostile file name or a model id may have it.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::text::{WIDTH, clip, harmless, one_line};
+use crate::text::{WIDTH, clip, harmless, message, one_line};
 
 /// A status line stands on the terminal and has to go before anything else is written.
 static STATUS_SHOWN: AtomicBool = AtomicBool::new(false);
@@ -168,7 +168,7 @@ pub fn clear_status() {
 /// A line on stderr that stays: what was done, between two steps.
 pub fn tell(text: &str) {
     clear_status();
-    to_stderr(&format!("{}\n", one_line(text)));
+    to_stderr(&format!("{}\n", message(text)));
 }
 
 /// A line on stderr that stays: something the reader should know, with what helps against it.
@@ -197,7 +197,7 @@ fn labelled(label: &str, colour: AnsiColor, text: &str) {
     };
     to_stderr(&format!(
         "{start}{style}{label}:{style:#} {}\n",
-        one_line(text)
+        message(text)
     ));
 }
 
