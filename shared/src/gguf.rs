@@ -12,10 +12,10 @@ mod reader;
 mod types;
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use console::files;
 
 pub use names::hugging_face_name;
 use reader::Reader;
@@ -45,7 +45,7 @@ impl GgufHeader {
     /// The file cannot be opened, or as [`GgufHeader::parse`].
     pub fn open(path: &Path) -> Result<Self> {
         let reading = || format!("reading the GGUF header of {}", path.display());
-        let file = File::open(path).with_context(reading)?;
+        let file = files::open(path).with_context(reading)?;
         // SAFETY: the map is read-only and dropped below. A file that another process cuts short
         // meanwhile would end this one, as with every program that maps model files.
         let map = unsafe { memmap2::Mmap::map(&file) }.with_context(reading)?;

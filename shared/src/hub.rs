@@ -30,6 +30,7 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use console::files::read_text_if_there;
 
 pub use settings::{HubLimits, HubSettings};
 
@@ -108,6 +109,9 @@ pub fn locate_tokenizer_with(name: &str, settings: &HubSettings) -> Result<Model
     }
 }
 
+/// Bytes of the longest text file that a checkpoint may have: ten times the largest tokenizers.
+pub(crate) const LONGEST_TEXT: u64 = 256 << 20;
+
 impl ModelFiles {
     /// A small text file of the checkpoint, such as `config.json`. `None` if the checkpoint has no
     /// such file; always `None` for GGUF.
@@ -120,11 +124,7 @@ impl ModelFiles {
             Self::Gguf(_) => return Ok(None),
             Self::Directory(directory) => directory.join(name),
         };
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
+        read_text_if_there(&path, LONGEST_TEXT)
     }
 
     /// The safetensors files: those that `model.safetensors.index.json` names, else

@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, ValueEnum};
 
+use crate::files;
 use crate::interrupt::{self, Interrupted, interrupted};
 use crate::report;
 use crate::text::WIDTH;
@@ -82,7 +83,7 @@ pub struct PromptArgs {
     #[arg(long, value_name = "TEXT", default_value = "Explain black holes")]
     pub prompt: String,
 
-    /// Take the prompt from this file
+    /// Take the prompt from this regular file: not from a pipe, not from -
     #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
     pub prompt_file: Option<PathBuf>,
 
@@ -100,16 +101,19 @@ pub struct PromptArgs {
     pub ignore_eos: bool,
 }
 
+/// Bytes of the longest prompt that a file may hold: four million tokens.
+const LONGEST_PROMPT: u64 = 16 << 20;
+
 impl PromptArgs {
     /// The text of the prompt, without the line break that editors put at the end of a file.
     ///
     /// # Errors
-    /// If the file cannot be read, or is not UTF-8.
+    /// If the file is no regular one, cannot be read, is longer than any context, or is not UTF-8.
     pub fn text(&self) -> Result<Cow<'_, str>> {
         let Some(path) = &self.prompt_file else {
             return Ok(Cow::Borrowed(&self.prompt));
         };
-        let text = std::fs::read_to_string(path)
+        let text = files::read_text(path, LONGEST_PROMPT)
             .with_context(|| format!("reading the prompt from {}", path.display()))?;
         let text = text.strip_suffix('\n').unwrap_or(&text);
         Ok(Cow::Owned(

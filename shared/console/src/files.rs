@@ -1,16 +1,20 @@
-//! Files that are written whole or not at all.
+//! Files that are read within limits, and written whole or not at all.
 
-use std::fs::{self, Permissions};
+mod read;
+
+use std::fs::{self, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use tempfile::NamedTempFile;
 
-/// Whether what is at `path` is not a regular file: a device would be replaced, a pipe waited for.
-pub fn is_special(path: &Path) -> bool {
-    path.exists() && !path.is_file()
-}
+use read::check_name;
+pub use read::{open, read, read_text, read_text_if_there};
+
+/// Letters that `tempfile` puts behind a prefix.
+const RANDOM: usize = 6;
 
 /// The directory in which `path` will stand.
 ///
@@ -18,13 +22,14 @@ pub fn is_special(path: &Path) -> bool {
 /// If there is none, or if `path` is not a regular file: worth asking before long work whose
 /// result would be lost.
 pub fn directory(path: &Path) -> Result<&Path> {
+    check_name(path)?;
     ensure!(
         !path.is_dir(),
         "{} is a directory: give the name of a file in it",
         path.display()
     );
     ensure!(
-        !is_special(path),
+        !path.exists() || path.is_file(),
         "{} is a device or a pipe, not a regular file: give another name",
         path.display()
     );
@@ -41,27 +46,87 @@ pub fn directory(path: &Path) -> Result<&Path> {
 }
 
 /// Puts `bytes` at `path` under a temporary name and renames it, so that nobody finds half a file there
-/// and a failure leaves the old one. If `path` is a link, the file that it points to is replaced.
+/// and a failure leaves the old one. If `path` is a link, the file that it points to is replaced or made.
+///
+/// What earlier ones that were killed left beside it is removed.
 ///
 /// # Errors
 /// If there is no such directory or it cannot be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
-    let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let writing = || format!("writing {}", path.display());
+    let target = target(path).with_context(writing)?;
     let directory = directory(&target)?;
-    write(&target, directory, bytes).with_context(|| format!("writing {}", path.display()))
+    write(&target, directory, bytes).with_context(writing)
+}
+
+/// Where links lead to, whether something is there or not.
+fn target(path: &Path) -> Result<PathBuf> {
+    let mut target = path.to_owned();
+    for _ in 0..40 {
+        let Ok(next) = fs::read_link(&target) else {
+            return Ok(target);
+        };
+        let directory = target.parent().unwrap_or(Path::new(""));
+        target = directory.join(next);
+    }
+    anyhow::bail!("it is a link that leads back to itself")
 }
 
 fn write(target: &Path, directory: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::Builder::new()
-        .prefix(".part-")
-        // As for any new file: the umask takes away what it should.
-        .permissions(Permissions::from_mode(0o666))
-        .tempfile_in(directory)?;
+    let prefix = prefix(target);
+    sweep(directory, &prefix);
+    let mut file = temporary(directory, &prefix)?;
     file.write_all(bytes)?;
     // Without it a crash of the machine could leave the new name with none of the bytes.
     file.as_file().sync_all()?;
     file.persist(target).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Of temporary names for this file and no other, short enough for every file system.
+fn prefix(target: &Path) -> String {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let name: String = name.chars().take(50).collect();
+    format!(".{name}.part-")
+}
+
+/// A temporary file that is locked as long as its writer lives.
+fn temporary(directory: &Path, prefix: &str) -> io::Result<NamedTempFile> {
+    loop {
+        let file = tempfile::Builder::new()
+            .prefix(prefix)
+            // As for any new file: the umask takes away what it should.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(directory)?;
+        let swept = matches!(file.as_file().try_lock(), Err(TryLockError::WouldBlock));
+        // Between the two lines above somebody else may have taken it for a leftover.
+        if !swept && file.path().exists() {
+            return Ok(file);
+        }
+    }
+}
+
+/// Removes temporary files whose writer was killed: nobody holds their lock.
+fn sweep(directory: &Path, prefix: &str) {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let random = name.to_str().and_then(|name| name.strip_prefix(prefix));
+        let ours = random.is_some_and(|random| {
+            random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        });
+        if !ours || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        let Ok(leftover) = open(&entry.path()) else {
+            continue;
+        };
+        // Kept locked until it is gone: a writer that has just made it then sees that.
+        if leftover.try_lock().is_ok() {
+            // It is no failure of the save if it stays.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// As [`replace`], but leaves a file alone that says the same already.
@@ -108,6 +173,51 @@ mod tests {
         replace(&link, b"new").unwrap();
         assert!(link.is_symlink());
         assert_eq!(std::fs::read(&file).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_link_to_nothing_stays_a_link_and_its_file_is_made() {
+        let place = tempfile::tempdir().unwrap();
+        let [file, link, first] = ["file", "link", "first"].map(|name| place.path().join(name));
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        std::os::unix::fs::symlink("link", &first).unwrap();
+        replace(&first, b"new").unwrap();
+        assert!(link.is_symlink() && first.is_symlink());
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+
+        let round = place.path().join("round");
+        std::os::unix::fs::symlink("round", &round).unwrap();
+        let error = format!("{:#}", replace(&round, b"new").unwrap_err());
+        assert!(error.ends_with("leads back to itself"), "{error}");
+        let astray = place.path().join("astray");
+        std::os::unix::fs::symlink("no/such", &astray).unwrap();
+        assert!(replace(&astray, b"new").is_err());
+        assert!(astray.is_symlink());
+    }
+
+    #[test]
+    fn what_a_killed_save_left_is_removed_and_nothing_else() {
+        let place = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = place.path().join(name);
+            fs::write(&path, b"left").unwrap();
+            path
+        };
+        let dead = file(".cache.part-a1B2c3");
+        let [other, own] = [file(".other.part-a1B2c3"), file(".cache.part-notes")];
+        let alive = file(".cache.part-d4E5f6");
+        let writer = fs::File::open(&alive).unwrap();
+        writer.lock().unwrap();
+        replace(&place.path().join("cache"), b"new").unwrap();
+        assert!(!dead.exists());
+        assert!(other.exists() && own.exists() && alive.exists());
+    }
+
+    #[test]
+    fn a_dash_is_no_file() {
+        let error = replace(Path::new("-"), b"").unwrap_err().to_string();
+        assert!(error.starts_with("`-` is no name of a file"), "{error}");
+        assert!(directory(Path::new("-")).is_err());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! The headers of safetensors files, in one shard or many.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -52,7 +51,7 @@ fn read_shard(path: &Path) -> Result<Vec<TensorInfo>> {
         "{} cannot be loaded: MLX takes only UTF-8 paths that end in .safetensors",
         path.display()
     );
-    let file = File::open(path).with_context(reading)?;
+    let file = console::files::open(path).with_context(reading)?;
     // SAFETY: the map is read-only and dropped below. A file that another process cuts short
     // meanwhile would end this one, as with every program that maps model files.
     let map = unsafe { memmap2::Mmap::map(&file) }.with_context(reading)?;
