@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use console::interrupt::check_interrupted;
 use console::report::status;
-use shared::prompt_cache::{self, Identity, PromptCache, digest, fingerprint};
+use shared::prompt_cache::{self, Identity, Layout, PromptCache, digest, fingerprint};
 use shared::request::Request;
 use shared::session::Session;
 
@@ -75,7 +75,8 @@ impl<'a> CacheFile<'a> {
     /// # Errors
     /// If the file is damaged or belongs to another model, template, kind of cache or prompt.
     pub fn load(&self) -> Result<Cache> {
-        let saved = prompt_cache::load(self.path, &self.identity)?;
+        let layout = Layout::of(&self.session.checkpoint);
+        let saved = prompt_cache::load(self.path, &self.identity, &layout)?;
         let context =
             |error: anyhow::Error| error.context(format!("using {}", self.path.display()));
         saved.check_prefix(&self.request.ids).map_err(context)?;

@@ -178,6 +178,28 @@ impl Checkpoint {
         if wide { 4 } else { 2 }
     }
 
+    /// The types that activations, and so the KV cache, can have: that of the weights, or F32 where
+    /// several meet.
+    pub(crate) fn activation_types(&self) -> Vec<::safetensors::Dtype> {
+        use ::safetensors::Dtype::{BF16, F16, F32};
+        match self.dtype {
+            Some(FloatType::F32) => return vec![F32],
+            Some(FloatType::F16) => return vec![F16],
+            Some(FloatType::Bf16) => return vec![BF16],
+            None => {}
+        }
+        let kinds: HashSet<_> = self.used_tensors().map(|tensor| &*tensor.dtype).collect();
+        // What GGUF packs, MLX unpacks to f16.
+        let half = kinds.contains("F16") || kinds.iter().any(|kind| kind.starts_with('Q'));
+        let mut types = Vec::new();
+        types.extend(half.then_some(F16));
+        types.extend(kinds.contains("BF16").then_some(BF16));
+        if kinds.contains("F32") || types.len() != 1 {
+            types.push(F32);
+        }
+        types
+    }
+
     /// What no format forbids, but MLX or the layers could not use.
     fn check_tensors(&self) -> Result<()> {
         const KNOWN: [&str; 7] = ["F32", "F16", "BF16", "U32", "Q4_0", "Q4_1", "Q8_0"];

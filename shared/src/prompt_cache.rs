@@ -5,16 +5,15 @@
 //! matching checksum never becomes an array: damaged keys would not fail, they would talk noise.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use console::files::{is_special, replace};
+use console::files::{open, replace};
 use console::numbers::count;
 use mlx_rs::Array;
-use safetensors::tensor::TensorView;
+use safetensors::tensor::{Metadata, TensorView};
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
@@ -62,16 +61,82 @@ pub fn save(path: &Path, identity: &Identity, cache: &PromptCache) -> Result<()>
 /// Reads a file that [`save`] wrote for the same identity.
 ///
 /// # Errors
-/// If it cannot be read, is damaged or no prompt cache, or belongs to something else.
-pub fn load(path: &Path, identity: &Identity) -> Result<PromptCache> {
+/// If it cannot be read, is damaged or no prompt cache, belongs to something else, or holds other
+/// arrays than `layout` says.
+pub fn load(path: &Path, identity: &Identity, layout: &Layout) -> Result<PromptCache> {
     let doing = || format!("loading the prompt cache {}", path.display());
-    ensure!(
-        !is_special(path),
-        "{} is not a regular file: give one that `save` wrote",
-        path.display()
-    );
-    let mut bytes = std::fs::read(path).with_context(doing)?;
-    from_bytes(&mut bytes, identity).with_context(doing)
+    let file = open(path).with_context(doing)?;
+    // SAFETY: the map is read-only and dropped below. A file that another process cuts short
+    // meanwhile would end this one, as with every program that maps model files.
+    let map = unsafe { memmap2::Mmap::map(&file) }.with_context(doing)?;
+    // A file of gigabytes is read only if its header is right.
+    check_header(&map, identity, layout).with_context(doing)?;
+    let mut bytes = map.to_vec();
+    drop(map);
+    from_bytes(&mut bytes, identity, layout).with_context(doing)
+}
+
+/// The arrays that a model's cache has. A checksum says that a file is as it was written, not that
+/// whoever wrote it meant this model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Number of layers.
+    pub layers: usize,
+    /// Hkv
+    pub kv_heads: usize,
+    /// D
+    pub head_dim: usize,
+    /// What activations can have been computed in.
+    pub types: Vec<Dtype>,
+}
+
+impl Layout {
+    /// That of a checkpoint's model.
+    pub fn of(checkpoint: &Checkpoint) -> Self {
+        Self {
+            layers: checkpoint.config.num_hidden_layers,
+            kv_heads: checkpoint.config.num_key_value_heads,
+            head_dim: checkpoint.config.head_dim,
+            types: checkpoint.activation_types(),
+        }
+    }
+
+    fn check(&self, header: &Metadata) -> Result<()> {
+        let tensor = |name: &str| {
+            let tensor = header.info(name);
+            tensor.with_context(|| format!("it has no {name}: save it again"))
+        };
+        let ids = tensor("ids")?;
+        let [positions] = ids.shape[..] else {
+            bail!("its ids are no list: save it again");
+        };
+        ensure!(ids.dtype == Dtype::U32, "its ids are of another type");
+        let tensors = 2 * self.layers + 1;
+        ensure!(
+            header.tensors().len() == tensors,
+            "it holds {} arrays, the cache of this model has {tensors}: save it again",
+            header.tensors().len()
+        );
+        for index in 0..self.layers {
+            let [keys, values] = [keys_name(index), values_name(index)];
+            let [keys, values] = [tensor(&keys)?, tensor(&values)?];
+            let stored = keys.shape.get(2).copied().unwrap_or(0);
+            let shape = [1, self.kv_heads, stored, self.head_dim];
+            ensure!(
+                (1..=positions).contains(&stored)
+                    && [keys, values]
+                        .iter()
+                        .all(|kv| kv.shape == shape && self.types.contains(&kv.dtype)),
+                "keys and values of layer {index} do not fit this model: they are {:?} {:?} and {:?} \
+                 {:?}; save it again",
+                keys.dtype,
+                keys.shape,
+                values.dtype,
+                values.shape
+            );
+        }
+        Ok(())
+    }
 }
 
 impl PromptCache {
@@ -116,8 +181,8 @@ pub fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
         hash.update(format!("{tensor:?}\n"));
     }
     let sample_file = |hash: &mut Sha256, path: &Path| {
-        let file = File::open(path).and_then(|file| sample(hash, file));
-        file.with_context(|| format!("taking the fingerprint of {}", path.display()))
+        let file = open(path)?;
+        sample(hash, file).with_context(|| format!("taking the fingerprint of {}", path.display()))
     };
     match &checkpoint.files {
         ModelFiles::Embedded => sample(&mut hash, Cursor::new(embedded::WEIGHTS))?,
@@ -231,7 +296,7 @@ fn seal_range(bytes: &[u8]) -> Option<Range<usize>> {
     (at + BLANK.len() <= end).then_some(at..at + BLANK.len())
 }
 
-fn from_bytes(bytes: &mut [u8], identity: &Identity) -> Result<PromptCache> {
+fn check_header(bytes: &[u8], identity: &Identity, layout: &Layout) -> Result<()> {
     let (_, header) = SafeTensors::read_metadata(bytes)
         .map_err(|error| anyhow!("it is cut short, damaged or no prompt cache ({error})"))?;
     let empty = HashMap::new();
@@ -246,7 +311,6 @@ fn from_bytes(bytes: &mut [u8], identity: &Identity) -> Result<PromptCache> {
         "its format has version {:?}, this program reads {VERSION}: save it again",
         entry("version")
     );
-    check_seal(bytes)?;
     ensure!(
         entry("model") == identity.model,
         "it was made with another model, or with its weights in another type: save it again with \
@@ -262,12 +326,17 @@ fn from_bytes(bytes: &mut [u8], identity: &Identity) -> Result<PromptCache> {
         entry("stored"),
         identity.stored
     );
+    layout.check(&header)
+}
+
+fn from_bytes(bytes: &mut [u8], identity: &Identity, layout: &Layout) -> Result<PromptCache> {
+    check_header(bytes, identity, layout)?;
+    check_seal(bytes)?;
     tensors(&SafeTensors::deserialize(bytes)?)
 }
 
 fn tensors(file: &SafeTensors<'_>) -> Result<PromptCache> {
     let ids = file.tensor("ids")?;
-    ensure!(ids.dtype() == Dtype::U32, "its ids are of another type");
     let (ids, _) = ids.data().as_chunks::<4>();
     let array = |name: String| -> Result<Array> {
         let view = file.tensor(&name)?;

@@ -14,6 +14,16 @@ fn identity() -> Identity {
     }
 }
 
+/// Two layers, two heads, four numbers a head.
+fn layout() -> Layout {
+    Layout {
+        layers: 2,
+        kv_heads: 2,
+        head_dim: 4,
+        types: vec![Dtype::F32],
+    }
+}
+
 fn cache() -> PromptCache {
     let values = |from: i32| {
         let layer = Array::from_iter(from..from + 24, &[1, 2, 3, 4]);
@@ -26,7 +36,7 @@ fn cache() -> PromptCache {
 }
 
 fn reason(bytes: &[u8], identity: &Identity) -> String {
-    let refused = from_bytes(&mut bytes.to_vec(), identity);
+    let refused = from_bytes(&mut bytes.to_vec(), identity, &layout());
     refused.map(|_| ()).unwrap_err().to_string()
 }
 
@@ -35,7 +45,7 @@ fn what_was_saved_is_loaded() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.safetensors");
     save(&path, &identity(), &cache()).unwrap();
-    let loaded = load(&path, &identity()).unwrap();
+    let loaded = load(&path, &identity(), &layout()).unwrap();
     assert_eq!(loaded.ids, cache().ids);
     for (loaded, saved) in loaded
         .layers
@@ -59,7 +69,7 @@ fn a_changed_bit_anywhere_is_refused() {
     for index in 0..whole.len() {
         let mut damaged = whole.clone();
         damaged[index] ^= 1 << (index % 8);
-        let refused = from_bytes(&mut damaged, &identity());
+        let refused = from_bytes(&mut damaged, &identity(), &layout());
         assert!(refused.is_err(), "byte {index} of {}", whole.len());
     }
 }
@@ -68,11 +78,58 @@ fn a_changed_bit_anywhere_is_refused() {
 fn a_file_that_is_cut_short_or_too_long_is_refused() {
     let whole = to_bytes(&identity(), &cache()).unwrap();
     for length in 0..whole.len() {
-        assert!(from_bytes(&mut whole[..length].to_vec(), &identity()).is_err());
+        assert!(from_bytes(&mut whole[..length].to_vec(), &identity(), &layout()).is_err());
     }
     let mut longer = whole;
     longer.push(0);
-    assert!(from_bytes(&mut longer, &identity()).is_err());
+    assert!(from_bytes(&mut longer, &identity(), &layout()).is_err());
+}
+
+#[test]
+fn a_sealed_file_of_other_arrays_is_refused() {
+    let kv = |shape: &[i32]| Array::zeros::<f32>(shape).unwrap();
+    let good = || [kv(&[1, 2, 3, 4]), kv(&[1, 2, 3, 4])];
+    let integers = || kv(&[1, 2, 3, 4]).as_type::<i32>().unwrap();
+    let half = || kv(&[1, 2, 3, 4]).as_dtype(mlx_rs::Dtype::Float16).unwrap();
+    let cases = [
+        vec![good()],
+        vec![good(), good(), good()],
+        vec![good(), [kv(&[1, 2, 3, 4]), kv(&[12])]],
+        vec![good(), [kv(&[1, 2, 3, 4]), kv(&[1, 2, 12])]],
+        vec![good(), [kv(&[1, 2, 3, 4]), kv(&[1, 2, 3, 4, 1])]],
+        vec![good(), [kv(&[2, 2, 3, 4]), kv(&[2, 2, 3, 4])]],
+        vec![good(), [kv(&[1, 1, 3, 4]), kv(&[1, 1, 3, 4])]],
+        vec![good(), [kv(&[1, 2, 3, 8]), kv(&[1, 2, 3, 8])]],
+        vec![good(), [kv(&[1, 2, 3, 4]), kv(&[1, 2, 2, 4])]],
+        vec![good(), [kv(&[1, 2, 4, 4]), kv(&[1, 2, 4, 4])]],
+        vec![[integers(), integers()], good()],
+        vec![[half(), half()], good()],
+    ];
+    for layers in cases {
+        let ids = vec![7, 8, 9];
+        let bytes = to_bytes(&identity(), &PromptCache { ids, layers }).unwrap();
+        let reason = reason(&bytes, &identity());
+        assert!(reason.contains("this model"), "{reason}");
+    }
+}
+
+#[test]
+fn what_is_no_file_of_its_size_answers_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.safetensors");
+    let refused = |path: &Path| format!("{:#}", load(path, &identity(), &layout()).unwrap_err());
+    std::fs::File::create(&path)
+        .unwrap()
+        .set_len(1 << 40)
+        .unwrap();
+    assert!(
+        refused(&path).contains("no prompt cache"),
+        "{}",
+        refused(&path)
+    );
+    assert!(refused(Path::new("/dev/zero")).contains("a device or a pipe"));
+    std::fs::write(&path, "").unwrap();
+    refused(&path);
 }
 
 #[test]
