@@ -57,7 +57,7 @@ pub fn generate(
         let pass = Pass::run(decoder, &sequence, switch)?;
         let logits = pass.next_logits(decoder)?; // [1, V]
         // Reading the id evaluates the whole pass: the next one cannot begin without it.
-        let token = sampler.sample(&logits)?.try_item_exact::<u32>()?;
+        let token = sampler.sample(&logits)?.read()?;
         on_turn(Turn {
             pass,
             logits,

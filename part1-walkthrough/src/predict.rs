@@ -16,7 +16,8 @@ use console::numbers::fixed;
 use mlx_rs::{Array, ops};
 use shared::layers::{ids_array, to_f32};
 use shared::sampling::{
-    REPETITION_CONTEXT, Sampler, Sampling, filter_steps, greedy, log_softmax, penalize_repeats,
+    REPETITION_CONTEXT, Sampler, Sampling, cool, filter_steps, greedy, log_softmax,
+    penalize_repeats,
 };
 use shared::tokenizer::Tokenizer;
 
@@ -69,7 +70,7 @@ pub fn prediction(
         bars,
         filters,
         greedy: candidate(greedy(&logits)?.try_item_exact::<u32>()?)?,
-        chosen: candidate(chosen.try_item_exact::<u32>()?)?,
+        chosen: candidate(chosen.read()?)?,
         logits: values.into(),
     })
 }
@@ -101,12 +102,12 @@ fn penalised(logits: &Array, ids: &[u32], args: &Sampling) -> Result<Array> {
     penalize_repeats(logits, &recent, args.repetition_penalty)
 }
 
-/// `softmax(logits / T)` in single steps.
+/// `softmax(logits / T)` in single steps, in f32: near 0 the inverse of T is too large for 16 bits.
 ///
 /// # Shapes
-/// logits `[…, V]` → as logits
+/// logits `[…, V]` → the same
 pub fn probabilities(logits: &Array, temperature: f32) -> Result<Array> {
-    softmax(&logits.divide(like(logits, temperature)?)?)
+    softmax(&cool(logits, temperature)?)
 }
 
 /// The likeliest tokens before and after the filters and the temperature, and what each filter did.

@@ -20,11 +20,7 @@ fn drawn(logits: &[f32], args: Sampling, prompt: &[u32]) -> BTreeMap<u32, usize>
     let mut counts = BTreeMap::new();
     for seed in 0..DRAWS as u64 {
         let mut sampler = Sampler::new(&Sampling { seed, ..args }, prompt).unwrap();
-        let id = sampler
-            .sample(&logits)
-            .unwrap()
-            .try_item_exact::<u32>()
-            .unwrap();
+        let id = sampler.sample(&logits).unwrap().read().unwrap();
         *counts.entry(id).or_insert(0) += 1;
     }
     counts

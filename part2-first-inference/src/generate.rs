@@ -49,7 +49,7 @@ impl<'a> Generator<'a> {
         let positions = self.sequence.len();
         let logits = self.model.next_logits(&ids_array(&self.sequence))?; // [1, V]
         // Reading the id evaluates the whole step: the next one cannot begin without it.
-        let id = self.sampler.sample(&logits)?.try_item_exact::<u32>()?;
+        let id = self.sampler.sample(&logits)?.read()?;
         if self.request.stop_ids.contains(&id) {
             self.left = 0;
             return Ok(Step::End(FinishReason::Stop));

@@ -182,6 +182,25 @@ fn a_wrong_shape_is_named_with_both_shapes() {
 }
 
 #[test]
+fn logits_that_are_not_numbers_end_the_answer() {
+    fails_with_defect(
+        Defect::NotANumber,
+        &["not numbers", "token 1", "download the model again"],
+    );
+}
+
+#[test]
+fn a_penalty_that_overflows_is_named() {
+    let dir = TempDir::new().unwrap();
+    for temperature in ["0", "0.7"] {
+        let mut command = part2(dir.path());
+        command.args(["--repetition-penalty", "1e-38"]);
+        command.args(["--temperature", temperature]);
+        fails(&mut command, &["repetition penalty of 1e-38", "token 1"]);
+    }
+}
+
+#[test]
 fn an_unknown_model_type_lists_the_known_ones() {
     fails_with_defect(Defect::UnknownModelType, &["model_type", "llama", "qwen3"]);
 }

@@ -8,7 +8,8 @@
 use std::collections::VecDeque;
 
 use anyhow::{Context, Result};
-use mlx_rs::{Array, transforms};
+use mlx_rs::transforms;
+use shared::sampling::Choice;
 
 /// Ids that are being computed, in the order in which they were started.
 #[derive(Debug, Default)]
@@ -18,8 +19,8 @@ pub struct Ahead {
 
 #[derive(Debug)]
 struct Started {
-    /// The id `[1]`, u32, on the device.
-    id: Array,
+    /// The id, on the device.
+    next: Choice,
     /// Positions that its step ran.
     positions: usize,
 }
@@ -35,19 +36,19 @@ impl Ahead {
         self.in_flight.is_empty()
     }
 
-    /// Starts to compute `id`, without waiting for those before it.
-    pub fn start(&mut self, id: Array, positions: usize) -> Result<()> {
+    /// Starts to compute an id, without waiting for those before it.
+    pub fn start(&mut self, next: Choice, positions: usize) -> Result<()> {
         // Not `eval`: the host has more to do.
-        let started = transforms::async_eval([&id]);
-        self.in_flight.push_back(Started { id, positions });
+        let started = transforms::async_eval(next.arrays());
+        self.in_flight.push_back(Started { next, positions });
         Ok(started?)
     }
 
     /// Waits for the oldest id in flight; with it comes how many positions its step ran.
     pub fn read(&mut self) -> Result<(u32, usize)> {
         let oldest = self.in_flight.pop_front();
-        let Started { id, positions } = oldest.context("no step was started")?;
-        Ok((id.try_item_exact::<u32>()?, positions))
+        let Started { next, positions } = oldest.context("no step was started")?;
+        Ok((next.read()?, positions))
     }
 }
 
@@ -56,7 +57,7 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         for started in self.in_flight.drain(..) {
             // An error here belongs to a step that nobody will read.
-            let _ = started.id.eval();
+            let _ = transforms::eval(started.next.arrays());
         }
     }
 }

@@ -88,9 +88,11 @@ impl<'a> Generator<'a> {
     fn start(&mut self) -> Result<()> {
         let positions = self.input.dim(1) as usize;
         let logits = self.model.next_logits(&self.input, self.cache)?; // [1, V]
-        let id = self.sampler.sample(&logits)?; // [1]
-        self.input = self.cache.next_input(&self.input, id.reshape(&[1, 1])?)?;
-        self.ahead.start(id, positions)
+        let next = self.sampler.sample(&logits)?;
+        self.input = self
+            .cache
+            .next_input(&self.input, next.id.reshape(&[1, 1])?)?;
+        self.ahead.start(next, positions)
     }
 }
 

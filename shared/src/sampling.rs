@@ -5,12 +5,16 @@
 //! the probabilities at temperature 1, and the temperature only flattens what they have left. Other
 //! engines apply the temperature first (vLLM, Hugging Face), and keep other sets.
 
+mod choice;
+
 use anyhow::Result;
 use mlx_rs::ops::indexing::{IndexOp, argmax_axis};
 use mlx_rs::{Array, Dtype, ops, random};
 use serde::{Deserialize, Serialize};
 
 use console::cli::SamplingArgs;
+
+pub use choice::Choice;
 
 /// How the next id is chosen; what each number means is said with the filter that uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -67,6 +71,8 @@ pub struct Sampler {
     key: Array,
     /// The latest ids `[N]`, on the device, since the last one may not be on the host yet.
     recent: Array,
+    /// Ids that were asked for.
+    count: usize,
 }
 
 impl Sampler {
@@ -77,36 +83,34 @@ impl Sampler {
             sampling: *sampling,
             key: random::key(sampling.seed)?,
             recent: Array::from_slice(recent, &[recent.len() as i32]),
+            count: 0,
         })
     }
 
-    /// The next id: logits `[1, V]` → `[1]`, u32, not yet evaluated.
-    pub fn sample(&mut self, logits: &Array) -> Result<Array> {
+    /// The next id, not yet evaluated, from logits `[1, V]`.
+    pub fn sample(&mut self, logits: &Array) -> Result<Choice> {
         let penalty = self.sampling.repetition_penalty;
-        let penalised;
-        let logits = if penalty == 1.0 {
-            logits
-        } else {
-            penalised = penalize_repeats(logits, &self.recent, penalty)?;
-            &penalised
-        };
+        let scores = penalize_repeats(logits, &self.recent, penalty)?;
+        let total = ops::logsumexp_axis(&scores, -1, true)?;
+        let logprobs = scores.subtract(&total)?;
         let id = if self.sampling.temperature == 0.0 {
-            greedy(logits)?
+            argmax_axis(&logprobs, -1, false)?
         } else {
-            self.draw(logits)?
+            self.draw(&logprobs)?
         };
         if penalty != 1.0 {
             self.remember(&id)?;
         }
-        Ok(id)
+        self.count += 1;
+        Choice::new(id, &total, self.count, logits, penalty)
     }
 
     /// One draw from the filtered distribution.
-    fn draw(&mut self, logits: &Array) -> Result<Array> {
-        let kept = filter(&log_softmax(logits)?, &self.sampling)?;
+    fn draw(&mut self, logprobs: &Array) -> Result<Array> {
+        let kept = filter(logprobs, &self.sampling)?;
         let (next, key) = random::split(&self.key, 2)?;
         self.key = next;
-        let cooled = kept.multiply(scalar_like(1.0 / self.sampling.temperature, &kept)?)?;
+        let cooled = cool(&kept, self.sampling.temperature)?;
         Ok(random::categorical(&cooled, -1, None, &key)?)
     }
 
@@ -129,6 +133,18 @@ pub fn greedy(logits: &Array) -> Result<Array> {
 /// `logits − ln Σ exp(logits)` over the last axis, in the type of the logits.
 pub fn log_softmax(logits: &Array) -> Result<Array> {
     Ok(logits.subtract(ops::logsumexp_axis(logits, -1, true)?)?)
+}
+
+/// Scores divided by a temperature above 0, the best of them at 0: `[B, V]` → f32, the same shape.
+///
+/// In f32, and from the best one down: the nearer the temperature is to 0, the nearer the others come
+/// to −∞, which is greedy. Scores as they are would all overflow, and a draw from equal ones is noise.
+pub fn cool(scores: &Array, temperature: f32) -> Result<Array> {
+    let scores = scores.as_dtype(Dtype::Float32)?;
+    let below_best = scores.subtract(scores.max_axis(-1, true)?)?;
+    // The inverse of the smallest floats is infinite, and 0 · ∞ is not a number.
+    let inverse = (1.0 / temperature).min(f32::MAX);
+    Ok(below_best.multiply(Array::from_f32(inverse))?)
 }
 
 /// What can remove a token, in the order in which it does.
@@ -202,7 +218,7 @@ pub fn keep_min_p(logprobs: &Array, min_p: f32) -> Result<Array> {
 /// Divides the positive logits of `ids` `[N]` by `penalty` and multiplies the negative ones: logits
 /// `[1, V]` → the same shape. Keskar et al. 2019 (arXiv 1909.05858).
 pub fn penalize_repeats(logits: &Array, ids: &Array, penalty: f32) -> Result<Array> {
-    if ids.size() == 0 {
+    if ids.size() == 0 || penalty == 1.0 {
         return Ok(logits.clone());
     }
     let ids = ids.reshape(&[1, -1])?;
@@ -248,5 +264,92 @@ mod tests {
         let flags = Flags::parse_from(["part", "--temperature", "0.5", "--seed", "3"]);
         let sampling = Sampling::from(&flags.sampling);
         assert_eq!((sampling.temperature, sampling.seed), (0.5, 3));
+    }
+
+    const FLOATS: [Dtype; 3] = [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16];
+
+    fn logits(values: &[f32], dtype: Dtype) -> Array {
+        let values = Array::from_slice(values, &[1, values.len() as i32]);
+        values.as_dtype(dtype).unwrap()
+    }
+
+    #[test]
+    fn every_temperature_above_0_tends_to_greedy() {
+        for dtype in FLOATS {
+            let logits = logits(&[1.0, -30.0, 20.0, 21.0, -2e4, 0.0], dtype);
+            for temperature in [1e-45, 1e-39, 1e-30, 1e-5, 1e-2] {
+                for seed in 0..20 {
+                    let sampling = Sampling {
+                        temperature,
+                        seed,
+                        ..Sampling::default()
+                    };
+                    let mut sampler = Sampler::new(&sampling, &[]).unwrap();
+                    let id = sampler.sample(&logits).unwrap().read().unwrap();
+                    assert_eq!(id, 3, "{dtype:?} at {temperature:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_filtered_score_stays_filtered_at_any_temperature() {
+        let scores = logits(&[-0.5, f32::NEG_INFINITY, -1.0], Dtype::Float32);
+        for temperature in [1e-45, 0.7, 1e38] {
+            let cooled = cool(&scores, temperature).unwrap();
+            let cooled = cooled.try_as_slice::<f32>().unwrap();
+            assert_eq!((cooled[0], cooled[1]), (0.0, f32::NEG_INFINITY));
+            assert!(cooled[2] <= 0.0);
+        }
+    }
+
+    /// What the sampler says of the second of two rows.
+    fn refusal(second: &Array, sampling: &Sampling) -> String {
+        let first = logits(&[1.0, 2.0, 3.0], second.dtype());
+        let mut sampler = Sampler::new(sampling, &[0, 1, 2]).unwrap();
+        let first = sampler.sample(&first).unwrap();
+        let second = sampler.sample(second).unwrap();
+        assert!(first.read().is_ok());
+        second.read().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn scores_that_are_not_numbers_are_refused_from_their_token_on() {
+        let (nan, infinity) = (f32::NAN, f32::INFINITY);
+        for dtype in FLOATS {
+            for values in [[1.0, nan, 2.0], [1.0, infinity, 2.0], [-infinity; 3]] {
+                for temperature in [0.0, 0.7] {
+                    let sampling = Sampling {
+                        temperature,
+                        repetition_penalty: 1.0 + temperature,
+                        top_p: 0.9,
+                        ..Sampling::default()
+                    };
+                    let told = refusal(&logits(&values, dtype), &sampling);
+                    let expected = "the logits are not numbers, from token 2 of the answer on: ";
+                    assert!(told.starts_with(expected), "{told}");
+                    assert_eq!(told.contains("--dtype bf16"), dtype == Dtype::Float16);
+                }
+            }
+        }
+        let one_removed = logits(&[1.0, -infinity, 2.0], Dtype::Float32);
+        let mut sampler = Sampler::new(&Sampling::default(), &[]).unwrap();
+        assert_eq!(sampler.sample(&one_removed).unwrap().read().unwrap(), 2);
+    }
+
+    #[test]
+    fn a_penalty_that_overflows_is_told_by_its_name() {
+        for (penalty, dtype) in [(1e-38, Dtype::Float32), (1e-5, Dtype::Float16)] {
+            let sampling = Sampling {
+                repetition_penalty: penalty,
+                ..Sampling::default()
+            };
+            let mut sampler = Sampler::new(&sampling, &[1]).unwrap();
+            let told = sampler.sample(&logits(&[1.0, 20.0], dtype)).unwrap();
+            let told = told.read().unwrap_err().to_string();
+            let name =
+                format!("a repetition penalty of {penalty:e} makes scores that are too large");
+            assert!(told.starts_with(&name), "{told}");
+        }
     }
 }

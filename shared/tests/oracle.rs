@@ -100,9 +100,7 @@ fn a_chain_filters_and_draws_as_mlx_lm_does() {
             }
         }
         for (seed, draw) in case.seeds.iter().zip(&case.draws) {
-            let cooled = filtered
-                .multiply(Array::from_f32(1.0 / case.temperature))
-                .unwrap();
+            let cooled = sampling::cool(&filtered, case.temperature).unwrap();
             let key = random::key(*seed).unwrap();
             let id = random::categorical(&cooled, -1, None, &key).unwrap();
             assert_eq!(id.item_exact::<u32>(), *draw, "chain {index}, seed {seed}");

@@ -219,7 +219,7 @@ fn every_defect_has_one_clear_line() {
         Defect::KQuantGguf => &["Q4_K", "blk.0.ffn_down.weight", "Q8_0"],
         Defect::BrokenJson => &["config.json", "line"],
         Defect::NoConfig => &["config.json", "broken"],
-        Defect::NoTokenizer | Defect::RaisingTemplate => &[],
+        Defect::NoTokenizer | Defect::RaisingTemplate | Defect::NotANumber => &[],
     };
     for defect in Defect::ALL {
         let directory = TempDir::new().unwrap();

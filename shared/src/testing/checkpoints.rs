@@ -32,6 +32,8 @@ pub enum Defect {
     ExtraTensor,
     /// A matrix is stored transposed.
     WrongShape,
+    /// One weight is not a number, and so are all logits.
+    NotANumber,
     /// `model_type` is one that does not exist.
     UnknownModelType,
     /// The config says that AWQ quantized the weights.
@@ -50,7 +52,7 @@ pub enum Defect {
 
 impl Defect {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::TruncatedShard,
         Self::HeaderLongerThanFile,
         Self::OverlappingOffsets,
@@ -58,6 +60,7 @@ impl Defect {
         Self::MissingTensor,
         Self::ExtraTensor,
         Self::WrongShape,
+        Self::NotANumber,
         Self::UnknownModelType,
         Self::Awq,
         Self::KQuantGguf,
@@ -187,6 +190,12 @@ fn change_list(defect: Defect, tensors: &mut Tensors) -> Result<()> {
                 name,
                 TensorView::new(tensor.dtype(), transposed, tensor.data())?,
             );
+        }
+        Defect::NotANumber => {
+            let mut data = tensor.data().to_vec();
+            data[..4].fill(0xFF); // in every float type
+            let changed = TensorView::new(tensor.dtype(), tensor.shape().to_vec(), data.leak())?;
+            tensors.insert(name, changed);
         }
         _ => {
             tensors.insert(name, tensor);
