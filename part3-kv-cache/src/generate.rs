@@ -89,9 +89,8 @@ impl<'a> Generator<'a> {
         let positions = self.input.dim(1) as usize;
         let logits = self.model.next_logits(&self.input, self.cache)?; // [1, V]
         let next = self.sampler.sample(&logits)?;
-        self.input = self
-            .cache
-            .next_input(&self.input, next.id.reshape(&[1, 1])?)?;
+        let id = next.id.reshape(&[1, 1])?;
+        self.input = self.cache.next_input(&self.input, id)?;
         self.ahead.start(next, positions)
     }
 }
