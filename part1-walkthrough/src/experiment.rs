@@ -95,7 +95,7 @@ pub struct Args {
     #[arg(conflicts_with_all = ["step", "from", "to"])]
     what_if: Option<WhatIf>,
 
-    /// Write the walk as one page for a browser: no network, no other file
+    /// Write the walk to a file, not - for stdout, as one page for a browser: no network, no other file
     #[arg(
         long,
         value_name = "FILE",

@@ -36,21 +36,21 @@ pub struct Args {
 enum Command {
     /// Compare all kinds, and draw the ms per token as a chart
     Plot {
-        /// The file to write, an SVG
+        /// The file to write, an SVG; not - for stdout
         file: PathBuf,
         #[command(flatten)]
         bench: Box<BenchArgs>,
     },
     /// Write what a prompt left in the cache to a file, then answer
     Save {
-        /// The file to write
+        /// The file to write; not - for stdout
         file: PathBuf,
         #[command(flatten)]
         run: Box<RunArgs>,
     },
     /// Begin with what `save` wrote, for a prompt that begins with the same tokens
     Load {
-        /// The file to read
+        /// The regular file to read; not - for stdin
         file: PathBuf,
         #[command(flatten)]
         run: Box<RunArgs>,

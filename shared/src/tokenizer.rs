@@ -171,9 +171,8 @@ impl Tokenizer {
         )?;
         Self::from_parts(Parts {
             name: name.clone(),
-            inner: guarded::parse(text).map_err(|error| {
-                anyhow!("reading tokenizer.json of {name}: {error}; fetch the file again")
-            })?,
+            inner: guarded::parse(text)
+                .with_context(|| format!("reading tokenizer.json of {name}"))?,
             template: chat_template(files, &config)?,
             special_tokens: special_tokens(&config, &map),
             eos_token_ids: files.eos_token_ids.clone(),
@@ -329,7 +328,7 @@ impl Tokenizer {
             template.with_context(|| format!("{} has no chat template; use --raw", self.name))?;
         template
             .render(messages)
-            .map_err(|error| anyhow!("writing the prompt for {}: {error}", self.name))
+            .with_context(|| format!("writing the prompt for {}", self.name))
     }
 
     /// Fixes the time that templates see through `strftime_now`.

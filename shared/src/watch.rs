@@ -24,8 +24,8 @@ use std::sync::{Arc, Once};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
-use console::interrupt::check_interrupted;
+use anyhow::{Context, Result, anyhow};
+use console::interrupt::{Interrupted, check_interrupted};
 
 /// What a program of others may take.
 #[derive(Debug, Clone, Copy)]
@@ -44,12 +44,13 @@ const NAME: &str = "program of others";
 /// How often the caller looks whether the memory is used up or Ctrl-C was pressed.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Runs `work` within `limits`; `what` begins the sentence of an error.
+/// Runs `work` within `limits`; `what` begins the sentence of an error, `advice` ends it.
 ///
 /// # Cost
 /// A thread, some 50 µs.
 pub(crate) fn run<T: Send + 'static>(
     what: &str,
+    advice: &str,
     limits: Limits,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T> {
@@ -67,31 +68,41 @@ pub(crate) fn run<T: Send + 'static>(
         .stack_size(STACK)
         .spawn(work)
         .with_context(|| format!("starting a thread for {what}"))?;
-    let outcome = wait(what, limits, &account, &receiver)?;
-    outcome.map_err(|panic| anyhow!("{what} crashed: {}", words(&*panic)))
+    let outcome = wait(limits, &account, &receiver).map_err(|end| match end {
+        End::Interrupted(interrupted) => anyhow!(interrupted),
+        End::Limit(limit) => anyhow!("{what} {limit}{advice}"),
+    })?;
+    outcome.map_err(|panic| anyhow!("{what} crashed: {}{advice}", words(&*panic)))
 }
 
-fn wait<T>(
-    what: &str,
-    limits: Limits,
-    account: &Account,
-    receiver: &mpsc::Receiver<T>,
-) -> Result<T> {
+/// Why a result is not waited for any longer.
+enum End {
+    Interrupted(Interrupted),
+    Limit(String),
+}
+
+fn wait<T>(limits: Limits, account: &Account, receiver: &mpsc::Receiver<T>) -> Result<T, End> {
+    let beyond = |limit: String| Err(End::Limit(limit));
     let end = Instant::now() + limits.time;
     loop {
         match receiver.recv_timeout(LOOK) {
             Ok(outcome) => return Ok(outcome),
-            Err(RecvTimeoutError::Disconnected) => bail!("{what} ended without a result"),
+            Err(RecvTimeoutError::Disconnected) => {
+                return beyond("ended without a result".to_owned());
+            }
             Err(RecvTimeoutError::Timeout) => {}
         }
         if account.overdrawn.load(Ordering::Relaxed) {
-            bail!("{what} takes more than {} MB", limits.memory / 1_000_000);
+            return beyond(format!("takes more than {} MB", limits.memory / 1_000_000));
         }
         if Instant::now() >= end {
             account.close();
-            bail!("{what} takes longer than {} s", limits.time.as_secs_f32());
+            return beyond(format!("takes longer than {} s", limits.time.as_secs_f32()));
         }
-        check_interrupted().inspect_err(|_| account.close())?;
+        if let Err(interrupted) = check_interrupted() {
+            account.close();
+            return Err(End::Interrupted(interrupted));
+        }
     }
 }
 
@@ -226,14 +237,14 @@ mod tests {
     };
 
     fn refused<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> String {
-        let outcome = run("it", SMALL, work).map(|_| ());
+        let outcome = run("it", "", SMALL, work).map(|_| ());
         outcome.unwrap_err().to_string()
     }
 
     #[test]
     fn what_stays_within_its_limits_gives_its_result() {
         let many = || (0..100).map(|_| vec![1_u8; 1_000_000].len()).sum::<usize>();
-        assert_eq!(run("it", SMALL, many).unwrap(), 100_000_000);
+        assert_eq!(run("it", "", SMALL, many).unwrap(), 100_000_000);
     }
 
     #[test]

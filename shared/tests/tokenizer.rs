@@ -577,6 +577,62 @@ fn each_part_of_a_tokenizer_json_may_be_nonsense_without_a_panic() {
     }
 }
 
+/// What is said when a text is encoded with `tiny`, one part of its tokenizer.json replaced.
+fn refusal_with(part: &str, value: Value) -> String {
+    let text = asset("models/tiny/tokenizer.json");
+    let mut changed: Value = serde_json::from_str(&text).unwrap();
+    match part.split_once('.') {
+        Some((part, key)) => changed[part][key] = value,
+        None => changed[part] = value,
+    }
+    let files = TokenizerFiles {
+        tokenizer: Some(changed.to_string()),
+        ..tiny_files()
+    };
+    let ids = Tokenizer::from_files(&files).and_then(|tokenizer| tokenizer.encode_raw("aaa bbb"));
+    one_line(&ids.unwrap_err())
+}
+
+#[test]
+fn a_tokenizer_json_that_ends_other_programs_is_one_line() {
+    let replace =
+        |pattern: Value, by: &str| json!({"type": "Replace", "pattern": pattern, "content": by});
+    let sequence =
+        |step: Value, count| json!({"type": "Sequence", "normalizers": vec![step; count]});
+    let map = |text: &str| json!({"type": "Precompiled", "precompiled_charsmap": text});
+    let piece = json!({"SpecialToken": {"id": "x", "type_id": 0}});
+    let second = json!({"Sequence": {"id": "B", "type_id": 0}});
+    let template = |single: Value| json!({"type": "TemplateProcessing", "single": [single], "pair": [], "special_tokens": {}});
+    let letter = || json!({"String": "a"});
+    for (part, value) in [
+        ("normalizer", replace(json!({"String": ""}), "x")),
+        ("normalizer", replace(json!({"Regex": ""}), "x")),
+        (
+            "normalizer",
+            replace(json!({"Regex": "(.*)\\1\\1\\1"}), "x"),
+        ),
+        ("normalizer", sequence(replace(letter(), "aa"), 40)),
+        (
+            "normalizer",
+            sequence(replace(json!({"String": ""}), "yy"), 30),
+        ),
+        ("normalizer", map("")),
+        ("normalizer", map("AAAA")),
+        ("normalizer", map("/////w==")),
+        ("pre_tokenizer", json!({"type": "FixedLength", "length": 0})),
+        ("post_processor", template(piece)),
+        ("post_processor", template(second)),
+        ("model.continuing_subword_prefix", json!("longer than any")),
+    ] {
+        let told = refusal_with(part, value.clone());
+        assert!(
+            told.contains("tiny") && told.contains("fetch"),
+            "{part} {value}: {told}"
+        );
+        assert!(told.len() < 400, "{told}");
+    }
+}
+
 #[test]
 fn an_id_that_the_model_has_no_row_for_is_refused() {
     let files = TokenizerFiles {

@@ -23,6 +23,9 @@ const RANDOM: usize = 6;
 /// result would be lost.
 pub fn directory(path: &Path) -> Result<&Path> {
     check_name(path)?;
+    if path.is_symlink() && !path.exists() {
+        directory(&target(path)?)?;
+    }
     ensure!(
         !path.is_dir(),
         "{} is a directory: give the name of a file in it",
@@ -189,9 +192,10 @@ mod tests {
         std::os::unix::fs::symlink("round", &round).unwrap();
         let error = format!("{:#}", replace(&round, b"new").unwrap_err());
         assert!(error.ends_with("leads back to itself"), "{error}");
+        assert!(directory(&round).is_err());
         let astray = place.path().join("astray");
         std::os::unix::fs::symlink("no/such", &astray).unwrap();
-        assert!(replace(&astray, b"new").is_err());
+        assert!(directory(&astray).is_err() && replace(&astray, b"new").is_err());
         assert!(astray.is_symlink());
     }
 

@@ -8,6 +8,10 @@ use anyhow::{Result, anyhow};
 
 use crate::watch::{self, Limits};
 
+const AGAIN: &str = "; fetch the file again";
+
+const BROKEN: &str = "; its tokenizer.json is broken, so fetch it again or take another model";
+
 /// A vocabulary of 260,000 tokens takes 200 MB and some seconds while it is read.
 const READING: Limits = Limits {
     memory: 2_000_000_000,
@@ -17,7 +21,7 @@ const READING: Limits = Limits {
 /// Ten times what a text takes that makes the most work for each of its bytes.
 fn encoding(bytes: usize) -> Limits {
     Limits {
-        memory: 1_000_000_000 + bytes.saturating_mul(2_000),
+        memory: 200_000_000 + bytes.saturating_mul(2_000),
         time: Duration::from_secs(20) + Duration::from_micros(10) * bytes as u32,
     }
 }
@@ -25,8 +29,8 @@ fn encoding(bytes: usize) -> Limits {
 /// Reads a `tokenizer.json`.
 pub(crate) fn parse(text: &str) -> Result<tokenizers::Tokenizer> {
     let text = text.to_owned();
-    let parsed = watch::run("reading it", READING, move || text.parse())?;
-    parsed.map_err(|error: tokenizers::Error| anyhow!("{error}"))
+    let parsed = watch::run("reading it", AGAIN, READING, move || text.parse())?;
+    parsed.map_err(|error: tokenizers::Error| anyhow!("{error}{AGAIN}"))
 }
 
 /// The ids of a text.
@@ -41,6 +45,6 @@ pub(crate) fn encode(
         let encoding = tokenizer.encode_fast(text, add_special)?;
         Ok(encoding.get_ids().to_vec())
     };
-    let ids = watch::run("its tokenizer", limits, encode)?;
-    ids.map_err(|error: tokenizers::Error| anyhow!("{error}"))
+    let ids = watch::run("its tokenizer", BROKEN, limits, encode)?;
+    ids.map_err(|error: tokenizers::Error| anyhow!("{error}{BROKEN}"))
 }

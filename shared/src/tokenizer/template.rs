@@ -101,8 +101,7 @@ impl ChatTemplate {
         let context = Value::from(Serde(context));
         let clock = self.clock;
         let render = move || render(&source, clock, context).map_err(explain);
-        let rendered = watch::run("the chat template", self.limits, render);
-        rendered.map_err(|error| anyhow!("{error}{WITHOUT}"))?
+        watch::run("the chat template", WITHOUT, self.limits, render)?
     }
 }
 
