@@ -21,6 +21,8 @@ pub mod checkpoint;
 pub mod config;
 pub mod ffi;
 pub mod gguf;
+#[cfg(test)]
+mod hostile;
 pub mod hub;
 pub mod kernels;
 pub mod layers;

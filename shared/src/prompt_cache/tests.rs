@@ -4,6 +4,12 @@ use super::*;
 
 use console::cli::FloatType;
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use serde_json::Value;
+
+use crate::hostile::{assert_told, changed, changes, search};
 use crate::testing::fixtures;
 
 fn identity() -> Identity {
@@ -204,4 +210,52 @@ fn one_changed_weight_is_another_model() {
     std::fs::write(&weights, bytes).unwrap();
     assert_ne!(before, fingerprint().0);
     assert_ne!(before, in_bf16);
+}
+
+/// A saved cache with another header and other bytes, sealed again if there is still a place for it.
+fn resealed(
+    header_changes: &[(Index, Index)],
+    bytes: &[(Index, u8)],
+    end: Option<Index>,
+) -> Vec<u8> {
+    let whole = to_bytes(&identity(), &cache()).unwrap();
+    let (header, data) = whole[8..].split_at(usize::from(whole[0]) + 256 * usize::from(whole[1]));
+    let header: Value = serde_json::from_slice(header).unwrap();
+    let header = changed(header, header_changes, &[]).to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    let mut file = [&length[..], header.as_bytes(), data].concat();
+    for (place, byte) in bytes {
+        let place = place.index(file.len());
+        file[place] = *byte;
+    }
+    file.truncate(end.map_or(file.len(), |end| end.index(file.len() + 1)));
+    // Without a place for a checksum it is refused anyway.
+    let _ = seal(&mut file);
+    file
+}
+
+#[test]
+fn hostile_prompt_caches_are_this_models_or_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.safetensors");
+    let bytes = vec(any::<(Index, u8)>(), 0..4);
+    let header = prop_oneof![changes(), Just(Vec::new())];
+    let end = prop::option::weighted(0.1, any::<Index>());
+    search(500, &(header, bytes, end), |(header, bytes, end)| {
+        std::fs::write(&path, resealed(&header, &bytes, end)).unwrap();
+        match load(&path, &identity(), &layout()) {
+            Ok(loaded) => {
+                for kv in loaded.layers.iter().flatten() {
+                    assert_eq!(kv.dtype(), mlx_rs::Dtype::Float32);
+                    let [1, 2, stored, 4] = *kv.shape() else {
+                        panic!("{:?}", kv.shape())
+                    };
+                    assert!((1..=loaded.ids.len() as i32).contains(&stored));
+                    kv.eval().unwrap();
+                }
+                assert_eq!(loaded.layers.len(), 2);
+            }
+            Err(error) => assert_told(&error),
+        }
+    });
 }

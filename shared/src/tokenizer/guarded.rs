@@ -48,3 +48,102 @@ pub(crate) fn encode(
     let ids = watch::run("its tokenizer", BROKEN, limits, encode)?;
     ids.map_err(|error: tokenizers::Error| anyhow!("{error}{BROKEN}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+    use serde_json::{Value, json};
+
+    use crate::hostile::{assert_told, changed, changes, search};
+    use crate::tokenizer::{Tokenizer, TokenizerFiles};
+
+    /// A few words, with a step of every kind that checkpoints have.
+    fn tokenizer() -> Value {
+        json!({
+            "version": "1.0", "truncation": null, "padding": null,
+            "added_tokens": [
+                {"id": 0, "content": "<s>", "single_word": false, "lstrip": false, "rstrip": false,
+                 "normalized": false, "special": true},
+            ],
+            "normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Prepend", "prepend": "▁"}]},
+            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": " ?\\w+|\\s+"}, "behavior": "Isolated", "invert": false},
+                {"type": "Digits", "individual_digits": true},
+            ]},
+            "post_processor": {"type": "TemplateProcessing",
+                "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"<s>": {"id": "<s>", "ids": [0], "tokens": ["<s>"]}}},
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "▁"}, "content": " "},
+                {"type": "ByteFallback"}, {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ]},
+            "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": true, "ignore_merges": false,
+                "vocab": {"<s>": 0, "a": 1, "b": 2, "▁": 3, "aa": 4, "▁b": 5, "<0x0A>": 6, "<0xC3>": 7},
+                "merges": [["a", "a"], ["▁", "b"]]},
+        })
+    }
+
+    /// Steps that the document does not have.
+    fn steps() -> Vec<Value> {
+        let replace =
+            |by: &str| json!({"type": "Replace", "pattern": {"String": "a"}, "content": by});
+        let texts = [
+            "ByteLevel",
+            "Metaspace",
+            "Whitespace",
+            "WhitespaceSplit",
+            "BertNormalizer",
+            "BertPreTokenizer",
+            "NFKD",
+            "StripAccents",
+            "Lowercase",
+            "UnicodeScripts",
+        ];
+        let mut steps: Vec<Value> = texts.iter().map(|kind| json!({"type": kind})).collect();
+        steps.extend([
+            replace("aaaaaaaa"), replace(""),
+            json!({"type": "Sequence", "normalizers": vec![replace("aa"); 9]}),
+            json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"}),
+            json!({"type": "FixedLength", "length": 0}),
+            json!({"type": "Punctuation", "behavior": "MergedWithNext"}),
+            json!({"type": "CharDelimiterSplit", "delimiter": "a"}),
+            json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true}),
+            json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": true}),
+            json!({"type": "RobertaProcessing", "sep": ["a", 1], "cls": ["b", 2], "trim_offsets": true, "add_prefix_space": true}),
+            json!({"type": "BertProcessing", "sep": ["no", 77], "cls": ["<s>", 0]}),
+            json!({"type": "Unigram", "unk_id": 0, "byte_fallback": true, "vocab": [["a", -1.0], ["", 0.0], ["aa", 1e308]]}),
+            json!({"type": "WordPiece", "unk_token": "<s>", "continuing_subword_prefix": "", "max_input_chars_per_word": 3, "vocab": {"a": 1, "<s>": 0}}),
+            json!({"type": "WordLevel", "unk_token": "no", "vocab": {"a": 4_000_000_000_u32}}),
+            json!({"max_length": 0, "strategy": "LongestFirst", "direction": "Right", "stride": 5}),
+        ]);
+        steps
+    }
+
+    fn run(changes: &[(Index, Index)], text: &str) -> anyhow::Result<()> {
+        let tokenizer = Tokenizer::from_files(&TokenizerFiles {
+            name: "changed".to_owned(),
+            tokenizer: Some(changed(tokenizer(), changes, &steps()).to_string()),
+            vocab_size: 9,
+            ..TokenizerFiles::default()
+        })?;
+        let ids = tokenizer.encode_raw(text)?;
+        assert!(ids.iter().all(|id| *id < 9));
+        tokenizer.decode(&ids, false)?;
+        tokenizer.decode(&[0, 1, 2, 3, 4, 5, 6, 7, 8], true)?;
+        Ok(())
+    }
+
+    #[test]
+    fn hostile_tokenizers_give_ids_or_one_line() {
+        let text = prop_oneof!["[ab<s>▁ \n]{0,20}", any::<String>()];
+        search(300, &(changes(), text), |(changes, text)| {
+            if let Err(error) = run(&changes, &text) {
+                assert_told(&error);
+            }
+        });
+    }
+}
