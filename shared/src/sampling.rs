@@ -135,16 +135,26 @@ pub fn log_softmax(logits: &Array) -> Result<Array> {
     Ok(logits.subtract(ops::logsumexp_axis(logits, -1, true)?)?)
 }
 
-/// Scores divided by a temperature above 0, the best of them at 0: `[B, V]` → f32, the same shape.
+/// Log-probabilities divided by a temperature above 0, the best one moved to 0: `[B, V]` → f32, the same
+/// shape.
 ///
-/// In f32, and from the best one down: the nearer the temperature is to 0, the nearer the others come
-/// to −∞, which is greedy. Scores as they are would all overflow, and a draw from equal ones is noise.
-pub fn cool(scores: &Array, temperature: f32) -> Result<Array> {
-    let scores = scores.as_dtype(Dtype::Float32)?;
-    let below_best = scores.subtract(scores.max_axis(-1, true)?)?;
+/// In 16-bit types mlx-lm's division rounds, and that decides some draws: so the type is theirs as far
+/// as the best score stays far from its largest number. The rest of a temperature near 0 comes in f32
+/// and from the best score down: the others go to −∞, which is greedy. If all of them overflowed, they
+/// would be equal, and the draw noise.
+pub fn cool(logprobs: &Array, temperature: f32) -> Result<Array> {
     // The inverse of the smallest floats is infinite, and 0 · ∞ is not a number.
     let inverse = (1.0 / temperature).min(f32::MAX);
-    Ok(below_best.multiply(Array::from_f32(inverse))?)
+    let largest = match logprobs.dtype() {
+        Dtype::Float16 => 65_504.0,
+        _ => f32::MAX,
+    };
+    // The best of V log-probabilities is at least −ln V: it would be −100 if V were 10⁴³.
+    let first = inverse.min(largest / 100.0);
+    let scaled = logprobs.multiply(scalar_like(first, logprobs)?)?;
+    let scaled = scaled.as_dtype(Dtype::Float32)?;
+    let below_best = scaled.subtract(scaled.max_axis(-1, true)?)?;
+    Ok(below_best.multiply(Array::from_f32(inverse / first))?)
 }
 
 /// What can remove a token, in the order in which it does.
@@ -287,6 +297,29 @@ mod tests {
                     let mut sampler = Sampler::new(&sampling, &[]).unwrap();
                     let id = sampler.sample(&logits).unwrap().read().unwrap();
                     assert_eq!(id, 3, "{dtype:?} at {temperature:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_ordinary_temperature_draws_what_mlx_lm_draws() {
+        let values: Vec<f32> = (0..500_u16)
+            .map(|i| f32::from(i * 37 % 501) / 97.0)
+            .collect();
+        for dtype in FLOATS {
+            let logprobs = log_softmax(&logits(&values, dtype)).unwrap();
+            for temperature in [0.1, 0.7, 1.0, 2.5] {
+                let theirs = scalar_like(1.0 / temperature, &logprobs).unwrap();
+                let theirs = logprobs.multiply(theirs).unwrap();
+                let ours = cool(&logprobs, temperature).unwrap();
+                for seed in 0..50 {
+                    let draw = |scores: &Array| {
+                        let key = random::key(seed).unwrap();
+                        let id = random::categorical(scores, -1, None, &key).unwrap();
+                        id.item_exact::<u32>()
+                    };
+                    assert_eq!(draw(&ours), draw(&theirs), "{dtype:?} {temperature} {seed}");
                 }
             }
         }
