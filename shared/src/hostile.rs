@@ -4,6 +4,7 @@
 //! seconds. `HOSTILE_SECONDS=600 cargo test -p shared --lib hostile` goes on with other ones for so
 //! long, and says how many there were.
 
+use std::mem::discriminant;
 use std::time::{Duration, Instant};
 
 use console::text::message;
@@ -45,27 +46,34 @@ pub(crate) fn assert_told(error: &anyhow::Error) {
     assert!(told.chars().count() <= 600, "{told}");
 }
 
-/// Changes of a JSON document: where, and by what.
-pub(crate) fn changes() -> impl Strategy<Value = Vec<(Index, Index)>> {
-    vec(any::<(Index, Index)>(), 1..6)
+/// A change of a JSON document: where, by what, and whether by something of the same type.
+pub(crate) type Change = (Index, Index, bool);
+
+/// One to three changes; most of them leave a document that is read a little further.
+pub(crate) fn changes() -> impl Strategy<Value = Vec<Change>> {
+    vec(
+        (any::<Index>(), any::<Index>(), prop::bool::weighted(0.8)),
+        1..4,
+    )
 }
 
 /// A document with values put elsewhere, removed, or replaced by odd ones and `others`.
-pub(crate) fn changed(mut document: Value, changes: &[(Index, Index)], others: &[Value]) -> Value {
-    for (place, by) in changes {
+pub(crate) fn changed(mut document: Value, changes: &[Change], others: &[Value]) -> Value {
+    for (place, by, same_type) in changes {
         let mut places = Vec::new();
         pointers("", &document, &mut places);
-        let place = &places[place.index(places.len())];
-        let (odd, inner) = (odd_values(), places.len());
-        let by = by.index(1 + odd.len() + others.len() + inner);
-        match by.checked_sub(1) {
-            None => remove(&mut document, place),
-            Some(by) => {
-                let choice = odd.get(by).or_else(|| others.get(by - odd.len()));
-                let elsewhere = || document.pointer(&places[by - odd.len() - others.len()]);
-                let value = choice.or_else(elsewhere).cloned().unwrap();
-                *document.pointer_mut(place).unwrap() = value;
-            }
+        let elsewhere = places.iter().filter_map(|place| document.pointer(place));
+        let values = [odd_values(), others.to_vec(), elsewhere.cloned().collect()].concat();
+        let value = by.get(&values);
+        let kind = Some(discriminant(value));
+        let fits =
+            |place: &&String| !same_type || document.pointer(place).map(discriminant) == kind;
+        let fitting: Vec<&String> = places.iter().filter(fits).collect();
+        if fitting.is_empty() || by.index(20) == 0 {
+            remove(&mut document, &places[place.index(places.len())]);
+        } else {
+            let place = place.get(&fitting).to_string();
+            *document.pointer_mut(&place).unwrap() = value.clone();
         }
     }
     document

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use serde_json::Value;
 
-use crate::hostile::{assert_told, changed, changes, search};
+use crate::hostile::{Change, assert_told, changed, changes, search};
 use crate::testing::fixtures;
 
 fn identity() -> Identity {
@@ -213,11 +213,7 @@ fn one_changed_weight_is_another_model() {
 }
 
 /// A saved cache with another header and other bytes, sealed again if there is still a place for it.
-fn resealed(
-    header_changes: &[(Index, Index)],
-    bytes: &[(Index, u8)],
-    end: Option<Index>,
-) -> Vec<u8> {
+fn resealed(header_changes: &[Change], bytes: &[(Index, u8)], end: Option<Index>) -> Vec<u8> {
     let whole = to_bytes(&identity(), &cache()).unwrap();
     let (header, data) = whole[8..].split_at(usize::from(whole[0]) + 256 * usize::from(whole[1]));
     let header: Value = serde_json::from_slice(header).unwrap();

@@ -52,10 +52,9 @@ pub(crate) fn encode(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use proptest::sample::Index;
     use serde_json::{Value, json};
 
-    use crate::hostile::{assert_told, changed, changes, search};
+    use crate::hostile::{Change, assert_told, changed, changes, search};
     use crate::tokenizer::{Tokenizer, TokenizerFiles};
 
     /// A few words, with a step of every kind that checkpoints have.
@@ -123,7 +122,7 @@ mod tests {
         steps
     }
 
-    fn run(changes: &[(Index, Index)], text: &str) -> anyhow::Result<()> {
+    fn run(changes: &[Change], text: &str) -> anyhow::Result<()> {
         let tokenizer = Tokenizer::from_files(&TokenizerFiles {
             name: "changed".to_owned(),
             tokenizer: Some(changed(tokenizer(), changes, &steps()).to_string()),

@@ -97,62 +97,55 @@ fn long_chains_do_not_overflow_the_stack() {
     ));
 }
 
-// What expressions and templates are made of, with ` ; ` between two.
-const LEAVES: &str = "0 ; -1 ; 7 ; 1e308 ; 999999999999 ; none ; true ; nobody ; 'x' ; '' ; 'é{}' ; a ; b ; \
-    n ; n.x ; loop ; messages ; messages[0] ; bos_token ; range(9) ; range(99999) ; \
-    'x' * 9999 ; [a] * 99 ; a * 9999 ; namespace(x=n) ; dict(a=b) ; lipsum ; cycler ; \
-    self ; super()";
-const OPERATORS: &str = " +  ;  -  ;  *  ;  /  ;  //  ;  %  ;  **  ;  ~  ;  ==  ;  <  ;  in  ;  and  ;  or  ; \
-    ,  ; . ; | ;  is  ; [ ; ( ; }}";
-const CALLS: &str = "|tojson ; |pprint ; |string ; |length ; |list ; |sort ; |unique|list ; |items|list ; \
-    |join(a) ; |tojson(indent=a) ; |batch(b)|list ; |slice(b)|list ; |map(a)|list ; \
-    |map('upper')|list ; |sum ; |groupby('x') ; |indent(a) ; |replace(a, b) ; |default(a) ; \
-    |round(b) ; |int ; |urlencode ; |select('in', b)|list ; |attr('x') ; |format(b) ; \
-    |last ; |reverse ; |title ; |trim ; .items() ; .split(b) ; .replace(a, b) ; \
-    .format(b) ; .strip() ; .join(b) ; .count(b) ; .startswith(b) ; .x ; [0] ; [::-1] ; \
-    [a:b] ; [a] ; (a) ; (a, b=n) ;  is mapping ;  is divisibleby(b) ;  is none";
-/// EXPR stands for an expression.
-const TAGS: &str = "{{ EXPR }} ; {{- EXPR -}} ; {% set a = EXPR %} ; {% set b = EXPR %} ; \
-    {% set n.x = EXPR %} ; {% set n.y, b = EXPR %} ; \
-    {% set a | replace(b, EXPR) %}{{ a }}{% endset %} ; \
-    {% set n.x %}{{ EXPR }}{% endset %} ; {% if EXPR %}{{ a }}{% endif %} ; \
-    {% for i in EXPR %}{{ i }}{% set n.x = [n.x, i] %}{% endfor %} ; \
-    {% for i in range(99) %}{% set n.x = EXPR %}{% endfor %} ; \
-    {% for i in EXPR recursive %}{{ loop(EXPR) }}{% endfor %} ; \
-    {% macro m(a=EXPR) %}{{ EXPR }}{{ m(a) }}{% endmacro %} ; {{ m(EXPR) }} ; \
-    {% filter upper %}{{ EXPR }}{% endfilter %} ; \
-    {% generation %}{{ EXPR }}{% endgeneration %} ; {% raw %}{{ EXPR }}{% endraw %} ; \
-    {# EXPR #} ; {% call m(EXPR) %} ; {{ raise_exception(EXPR) }} ; \
-    {{ strftime_now(EXPR) }} ; {% EXPR %} ; {{ EXPR ; {% endfor %} ; EXPR ; {% break %} ; \
-    {% do EXPR %} ; {% with c = EXPR %}{{ c }}{% endwith %} ; {% include EXPR %} ; \
-    {% block x %}{{ EXPR }}{% endblock %}";
+// What expressions and templates are made of, with ` ; ` between two. X stands for an expression.
+const LEAVES: &str = "0 ; -1 ; 7 ; 1.5 ; 99999999999 ; none ; true ; nobody ; 'x' ; '' ; 'é{}' ; a ; b ; c ; n ; \
+    n.x ; messages ; messages[0] ; bos_token ; range(9) ; range(9999) ; 'x' * 9999 ; [a] * 99 ; [c] * 9 ; a * 99 ; \
+    namespace(x=n) ; namespace(x=a) ; dict(x=b)";
+const OPERATORS: &str = "+ ; - ; * ; / ; // ; % ; ** ; ~ ; ~ ; == ; < ; in ; and ; or";
+const CALLS: &str = "|tojson ; |pprint ; |string ; |length ; |list ; |sort ; |unique|list ; |items|list ; |join(X) ; \
+    |tojson(indent=X) ; |batch(X)|list ; |slice(X)|list ; |map('upper')|list ; |sum ; |groupby('x') ; |indent(X) ; \
+    |replace(X, b) ; |default(X) ; |round(X) ; |int ; |urlencode ; |select('in', X)|list ; |attr('x') ; |format(X) ; \
+    |last ; |reverse ; |title ; |trim ; .items() ; .split(X) ; .replace(X, b) ; .format(X) ; .strip() ; .join(X) ; \
+    .count(X) ; .startswith(X) ; .x ; [0] ; [::-1] ; [X:b] ; [X] ;  is mapping ;  is divisibleby(X) ;  is none";
+const TAGS: &str = "{{ X }} ; {{- X -}} ; {% set a = X %} ; {% set b = X %} ; {% set c = X %} ; {% set n.x = X %} ; \
+    {% set n.x = [n.x, X] %} ; {% set n.y, b = (X, X) %} ; {% set n.x %}{{ X }}{% endset %} ; \
+    {% set a | replace(b, X) %}{{ a }}{% endset %} ; {% if X %}{{ a }}{% endif %} ; {% raw %}{{ X }}{% endraw %} ; \
+    {% for i in X %}{{ i }}{% set n.x = [n.x, i] %}{% endfor %} ; {% for i in X recursive %}{{ loop(X) }}{% endfor %} ; \
+    {% for i in range(99) %}{% set n.x = X %}{% endfor %} ; {% for i in range(20) %}{% set a = a ~ X %}{% endfor %} ; \
+    {% macro m(a=b) %}{{ X }}{{ m(a) }}{% endmacro %}{{ m(X) }} ; {% filter upper %}{{ X }}{% endfilter %} ; \
+    {% generation %}{{ X }}{% endgeneration %} ; {# X #} ; {% with c = X %}{{ c }}{% endwith %} ; \
+    {% block x %}{{ X }}{% endblock %}";
+const BROKEN: &str = "{{ X ; {% endfor %} ; {% X %} ; {% break %} ; {% include X %} ; {% call m(X) %} ; {{ loop(X) }} ; \
+    {{ super() }} ; {{ raise_exception(X) }} ; {{ strftime_now(X) }} ; {{ X | X }} ; {{ X.X }} ; {{ X( }} ; {% set X %}";
 
 fn one_of(items: &'static str) -> impl Strategy<Value = &'static str> + Clone {
     select(items.split(" ; ").collect::<Vec<_>>())
 }
 
-/// An expression, as a template has them or nearly so.
+/// An expression, as templates have them.
 fn expression() -> impl Strategy<Value = String> {
     let leaf = one_of(LEAVES).prop_map(str::to_owned);
-    leaf.prop_recursive(5, 24, 3, |inner| {
+    leaf.prop_recursive(4, 16, 3, |inner| {
         let both = (inner.clone(), one_of(OPERATORS), inner.clone());
+        let call = (inner.clone(), one_of(CALLS), inner.clone());
         prop_oneof![
-            4 => both.prop_map(|(a, operator, b)| format!("{a}{operator}{b}")),
-            4 => (inner.clone(), one_of(CALLS)).prop_map(|(a, call)| format!("({a}){call}")),
+            4 => both.prop_map(|(a, operator, b)| format!("({a} {operator} {b})")),
+            5 => call.prop_map(|(a, call, b)| format!("({a}){}", call.replace('X', &b))),
             1 => vec(inner.clone(), 0..3).prop_map(|items| format!("[{}]", items.join(", "))),
             1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("{{{a}: {b}}}")),
-            1 => (inner.clone(), inner).prop_map(|(a, b)| format!("{a} if {b} else {a}")),
+            1 => (inner.clone(), inner).prop_map(|(a, b)| format!("({a} if {b} else {a})")),
         ]
     })
 }
 
 /// A template, or nearly so.
 fn template() -> impl Strategy<Value = String> {
-    let tag = (one_of(TAGS), expression());
-    let tag = tag.prop_map(|(tag, expression)| tag.replace("EXPR", &expression));
-    let start = "{% set n = namespace(x=1) %}{% set a = ['x', 2] %}{% set b = {'k': 1} %}";
+    let tags = prop_oneof![30 => one_of(TAGS), 1 => one_of(BROKEN)];
+    let tag = (tags, expression()).prop_map(|(tag, expression)| tag.replace('X', &expression));
+    let start =
+        "{% set n = namespace(x=1) %}{% set a = ['x', 2] %}{% set b = {'k': 1} %}{% set c = 'x' %}";
     let whole = vec(tag, 1..6).prop_map(move |tags| start.to_owned() + &tags.concat());
-    prop_oneof![9 => whole, 1 => "[{}%#'\"\\-+a.=|~ \\[\\]()é]{0,60}"]
+    prop_oneof![19 => whole, 1 => "[{}%#'\"\\-+a.=|~ \\[\\]()é]{0,60}"]
 }
 
 #[test]
