@@ -137,7 +137,14 @@ fn bad_flags_and_files_get_one_clear_line() {
         ),
         (&["plot", "/tmp"], 1, "/tmp is a directory"),
         (&["save", "/dev/null"], 1, "is a device or a pipe"),
-        (&["load", "/dev/null"], 1, "/dev/null is not a regular file"),
+        (
+            &["load", "/dev/null"],
+            1,
+            "/dev/null is a device or a pipe, not a regular file",
+        ),
+        (&["save", "-"], 1, "`-` is no name of a file"),
+        (&["load", "-"], 1, "`-` is no name of a file"),
+        (&["plot", "-"], 1, "`-` is no name of a file"),
         (
             &["save", "x", "--cache", "off"],
             1,
