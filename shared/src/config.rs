@@ -74,10 +74,13 @@ pub struct ModelConfig {
     pub quantization: Option<Quantization>,
     /// The id that starts a text.
     pub bos_token_id: Option<u32>,
-    /// Ids that end generation: the union of `config.json` and `generation_config.json`.
+    /// Ids that end generation: the union of `config.json` and `generation_config.json`, or of the keys
+    /// of a GGUF file. The tokenizer's files may add to it.
     pub eos_token_ids: Vec<u32>,
     /// The dtype the checkpoint claims (`bfloat16`, …). Only shown; the tensors decide.
     pub torch_dtype: Option<String>,
+    /// What was read past, and who decided where two values differ: a line each, for stderr.
+    pub remarks: Vec<String>,
 }
 
 impl ModelConfig {

@@ -11,7 +11,7 @@ mod names;
 mod reader;
 mod types;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -153,6 +153,19 @@ impl GgufHeader {
                 .collect(),
             _ => None,
         }
+    }
+
+    /// An id of the tokenizer: the value of `tokenizer.ggml.{key}`.
+    pub(crate) fn token(&self, key: &str) -> Option<u32> {
+        u32::try_from(self.u64(&format!("tokenizer.ggml.{key}"))?).ok()
+    }
+
+    /// The ids that end generation, sorted. End of text, end of turn and end of message are keys of
+    /// their own.
+    pub fn stop_tokens(&self) -> Vec<u32> {
+        let keys = ["eos_token_id", "eot_token_id", "eom_token_id"];
+        let ids: BTreeSet<u32> = keys.iter().filter_map(|key| self.token(key)).collect();
+        ids.into_iter().collect()
     }
 
     /// The entry of one tensor, by llama.cpp's name.

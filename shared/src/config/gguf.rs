@@ -61,9 +61,10 @@ fn read_metadata(keys: &Keys) -> Result<ModelConfig> {
         tie_word_embeddings: Some(header.tensor("output.weight").is_none()),
         sliding_window: vec![None; layers.min(1 << 16)],
         quantization: read_quantization(header),
-        bos_token_id: keys.token("bos_token_id"),
-        eos_token_ids: keys.stop_tokens(),
+        bos_token_id: header.token("bos_token_id"),
+        eos_token_ids: header.stop_tokens(),
         torch_dtype: None,
+        remarks: vec![],
     }
     .validate()
 }
@@ -259,18 +260,5 @@ impl Keys<'_> {
                 self.full("rope.scaling.type")
             ),
         }
-    }
-
-    fn token(&self, key: &str) -> Option<u32> {
-        u32::try_from(self.header.u64(&format!("tokenizer.ggml.{key}"))?).ok()
-    }
-
-    /// End of text, end of turn and end of message are keys of their own.
-    fn stop_tokens(&self) -> Vec<u32> {
-        let keys = ["eos_token_id", "eot_token_id", "eom_token_id"];
-        let mut ids: Vec<_> = keys.iter().filter_map(|key| self.token(key)).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids
     }
 }

@@ -50,6 +50,7 @@ pub(super) fn read(keys: &Keys) -> Result<ModelConfig> {
         bos_token_id: keys.ids("bos_token_id")?.first().copied(),
         eos_token_ids: keys.ids("eos_token_id")?,
         torch_dtype: keys.text("torch_dtype")?.map(str::to_owned),
+        remarks: vec![],
     })
 }
 

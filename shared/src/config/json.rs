@@ -7,6 +7,7 @@ use super::keys::{
     Keys, MAX_HEAD_DIM, MAX_HEADS, MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH, union,
 };
 use super::{Family, MODEL_TYPES, ModelConfig, gpt2, quantization, rope};
+use crate::lenient_json;
 
 impl ModelConfig {
     /// Reads the texts of `config.json` and, if there is one, `generation_config.json`.
@@ -14,9 +15,11 @@ impl ModelConfig {
     /// # Errors
     /// One line naming the key and the value: a key is missing or has an impossible value, the
     /// model type or RoPE type is not supported, the weights are quantized by something other
-    /// than MLX, the text is not JSON.
+    /// than MLX, the text is not JSON. A generation config that is not JSON is read past, as mlx-lm
+    /// does: it repeats what is known, or says how to sample.
     pub fn from_json(config: &str, generation_config: Option<&str>) -> Result<Self> {
-        let config = parse_object("config.json", config)?;
+        let mut remarks = Vec::new();
+        let config = parse_object("config.json", config, &mut remarks)?;
         let keys = Keys {
             file: "config.json",
             object: &config,
@@ -27,15 +30,30 @@ impl ModelConfig {
         };
         let mut parsed = parsed.validate().context("config.json")?;
         if let Some(text) = generation_config {
-            let object = parse_object("generation_config.json", text)?;
-            let keys = Keys {
-                file: "generation_config.json",
-                object: &object,
-            };
-            parsed.eos_token_ids = union(&parsed.eos_token_ids, &keys.ids("eos_token_id")?);
+            let ends = ends_of_generation(text, &mut remarks)?;
+            parsed.eos_token_ids = union(&parsed.eos_token_ids, &ends);
         }
+        parsed.remarks.extend(remarks);
         Ok(parsed)
     }
+}
+
+fn ends_of_generation(text: &str, remarks: &mut Vec<String>) -> Result<Vec<u32>> {
+    let file = "generation_config.json";
+    let (value, remark) = match lenient_json::parse(file, text) {
+        Ok(parsed) => parsed,
+        Err(error) => {
+            remarks.push(format!(
+                "{file} is not valid JSON ({error}) and was read past: if it names an end of text of \
+                 its own, answers do not stop there"
+            ));
+            return Ok(vec![]);
+        }
+    };
+    remarks.extend(remark);
+    let object = value.as_object();
+    let object = object.with_context(|| format!("{file} is not a JSON object"))?;
+    Keys { file, object }.ids("eos_token_id")
 }
 
 fn read_llama(keys: &Keys) -> Result<ModelConfig> {
@@ -46,6 +64,7 @@ fn read_llama(keys: &Keys) -> Result<ModelConfig> {
     let qwen2 = model_type == "qwen2";
     let heads = keys.require_size("num_attention_heads", MAX_HEADS)?;
     let hidden_size = keys.require_size("hidden_size", MAX_WIDTH)?;
+    let mut remarks = Vec::new();
     Ok(ModelConfig {
         family: Family::Llama,
         hidden_size,
@@ -61,7 +80,7 @@ fn read_llama(keys: &Keys) -> Result<ModelConfig> {
         rms_norm_eps: keys
             .number("rms_norm_eps")?
             .ok_or_else(|| keys.missing("rms_norm_eps"))?,
-        rope: rope::read(keys, &model_type)?,
+        rope: rope::read(keys, &model_type, &mut remarks)?,
         attention_bias: attention_bias || qwen2,
         attention_out_bias: attention_bias && !qwen2,
         mlp_bias: keys.flag("mlp_bias")?.unwrap_or(false),
@@ -76,6 +95,7 @@ fn read_llama(keys: &Keys) -> Result<ModelConfig> {
             .or(keys.text("dtype")?)
             .map(str::to_owned),
         model_type,
+        remarks,
     })
 }
 
@@ -162,9 +182,12 @@ fn window_of(kind: &Value, window: Option<usize>, keys: &Keys) -> Result<Option<
     }
 }
 
-fn parse_object(file: &str, text: &str) -> Result<Map<String, Value>> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
+fn parse_object(file: &str, text: &str, remarks: &mut Vec<String>) -> Result<Map<String, Value>> {
+    match lenient_json::parse(file, text) {
+        Ok((Value::Object(object), remark)) => {
+            remarks.extend(remark);
+            Ok(object)
+        }
         Ok(_) => bail!("{file} is not a JSON object"),
         Err(error) => bail!("{file} is not valid JSON: {error}"),
     }

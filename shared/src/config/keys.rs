@@ -5,6 +5,9 @@ use std::collections::BTreeSet;
 use anyhow::{Result, anyhow, bail};
 use serde_json::{Map, Value};
 
+use crate::lenient_json::TAG;
+use crate::remarks::clipped;
+
 /// Upper bounds far above any published model: what lies beyond is a broken file, and products of
 /// values below them fit 64 bits (and each axis fits MLX's 32-bit shapes).
 pub(super) const MAX_WIDTH: usize = 1 << 20;
@@ -90,7 +93,9 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn object(&self, key: &str) -> Result<Option<&'a Map<String, Value>>> {
-        self.read(key, "an object", Value::as_object)
+        self.read(key, "an object", |value| {
+            value.as_object().filter(|o| !o.contains_key(TAG))
+        })
     }
 
     /// Token ids: one, or a list of them.
@@ -111,9 +116,5 @@ pub(super) fn union(left: &[u32], right: &[u32]) -> Vec<u32> {
 
 /// A value as it stands in the file, cut to a length that fits a line.
 fn shown(value: &Value) -> String {
-    let text = value.to_string();
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    }
+    clipped(&value.to_string(), 60)
 }

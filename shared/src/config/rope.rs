@@ -57,30 +57,85 @@ pub enum RopeScaling {
     Factors(Vec<f32>),
 }
 
-/// Transformers 5 nests everything under `rope_parameters`; before, `rope_theta` stood beside
-/// `rope_scaling`. Where both are there the older spelling wins, as in mlx-lm.
-pub(super) fn read(keys: &Keys, model_type: &str) -> Result<RopeConfig> {
-    let nested = keys.object("rope_parameters")?;
-    let scaling = keys.object("rope_scaling")?.or(nested);
-    let inside = |object| Keys {
-        file: "rope parameters of config.json",
-        object,
-    };
-    let mut theta = keys.number("rope_theta")?;
-    if let (None, Some(object)) = (theta, nested) {
-        theta = inside(object).number("rope_theta")?;
+/// Where `rope_theta` and its like may stand, the first that has a value decides.
+///
+/// Before Transformers 5 `rope_theta` stood beside `rope_scaling`; since then everything is nested,
+/// under `rope_parameters` or still under `rope_scaling`. The order is that of mlx-lm.
+struct Places<'a> {
+    top: &'a Keys<'a>,
+    scaling: Option<Keys<'a>>,
+    parameters: Option<Keys<'a>>,
+}
+
+impl<'a> Places<'a> {
+    fn of(top: &'a Keys) -> Result<Self> {
+        let nested = |key| -> Result<_> {
+            let file = "rope parameters of config.json";
+            Ok(top.object(key)?.map(|object| Keys { file, object }))
+        };
+        Ok(Self {
+            top,
+            scaling: nested("rope_scaling")?,
+            parameters: nested("rope_parameters")?,
+        })
     }
-    let theta = match (theta, model_type) {
+
+    fn theta(&self, remarks: &mut Vec<String>) -> Result<Option<f32>> {
+        let places = [
+            (Some(self.top), "its top level"),
+            (self.scaling.as_ref(), "rope_scaling"),
+            (self.parameters.as_ref(), "rope_parameters"),
+        ];
+        let mut found: Vec<(f32, &str)> = Vec::new();
+        for (keys, place) in places {
+            let theta = keys.map(|keys| keys.number("rope_theta")).transpose()?;
+            found.extend(theta.flatten().map(|theta| (theta, place)));
+        }
+        let Some(&(first, decides)) = found.first() else {
+            return Ok(None);
+        };
+        if let Some((other, place)) = found.iter().find(|(theta, _)| *theta != first) {
+            remarks.push(format!(
+                "rope_theta of config.json is {first} at {decides} and {other} in {place}: \
+                 {decides} decides, as in mlx-lm"
+            ));
+        }
+        Ok(Some(first))
+    }
+
+    fn scaling(&self, remarks: &mut Vec<String>) -> Result<RopeScaling> {
+        let mut read = |keys: &Option<Keys>| {
+            let keys = keys.as_ref();
+            keys.map(|keys| read_scaling(keys, remarks)).transpose()
+        };
+        let first = read(&self.scaling)?;
+        let Some(first) = first else {
+            return Ok(read(&self.parameters)?.unwrap_or(RopeScaling::None));
+        };
+        // What does not count need not be readable.
+        if self.parameters.is_some()
+            && read(&self.parameters).ok().flatten().as_ref() != Some(&first)
+        {
+            remarks.push(
+                "rope_scaling and rope_parameters of config.json differ: the first decides, as in \
+                 mlx-lm"
+                    .to_owned(),
+            );
+        }
+        Ok(first)
+    }
+}
+
+pub(super) fn read(keys: &Keys, model_type: &str, remarks: &mut Vec<String>) -> Result<RopeConfig> {
+    let places = Places::of(keys)?;
+    let theta = match (places.theta(remarks)?, model_type) {
         (Some(theta), _) => theta,
         (None, "qwen3") => return Err(keys.missing("rope_theta")),
         (None, "qwen2") => 1_000_000.0,
         (None, _) => 10_000.0,
     };
     check_full_rotary(keys)?;
-    let scaling = match scaling {
-        Some(object) => read_scaling(&inside(object))?,
-        None => RopeScaling::None,
-    };
+    let scaling = places.scaling(remarks)?;
     let traditional = keys.flag("rope_traditional")?.unwrap_or(false);
     Ok(RopeConfig {
         theta,
@@ -100,7 +155,7 @@ fn check_full_rotary(keys: &Keys) -> Result<()> {
     }
 }
 
-fn read_scaling(keys: &Keys) -> Result<RopeScaling> {
+fn read_scaling(keys: &Keys, remarks: &mut Vec<String>) -> Result<RopeScaling> {
     check_full_rotary(keys)?;
     if let Some((layers, _)) = keys.object.iter().find(|(_, value)| value.is_object()) {
         bail!(
@@ -108,10 +163,7 @@ fn read_scaling(keys: &Keys) -> Result<RopeScaling> {
             keys.file
         );
     }
-    let kind = keys
-        .text("rope_type")?
-        .or(keys.text("type")?)
-        .unwrap_or("default");
+    let kind = kind(keys, remarks)?;
     let factor = || keys.number("factor")?.ok_or_else(|| keys.missing("factor"));
     match kind {
         "default" => Ok(RopeScaling::None),
@@ -128,6 +180,20 @@ fn read_scaling(keys: &Keys) -> Result<RopeScaling> {
             keys.file
         ),
     }
+}
+
+/// `rope_type`; older configs call it `type`.
+fn kind<'a>(keys: &Keys<'a>, remarks: &mut Vec<String>) -> Result<&'a str> {
+    let (new, old) = (keys.text("rope_type")?, keys.text("type")?);
+    if let (Some(new), Some(old)) = (new, old)
+        && new != old
+    {
+        remarks.push(format!(
+            "{}: rope_type is {new:?} and type is {old:?}, the first decides, as in Transformers",
+            keys.file
+        ));
+    }
+    Ok(new.or(old).unwrap_or("default"))
 }
 
 fn read_yarn(keys: &Keys, factor: f32) -> Result<RopeScaling> {
