@@ -9,9 +9,11 @@
 //! tokenizer adds, unless it begins with the text of BOS already. `transformers` and mlx-lm do the
 //! same.
 
+mod added;
 mod alone;
 mod gguf;
 mod guarded;
+mod marks;
 mod python_json;
 mod stream;
 mod template;
@@ -31,6 +33,8 @@ use stream::Spelling;
 use template::{ChatTemplate, template_of};
 
 use crate::checkpoint::Checkpoint;
+use crate::lenient_json;
+use crate::remarks::tell_all;
 
 /// One turn of a conversation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -95,6 +99,7 @@ pub struct Tokenizer {
     stop_ids: BTreeSet<u32>,
     /// Rows of the embedding: no id at or beyond it may reach the model.
     rows: usize,
+    remarks: Vec<String>,
 }
 
 /// What a vocabulary says of one token.
@@ -115,8 +120,11 @@ struct Parts {
     template: Option<String>,
     /// `bos_token`, `eos_token`, `unk_token`, `pad_token`: those there are.
     special_tokens: BTreeMap<String, String>,
+    /// Tokens that end an answer, beside `eos_token`.
+    stop_tokens: Vec<String>,
     eos_token_ids: Vec<u32>,
     rows: usize,
+    remarks: Vec<String>,
 }
 
 impl TokenizerFiles {
@@ -138,15 +146,22 @@ impl TokenizerFiles {
 
 impl Tokenizer {
     /// Reads or builds the tokenizer of a checkpoint: from the metadata if it is a GGUF file, from
-    /// `tokenizer.json` and its companions otherwise.
+    /// `tokenizer.json` and its companions otherwise. Its [remarks](Self::remarks) go to stderr.
     pub fn open(checkpoint: &Checkpoint) -> Result<Self> {
-        match &checkpoint.gguf {
+        let tokenizer = match &checkpoint.gguf {
             Some(header) => {
                 let vocabulary = GgufVocabulary::from_header(header);
                 Self::from_gguf(&checkpoint.name, &vocabulary, checkpoint.config.vocab_size)
             }
             None => Self::from_files(&TokenizerFiles::read(checkpoint)?),
-        }
+        }?;
+        tell_all(tokenizer.remarks());
+        Ok(tokenizer)
+    }
+
+    /// What was read past, and who decided where two files differ: a line each.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
     }
 
     /// Reads the tokenizer of a checkpoint in Hugging Face layout.
@@ -159,24 +174,28 @@ impl Tokenizer {
             .tokenizer
             .as_deref()
             .with_context(|| no_tokenizer(name))?;
-        let config = parse(
-            name,
-            "tokenizer_config.json",
-            files.tokenizer_config.as_deref(),
-        )?;
-        let map = parse(
-            name,
-            "special_tokens_map.json",
-            files.special_tokens_map.as_deref(),
-        )?;
+        let mut remarks = Vec::new();
+        let mut read = |file, text: &Option<String>| {
+            let (value, remark) = parse(name, file, text.as_deref())?;
+            remarks.extend(remark);
+            anyhow::Ok(value)
+        };
+        let config = read("tokenizer_config.json", &files.tokenizer_config)?;
+        let map = read("special_tokens_map.json", &files.special_tokens_map)?;
+        let mut inner =
+            guarded::parse(text).with_context(|| format!("reading tokenizer.json of {name}"))?;
+        let merged = added::merge(&mut inner, [&config, &map])
+            .with_context(|| format!("reading tokenizer_config.json of {name}"))?;
+        remarks.extend(merged);
         Self::from_parts(Parts {
             name: name.clone(),
-            inner: guarded::parse(text)
-                .with_context(|| format!("reading tokenizer.json of {name}"))?,
+            inner,
             template: chat_template(files, &config)?,
             special_tokens: special_tokens(&config, &map),
+            stop_tokens: stop_tokens(&config, &map),
             eos_token_ids: files.eos_token_ids.clone(),
             rows: files.vocab_size,
+            remarks,
         })
     }
 
@@ -202,8 +221,10 @@ impl Tokenizer {
             inner,
             template: vocabulary.chat_template.clone(),
             special_tokens: special.collect(),
-            eos_token_ids: vocabulary.eos_token_id.into_iter().collect(),
+            stop_tokens: vec![],
+            eos_token_ids: vocabulary.stop_ids.clone(),
             rows: vocab_size,
+            remarks: vec![],
         })
     }
 
@@ -213,16 +234,17 @@ impl Tokenizer {
             mut inner,
             template,
             special_tokens,
+            mut stop_tokens,
             eos_token_ids,
             rows,
+            remarks,
         } = parts;
         // Settings of training: they would cut or pad the prompt.
         inner.with_padding(None);
         inner
             .with_truncation(None)
             .map_err(|error| anyhow!(error))?;
-        let decoder = serde_json::to_value(inner.get_decoder())?;
-        let spelling = Spelling::from_decoder(&decoder)
+        let spelling = spelling_of(&inner)
             .map_err(|error| anyhow!("reading the tokenizer of {name}: {error}"))?;
         let template = template.map(|source| ChatTemplate::new(&source, special_tokens.clone()));
         let mut tokenizer = Self {
@@ -233,20 +255,24 @@ impl Tokenizer {
             spelling,
             template,
             rows,
+            remarks,
         };
-        tokenizer.add_stop_tokens(special_tokens.get("eos_token").map(String::as_str));
+        stop_tokens.extend(special_tokens.get("eos_token").cloned());
+        tokenizer.add_stop_tokens(&stop_tokens);
+        let marks = tokenizer.remark_on_marks();
+        tokenizer.remarks.extend(marks);
         Ok(tokenizer)
     }
 
-    /// Adds the tokenizer's end of text and the template's end of turn to what the config says.
-    fn add_stop_tokens(&mut self, eos: Option<&str>) {
+    /// Adds the tokenizer's own ends and the template's end of turn to what the config says.
+    fn add_stop_tokens(&mut self, named: &[String]) {
         let template = self.template.as_ref();
         let end_of_turn = END_OF_TURN
             .into_iter()
             .filter(|token| template.is_some_and(|template| template.mentions(token)))
             .filter(|token| self.is_special(token));
         let ids: Vec<u32> = end_of_turn
-            .chain(eos)
+            .chain(named.iter().map(String::as_str))
             .filter_map(|token| self.inner.token_to_id(token))
             .collect();
         self.stop_ids.extend(ids);
@@ -366,7 +392,7 @@ impl Tokenizer {
         Ok(self.token(id)?.map(|spelling| {
             let special = self.is_special(&spelling);
             Piece {
-                bytes: self.spelling.bytes(&spelling),
+                bytes: self.bytes(id, &spelling),
                 spelling,
                 special,
             }
@@ -381,6 +407,16 @@ impl Tokenizer {
     /// How many tokens the tokenizer has, special ones included. The model may have more rows.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)
+    }
+
+    /// The bytes of text that a token stands for: an added token is printed as it is written.
+    fn bytes(&self, id: u32, token: &str) -> Vec<u8> {
+        let added = self.inner.get_added_vocabulary();
+        if added.get_added_tokens_decoder().contains_key(&id) {
+            self.spelling.added(token)
+        } else {
+            self.spelling.bytes(token)
+        }
     }
 
     fn spelling(&self) -> &Spelling {
@@ -414,11 +450,12 @@ fn no_tokenizer(name: &str) -> String {
     )
 }
 
-fn parse(name: &str, file: &str, text: Option<&str>) -> Result<Value> {
+/// The value of a file, `null` if it is not there, and a remark if it is not strictly JSON.
+fn parse(name: &str, file: &str, text: Option<&str>) -> Result<(Value, Option<String>)> {
     let Some(text) = text else {
-        return Ok(Value::Null);
+        return Ok((Value::Null, None));
     };
-    serde_json::from_str(text)
+    lenient_json::parse(file, text)
         .map_err(|error| anyhow!("reading {file} of {name}: {error}; fetch the file again"))
 }
 
@@ -428,7 +465,7 @@ fn chat_template(files: &TokenizerFiles, config: &Value) -> Result<Option<String
         return Ok(Some(source.clone()));
     }
     let file = "chat_template.json";
-    let json = parse(&files.name, file, files.chat_template_json.as_deref())?;
+    let (json, _) = parse(&files.name, file, files.chat_template_json.as_deref())?;
     for (file, json) in [(file, &json), ("tokenizer_config.json", config)] {
         let template = template_of(&json["chat_template"])
             .map_err(|error| anyhow!("reading {file} of {}: {error}", files.name))?;
@@ -439,17 +476,39 @@ fn chat_template(files: &TokenizerFiles, config: &Value) -> Result<Option<String
     Ok(None)
 }
 
-/// `bos_token` and its like: a text, or an object with the text as `content`.
+/// `bos_token` and its like, for templates.
 fn special_tokens(config: &Value, map: &Value) -> BTreeMap<String, String> {
-    let text = |json: &Value| {
-        let text = json.as_str().or_else(|| json["content"].as_str());
-        text.map(str::to_owned)
-    };
-    ["bos_token", "eos_token", "unk_token", "pad_token"]
-        .into_iter()
-        .filter_map(|key| {
-            let token = text(&config[key]).or_else(|| text(&map[key]))?;
-            Some((key.to_owned(), token))
-        })
+    named(
+        ["bos_token", "eos_token", "unk_token", "pad_token"],
+        config,
+        map,
+    )
+    .map(|(key, token)| (key.to_owned(), token.to_owned()))
+    .collect()
+}
+
+/// The ends of turn and message that a file names; the end of text is a special token.
+fn stop_tokens(config: &Value, map: &Value) -> Vec<String> {
+    named(["eot_token", "eom_token"], config, map)
+        .map(|(_, token)| token.to_owned())
         .collect()
+}
+
+/// The tokens under these keys of `tokenizer_config.json`, or else of `special_tokens_map.json`.
+fn named<'a, const N: usize>(
+    keys: [&'static str; N],
+    config: &'a Value,
+    map: &'a Value,
+) -> impl Iterator<Item = (&'static str, &'a str)> {
+    keys.into_iter().filter_map(|key| {
+        let token = added::text(&config[key]).or_else(|| added::text(&map[key]))?;
+        Some((key, token))
+    })
+}
+
+fn spelling_of(inner: &tokenizers::Tokenizer) -> Result<Spelling> {
+    let normalizer = serde_json::to_value(inner.get_normalizer())?;
+    let pre_tokenizer = serde_json::to_value(inner.get_pre_tokenizer())?;
+    let decoder = serde_json::to_value(inner.get_decoder())?;
+    Spelling::of(&[normalizer, pre_tokenizer], &decoder)
 }

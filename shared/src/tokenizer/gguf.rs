@@ -43,6 +43,8 @@ pub struct GgufVocabulary {
     pub bos_token_id: Option<u32>,
     /// `eos_token_id`
     pub eos_token_id: Option<u32>,
+    /// All ids that end an answer: `eos_token_id`, `eot_token_id` (turn), `eom_token_id` (message).
+    pub stop_ids: Vec<u32>,
     /// `unknown_token_id`
     pub unknown_token_id: Option<u32>,
     /// `padding_token_id`
@@ -65,7 +67,6 @@ impl GgufVocabulary {
     pub fn from_header(header: &GgufHeader) -> Self {
         let key = |name: &str| format!("tokenizer.ggml.{name}");
         let text = |name: &str| header.string(&key(name)).map(str::to_owned);
-        let id = |name: &str| header.u64(&key(name)).and_then(|id| u32::try_from(id).ok());
         let texts = |name: &str| {
             let list = header.strings(&key(name)).unwrap_or_default();
             list.into_iter().map(str::to_owned).collect()
@@ -77,10 +78,11 @@ impl GgufVocabulary {
             token_type: header.u64s(&key("token_type")).unwrap_or_default(),
             merges: texts("merges"),
             scores: header.f32s(&key("scores")).unwrap_or_default(),
-            bos_token_id: id("bos_token_id"),
-            eos_token_id: id("eos_token_id"),
-            unknown_token_id: id("unknown_token_id"),
-            padding_token_id: id("padding_token_id"),
+            bos_token_id: header.token("bos_token_id"),
+            eos_token_id: header.token("eos_token_id"),
+            stop_ids: header.stop_tokens(),
+            unknown_token_id: header.token("unknown_token_id"),
+            padding_token_id: header.token("padding_token_id"),
             add_bos_token: header.bool(&key("add_bos_token")),
             add_space_prefix: header.bool(&key("add_space_prefix")),
             chat_template: header.string("tokenizer.chat_template").map(str::to_owned),
@@ -134,7 +136,8 @@ impl GgufVocabulary {
             );
         }
         let ids = [self.bos_token_id, self.eos_token_id, self.unknown_token_id];
-        for id in ids.into_iter().chain([self.padding_token_id]).flatten() {
+        let named = ids.into_iter().chain([self.padding_token_id]).flatten();
+        for id in named.chain(self.stop_ids.iter().copied()) {
             ensure!(
                 (id as usize) < count,
                 "its special token {id} is beyond its {count} tokens"

@@ -35,6 +35,28 @@ pub(crate) enum Spelling {
 }
 
 impl Spelling {
+    /// What the steps before a tokenizer's model say, and if they are silent, its decoder.
+    ///
+    /// A vocabulary is spelled in GPT-2's alphabet if a step turns text into it before the model sees
+    /// it. The decoder cannot know better: some conversions gave such a vocabulary a decoder for
+    /// SentencePiece, and the other way round. (`tokenizers` and mlx-lm believe the decoder and print
+    /// `Ġ` there.)
+    ///
+    /// # Errors
+    /// For a decoder that no model of this series has.
+    pub(crate) fn of(before: &[Value], decoder: &Value) -> Result<Self> {
+        let step = |kind| before.iter().find_map(|steps| find_step(steps, kind));
+        if step("ByteLevel").is_some() {
+            return Ok(Self::ByteLevel);
+        }
+        match step("Metaspace") {
+            Some(metaspace) if find_step(decoder, "ByteLevel").is_some() => {
+                Self::from_decoder(metaspace)
+            }
+            _ => Self::from_decoder(decoder),
+        }
+    }
+
     /// Reads the `decoder` of a `tokenizer.json`.
     ///
     /// # Errors
@@ -90,6 +112,19 @@ impl Spelling {
         }
     }
 
+    /// The bytes of an added token, which is matched in the text as it is written and so printed as it
+    /// is written: `č` is no byte there.
+    ///
+    /// SentencePiece vocabularies have two exceptions, since their model makes these tokens, too: `▁▁`
+    /// stands for spaces, `<0x0A>` for a byte.
+    pub(crate) fn added(&self, token: &str) -> Vec<u8> {
+        match self {
+            Self::Pieces { .. } if token.chars().all(|c| c == '▁') => self.bytes(token),
+            Self::Pieces { .. } if byte_token(token).is_some() => self.bytes(token),
+            _ => token.as_bytes().to_vec(),
+        }
+    }
+
     fn strip_start(&self) -> usize {
         match self {
             Self::ByteLevel => 0,
@@ -100,6 +135,15 @@ impl Spelling {
 
 /// How much longer a decoder may make a token. The models of this series make it shorter.
 const MOST_GROWTH: usize = 16;
+/// The step of this kind in a normalizer, pre-tokenizer or decoder, which may be a sequence of them.
+fn find_step<'a>(steps: &'a Value, kind: &str) -> Option<&'a Value> {
+    if steps["type"] == kind {
+        return Some(steps);
+    }
+    let lists = ["normalizers", "pretokenizers", "decoders"];
+    let inner = lists.iter().filter_map(|list| steps[list].as_array());
+    inner.flatten().find_map(|step| find_step(step, kind))
+}
 
 /// [`Spelling::Pieces`] while its steps are read.
 struct Pieces {
@@ -213,7 +257,7 @@ impl<'a> Detokenizer<'a> {
         if self.skip_special && self.tokenizer.is_special(&token) {
             return Ok(None);
         }
-        let mut bytes = self.tokenizer.spelling().bytes(&token);
+        let mut bytes = self.tokenizer.bytes(id, &token);
         self.strip_leading_spaces(&mut bytes);
         self.pending.append(&mut bytes);
         Ok(take_characters(&mut self.pending))
