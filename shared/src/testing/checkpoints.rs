@@ -1,6 +1,7 @@
 //! Checkpoints with one defect each, made from the embedded model: what a broken download, another
 //! program's file or a wrong guess looks like to a part.
 
+pub mod chain;
 pub mod gguf;
 
 use std::collections::BTreeMap;

@@ -76,6 +76,14 @@ impl GgufFile {
         self.set(key, 9, encoded);
     }
 
+    /// Sets a list of int32.
+    pub fn ints(&mut self, key: &str, values: &[i32]) {
+        let mut encoded = 5u32.to_le_bytes().to_vec();
+        encoded.extend((values.len() as u64).to_le_bytes());
+        encoded.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        self.set(key, 9, encoded);
+    }
+
     /// Lets tensors begin at other multiples than 32; to be called before the first tensor.
     pub fn align(&mut self, alignment: usize) {
         self.uint("general.alignment", alignment as u32);
