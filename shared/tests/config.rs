@@ -151,6 +151,106 @@ fn rope_parameters_of_transformers_5_are_read_and_older_keys_win() {
     assert_eq!(both.rope.scaling, RopeScaling::Linear { factor: 3.0 });
 }
 
+/// The remarks of a config, which must be one line with all of `words`, or none.
+fn remarked(config: &ModelConfig, words: &[&str]) {
+    let remarks = &config.remarks;
+    assert_eq!(remarks.len(), usize::from(!words.is_empty()), "{remarks:?}");
+    for word in words {
+        assert!(remarks[0].contains(word), "no {word:?} in {remarks:?}");
+    }
+}
+
+#[test]
+fn the_base_of_rope_is_found_wherever_it_stands() {
+    // Transformers 5 keeps it inside the RoPE object, under either of its names.
+    let inside = json!({"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5});
+    for model_type in ["llama", "mistral", "qwen2", "qwen3"] {
+        for place in ["rope_scaling", "rope_parameters"] {
+            let config = read(json!({"model_type": model_type, "head_dim": 16, place: inside}));
+            assert_eq!(config.rope.theta, 5e5, "{model_type}, {place}");
+            assert_eq!(config.rope.scaling, RopeScaling::Linear { factor: 2.0 });
+            remarked(&config, &[]);
+        }
+    }
+}
+
+#[test]
+fn two_bases_of_rope_that_differ_are_told_with_the_one_that_decides() {
+    let base = |theta: f64| json!({"rope_theta": theta});
+    for (changes, theta, words) in [
+        (
+            json!({"rope_theta": 1e4, "rope_scaling": base(5e5)}),
+            1e4,
+            &["10000", "500000 in rope_scaling", "its top level decides"][..],
+        ),
+        (
+            json!({"rope_parameters": base(1e4), "rope_scaling": base(5e5)}),
+            5e5,
+            &["10000 in rope_parameters", "rope_scaling decides"],
+        ),
+        (
+            json!({"rope_theta": 5e5, "rope_scaling": base(5e5), "rope_parameters": base(5e5)}),
+            5e5,
+            &[],
+        ),
+    ] {
+        let config = read(changes);
+        assert_eq!(config.rope.theta, theta);
+        remarked(&config, words);
+    }
+    let config = read(json!({
+        "rope_scaling": {"type": "linear", "factor": 3.0},
+        "rope_parameters": {"rope_type": "longrope"},
+    }));
+    assert_eq!(config.rope.scaling, RopeScaling::Linear { factor: 3.0 });
+    remarked(&config, &["rope_scaling and rope_parameters", "decides"]);
+    let config = read(json!({
+        "rope_scaling": {"type": "default", "rope_type": "linear", "factor": 3.0},
+    }));
+    assert_eq!(config.rope.scaling, RopeScaling::Linear { factor: 3.0 });
+    remarked(&config, &["\"linear\"", "\"default\"", "the first decides"]);
+}
+
+#[test]
+fn what_python_takes_for_json_is_read_and_told() {
+    let python = |key: &str, value: &str| {
+        let text = with(json!({key: "HERE"})).to_string();
+        ModelConfig::from_json(&text.replace("\"HERE\"", value), None)
+    };
+    for value in ["[0.0, Infinity]", "-Infinity", "NaN", "1e400"] {
+        let config = python("time_step_limit", value).unwrap();
+        remarked(&config, &["config.json", "Infinity or NaN"]);
+    }
+    let config = read(json!({"time_step_limit": {"__float__": "Infinity"}}));
+    remarked(&config, &[]);
+    // Where such a value is used it is as wrong as any other text.
+    for key in [
+        "rms_norm_eps",
+        "rope_theta",
+        "rope_scaling",
+        "quantization",
+        "vocab_size",
+    ] {
+        line_of(python(key, "NaN"), &[key, "NaN", "expected"]);
+    }
+}
+
+#[test]
+fn a_generation_config_that_is_not_json_is_read_past_and_told() {
+    let text = with(json!({"eos_token_id": 5})).to_string();
+    let broken = "{\"eos_token_id\": 2,}";
+    let config = ModelConfig::from_json(&text, Some(broken)).unwrap();
+    assert_eq!(config.eos_token_ids, [5]);
+    remarked(
+        &config,
+        &["generation_config.json", "line 1 column", "read past"],
+    );
+    let python = "{\"eos_token_id\": 2, \"temperature\": Infinity}";
+    let config = ModelConfig::from_json(&text, Some(python)).unwrap();
+    assert_eq!(config.eos_token_ids, [2, 5]);
+    remarked(&config, &["generation_config.json", "Infinity"]);
+}
+
 #[test]
 fn rope_that_cannot_be_computed_is_refused() {
     let refused = |scaling: Value, words: &[&str]| {
