@@ -3,20 +3,25 @@
 //! The headers are read through a memory map and with every offset checked, because MLX trusts the
 //! files that it is given.
 
+mod complete;
 mod fit;
 mod inspect;
 mod load;
 mod safetensors;
+mod stored;
 
 use std::collections::HashSet;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use console::cli::FloatType;
 use mlx_rs::Dtype;
 
+use stored::Stored;
+
 use crate::config::ModelConfig;
-use crate::gguf::{GgufHeader, ROPE_FACTORS, hugging_face_name};
+use crate::gguf::GgufHeader;
 use crate::hub::ModelFiles;
+use crate::remarks::tell_all;
 use crate::weights::{Rows, superfluous};
 
 /// A model's files, their headers read.
@@ -36,6 +41,8 @@ pub struct Checkpoint {
     pub dtype: Option<FloatType>,
     /// What its matrices are laid out for; whoever decodes with a cache says [`Rows::One`].
     pub rows: Rows,
+    /// What was read past, and who decided where two files differ: a line each.
+    pub remarks: Vec<String>,
 }
 
 /// MLX's name for a float type of the flags.
@@ -61,35 +68,48 @@ pub struct TensorInfo {
 }
 
 impl Checkpoint {
-    /// Reads configuration and headers.
+    /// Reads configuration and headers. Its remarks go to stderr.
     ///
     /// # Errors
     /// If a file is missing, damaged or of a kind that is not supported: one line that names it.
     pub fn open(name: &str, files: ModelFiles) -> Result<Self> {
-        let (config, tensors, gguf) = match &files {
+        let (config, stored, gguf) = match &files {
             ModelFiles::Gguf(path) => {
                 let header = GgufHeader::open(path)?;
                 let config = ModelConfig::from_gguf(&header)
                     .with_context(|| format!("reading {}", path.display()))?;
-                (config, gguf_tensors(&header), Some(header))
+                (config, Stored::of_gguf(&header), Some(header))
             }
-            files => (
-                read_config(name, files)?,
-                safetensors::tensors(files)?,
-                None,
-            ),
+            files => (read_config(name, files)?, Stored::read(files)?, None),
         };
-        let checkpoint = Self {
+        let mut checkpoint = Self {
             name: name.to_owned(),
             files,
+            remarks: config.remarks.clone(),
             config,
-            tensors,
+            tensors: stored.tensors,
             gguf,
             dtype: None,
             rows: Rows::default(),
         };
         checkpoint.check_tensors()?;
+        checkpoint.check_complete(stored.contradiction)?;
+        tell_all(&checkpoint.remarks);
         Ok(checkpoint)
+    }
+
+    /// Refuses half a model. An index is a hint: if it contradicts files that hold all of the model,
+    /// it is of another build and only worth a line.
+    fn check_complete(&mut self, contradiction: Option<String>) -> Result<()> {
+        match (self.missing_tensor(), contradiction) {
+            (Some(_), Some(contradiction)) => bail!("{contradiction}: download the model again"),
+            (Some(missing), None) => Err(missing),
+            (None, contradiction) => {
+                let told = |text| format!("{text}; all tensors of the model are there and decide");
+                self.remarks.extend(contradiction.map(told));
+                Ok(())
+            }
+        }
     }
 
     /// Size of the weights in memory, in bytes: what a decode step has to read.
@@ -236,19 +256,4 @@ fn read_config(name: &str, files: &ModelFiles) -> Result<ModelConfig> {
     let generation = files.read_text("generation_config.json")?;
     ModelConfig::from_json(&config, generation.as_deref())
         .with_context(|| format!("reading the configuration of {name}"))
-}
-
-fn gguf_tensors(header: &GgufHeader) -> Vec<TensorInfo> {
-    let weights = header
-        .tensors
-        .iter()
-        .filter(|tensor| tensor.name != ROPE_FACTORS);
-    weights
-        .map(|tensor| TensorInfo {
-            name: hugging_face_name(&tensor.name),
-            dtype: tensor.kind.name(),
-            shape: tensor.shape.clone(),
-            bytes: tensor.bytes,
-        })
-        .collect()
 }

@@ -154,10 +154,42 @@ impl ModelFiles {
 
 /// Which files hold the weights, given the text of the index (if there is one) and the names of all
 /// files. One rule for a directory on disk and for a listing of the hub.
+///
+/// The index is a hint: some repositories have one of another build beside complete weights. (mlx-lm
+/// never reads it.)
 pub(crate) fn shard_names(index: Option<&str>, present: &BTreeSet<String>) -> Result<Vec<String>> {
-    if let Some(index) = index {
-        return indexed_shards(index).with_context(|| format!("{INDEX} cannot be used"));
+    let Some(index) = index else {
+        return unindexed_shards(present);
+    };
+    let named = indexed_shards(index).with_context(|| format!("{INDEX} cannot be used"));
+    match (named, whole_set(present)) {
+        (Ok(names), Some(whole)) if names.iter().all(|name| whole.contains(name)) => Ok(whole),
+        (Ok(names), _) if names.iter().all(|name| present.contains(name)) => Ok(names),
+        (_, Some(whole)) => Ok(whole),
+        (named, None) => named,
     }
+}
+
+/// The files of a build that are all there by their names: `model.safetensors`, or each
+/// `model-0000I-of-0000N.safetensors`.
+fn whole_set(present: &BTreeSet<String>) -> Option<Vec<String>> {
+    if present.contains(SINGLE) {
+        return Some(vec![SINGLE.to_string()]);
+    }
+    let first = "-00001-of-";
+    present.iter().find_map(|name| {
+        let (stem, rest) = name.split_once(first)?;
+        let count: usize = rest.strip_suffix(".safetensors")?.parse().ok()?;
+        let numbered = |shard| format!("{stem}-{shard:05}-of-{rest}");
+        // Not more than there are: the number is a text that somebody wrote.
+        let all = (1..=count.min(present.len() + 1)).map(numbered);
+        let all: Vec<String> = all.collect();
+        let whole = count > 0 && all.iter().all(|name| present.contains(name));
+        whole.then_some(all)
+    })
+}
+
+fn unindexed_shards(present: &BTreeSet<String>) -> Result<Vec<String>> {
     if present.contains(SINGLE) {
         return Ok(vec![SINGLE.to_string()]);
     }

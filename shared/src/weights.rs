@@ -212,35 +212,38 @@ impl Weights {
     }
 
     fn remove(&mut self, name: &str) -> Result<Array> {
-        self.tensors.remove(name).ok_or_else(|| self.missing(name))
+        let missing = || missing(name, &self.names, self.layers);
+        self.tensors.remove(name).ok_or_else(missing)
     }
+}
 
-    /// Names the same tensor of other layers, too, if it is missing there (a shard is not there),
-    /// and a tensor whose name has another beginning (the file is of another program).
-    fn missing(&self, name: &str) -> anyhow::Error {
-        let missing = self.missing_in_layers(name);
-        let names = list(missing.iter());
-        let mut others: Vec<&String> = self.names.iter().collect();
-        others.retain(|other| other.ends_with(name) || name.ends_with(other.as_str()));
-        match others.first() {
-            Some(other) => anyhow!("{names}: missing in the checkpoint, which has {other}"),
-            None => anyhow!(
-                "{names}: missing among the {} tensors of the checkpoint; is the download complete?",
-                self.names.len()
-            ),
-        }
+/// The error about a tensor that is not among `names`.
+///
+/// Names the same tensor of other layers, too, if it is missing there (a shard is not there), and a
+/// tensor whose name has another beginning (the file is of another program).
+pub(crate) fn missing(name: &str, names: &BTreeSet<String>, layers: usize) -> anyhow::Error {
+    let absent = missing_in_layers(name, names, layers);
+    let absent = list(absent.iter());
+    let mut others: Vec<&String> = names.iter().collect();
+    others.retain(|other| other.ends_with(name) || name.ends_with(other.as_str()));
+    match others.first() {
+        Some(other) => anyhow!("{absent}: missing in the checkpoint, which has {other}"),
+        None => anyhow!(
+            "{absent}: missing among the {} tensors of the checkpoint; is the download complete?",
+            names.len()
+        ),
     }
+}
 
-    fn missing_in_layers(&self, name: &str) -> Vec<String> {
-        let parts = name
-            .strip_prefix(LAYERS)
-            .and_then(|rest| rest.split_once('.'));
-        let Some((_, part)) = parts else {
-            return vec![name.to_owned()];
-        };
-        let all = (0..self.layers).map(|layer| format!("{LAYERS}{layer}.{part}"));
-        all.filter(|name| !self.names.contains(name)).collect()
-    }
+fn missing_in_layers(name: &str, names: &BTreeSet<String>, layers: usize) -> Vec<String> {
+    let parts = name
+        .strip_prefix(LAYERS)
+        .and_then(|rest| rest.split_once('.'));
+    let Some((_, part)) = parts else {
+        return vec![name.to_owned()];
+    };
+    let all = (0..layers).map(|layer| format!("{LAYERS}{layer}.{part}"));
+    all.filter(|name| !names.contains(name)).collect()
 }
 
 /// Tensors that some checkpoints carry although they follow from the configuration: RoPE's frequencies,

@@ -367,6 +367,34 @@ fn the_shards_are_those_that_the_index_names() {
 }
 
 #[test]
+fn an_index_of_another_build_does_not_hide_weights_that_are_whole() {
+    let names = |set: &[&str]| -> serde_json::Value {
+        set.iter()
+            .map(|name| (name.to_string(), (*name).into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into()
+    };
+    let other = names(&[
+        "model-00001-of-00004.safetensors",
+        "model-00004-of-00004.safetensors",
+    ]);
+    for (model, whole) in [(model(), &[WEIGHTS][..]), (sharded_model(), &SHARDS)] {
+        let index = serde_json::json!({ "weight_map": other }).to_string();
+        std::fs::write(model.path().join("model.safetensors.index.json"), index).unwrap();
+        let setup = Setup::serving(model);
+        let snapshot = setup.locate().unwrap();
+        setup.assert_same(&snapshot);
+        let offline = directory(locate_with(REPO, None, &setup.offline())).unwrap();
+        let shards = ModelFiles::Directory(offline).shards().unwrap();
+        let whole: Vec<PathBuf> = whole.iter().map(|name| snapshot.join(name)).collect();
+        assert_eq!(shards, whole);
+        // Whole is what has all of its numbers.
+        std::fs::remove_file(&whole[0]).unwrap();
+        assert!(ModelFiles::Directory(snapshot).shards().is_err());
+    }
+}
+
+#[test]
 fn a_cached_model_starts_without_a_request() {
     let setup = Setup::new();
     let first = setup.locate().unwrap();

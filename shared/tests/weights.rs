@@ -279,6 +279,96 @@ fn an_index_that_promises_a_tensor_to_the_wrong_shard_is_refused() {
     says(open(swapped.path()), &["a is in", TWO]);
 }
 
+/// The embedded model in a directory: its weights in one file, or in two of which each has its half.
+fn tiny_in(shards: &[&str]) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    checkpoints::intact(directory.path()).unwrap();
+    fs::remove_file(directory.path().join("model.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(embedded::WEIGHTS).unwrap();
+    let mut tensors = file.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let half = tensors.len().div_ceil(shards.len());
+    for (shard, tensors) in shards.iter().zip(tensors.chunks(half)) {
+        let bytes = safetensors::serialize(tensors.to_vec(), None).unwrap();
+        fs::write(directory.path().join(shard), bytes).unwrap();
+    }
+    directory
+}
+
+fn write_index(directory: &Path, map: serde_json::Value) {
+    let index = json!({ "weight_map": map }).to_string();
+    fs::write(directory.join("model.safetensors.index.json"), index).unwrap();
+}
+
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+#[test]
+fn an_index_of_another_build_beside_a_whole_model_is_told_and_not_believed() {
+    let single = "model.safetensors";
+    let four = [
+        "model-00001-of-00004.safetensors",
+        "model-00004-of-00004.safetensors",
+    ];
+    for (shards, map) in [
+        (
+            &[single][..],
+            json!({EMBEDDING: ONE, "model.norm.weight": TWO}),
+        ),
+        (
+            &[ONE, TWO],
+            json!({EMBEDDING: four[0], "model.norm.weight": four[1]}),
+        ),
+        // Tied: no file has the head.
+        (
+            &[single],
+            json!({EMBEDDING: single, "lm_head.weight": single}),
+        ),
+        (&[ONE, TWO], json!({EMBEDDING: TWO})),
+    ] {
+        let directory = tiny_in(shards);
+        write_index(directory.path(), map);
+        let checkpoint = open(directory.path()).unwrap();
+        assert_eq!(checkpoint.parameters(), tiny().parameters());
+        take_all(&checkpoint.config, checkpoint.load_weights().unwrap()).unwrap();
+        let [remark] = &checkpoint.remarks[..] else {
+            panic!("{:?}", checkpoint.remarks)
+        };
+        assert!(
+            remark.contains("index.json says that") && remark.contains("decide"),
+            "{remark}"
+        );
+    }
+    let directory = tiny_in(&[single]);
+    fs::write(directory.path().join("model.safetensors.index.json"), "{").unwrap();
+    let checkpoint = open(directory.path()).unwrap();
+    assert!(checkpoint.remarks[0].contains("cannot be read"));
+}
+
+#[test]
+fn half_a_model_is_refused_before_it_is_described() {
+    let directory = tiny_in(&[ONE, TWO]);
+    fs::remove_file(directory.path().join(TWO)).unwrap();
+    says(
+        open(directory.path()),
+        &["not whole", "model.layers.7.input", "download complete?"],
+    );
+    write_index(
+        directory.path(),
+        json!({EMBEDDING: ONE, "model.norm.weight": TWO}),
+    );
+    says(open(directory.path()), &[TWO, "incomplete"]);
+    // A head that is not tied and not there.
+    let directory = tiny_in(&["model.safetensors"]);
+    checkpoints::edit(
+        directory.path(),
+        "config.json",
+        "tie_word_embeddings",
+        json!(false),
+    )
+    .unwrap();
+    says(open(directory.path()), &["lm_head.weight", "missing"]);
+}
+
 #[test]
 fn a_tensor_in_two_shards_names_both() {
     let directory = sharded(

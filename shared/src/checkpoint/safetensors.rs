@@ -10,35 +10,41 @@ use safetensors::tensor::{Metadata, SafeTensorError};
 use serde::Deserialize;
 
 use super::TensorInfo;
+use super::stored::Stored;
 use crate::hub::{INDEX, ModelFiles, embedded};
+use crate::remarks::clipped;
 
-/// All tensors, in the order of the files.
-pub(super) fn tensors(files: &ModelFiles) -> Result<Vec<TensorInfo>> {
-    if matches!(files, ModelFiles::Embedded) {
-        let (_, header) = SafeTensors::read_metadata(embedded::WEIGHTS)
-            .context("the embedded model is damaged")?;
-        return Ok(infos(&header));
-    }
-    let mut tensors = Vec::new();
-    let mut shard_of: HashMap<String, String> = HashMap::new();
-    for path in files.shards()? {
-        let shard = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        for tensor in read_shard(&path)? {
-            if let Some(other) = shard_of.insert(tensor.name.clone(), shard.clone()) {
-                bail!(
-                    "tensor {} is in {other} and in {shard}: one of them is stale",
-                    tensor.name
-                );
-            }
-            tensors.push(tensor);
+impl Stored {
+    /// All tensors of a checkpoint in safetensors.
+    pub(super) fn read(files: &ModelFiles) -> Result<Self> {
+        if matches!(files, ModelFiles::Embedded) {
+            let (_, header) = SafeTensors::read_metadata(embedded::WEIGHTS)
+                .context("the embedded model is damaged")?;
+            return Ok(Self {
+                tensors: infos(&header),
+                contradiction: None,
+            });
         }
+        let mut tensors = Vec::new();
+        let mut shard_of: HashMap<String, String> = HashMap::new();
+        for path in files.shards()? {
+            let shard = path.file_name().unwrap_or_default();
+            let shard = shard.to_string_lossy().into_owned();
+            for tensor in read_shard(&path)? {
+                if let Some(other) = shard_of.insert(tensor.name.clone(), shard.clone()) {
+                    bail!(
+                        "tensor {} is in {other} and in {shard}: one of them is stale",
+                        tensor.name
+                    );
+                }
+                tensors.push(tensor);
+            }
+        }
+        Ok(Self {
+            tensors,
+            contradiction: contradiction(files, &shard_of)?,
+        })
     }
-    check_index(files, &shard_of)?;
-    Ok(tensors)
 }
 
 /// The header of one shard; the tensors of `path` lie inside the file and do not overlap.
@@ -106,17 +112,21 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Every tensor of the index is in the shard that the index names.
-fn check_index(files: &ModelFiles, shard_of: &HashMap<String, String>) -> Result<()> {
+/// The first tensor that is not in the shard that the index names for it.
+fn contradiction(files: &ModelFiles, shard_of: &HashMap<String, String>) -> Result<Option<String>> {
     let Some(text) = files.read_text(INDEX)? else {
-        return Ok(());
+        return Ok(None);
     };
-    let index: Index = serde_json::from_str(&text).with_context(|| format!("parsing {INDEX}"))?;
-    for (tensor, shard) in &index.weight_map {
-        ensure!(
-            shard_of.get(tensor) == Some(shard),
-            "{INDEX} says that {tensor} is in {shard}, but it is not: download the model again"
-        );
-    }
-    Ok(())
+    let index: Index = match serde_json::from_str(&text) {
+        Ok(index) => index,
+        Err(error) => return Ok(Some(format!("{INDEX} cannot be read ({error})"))),
+    };
+    let wrong = index
+        .weight_map
+        .into_iter()
+        .find(|(tensor, shard)| shard_of.get(tensor) != Some(shard));
+    Ok(wrong.map(|(tensor, shard)| {
+        let (tensor, shard) = (clipped(&tensor, 80), clipped(&shard, 80));
+        format!("{INDEX} says that {tensor} is in {shard}, but it is not")
+    }))
 }
