@@ -7,6 +7,7 @@ mod complete;
 mod fit;
 mod inspect;
 mod load;
+mod packing;
 mod safetensors;
 mod stored;
 
@@ -94,6 +95,7 @@ impl Checkpoint {
         };
         checkpoint.check_tensors()?;
         checkpoint.check_complete(stored.contradiction)?;
+        checkpoint.read_packing();
         tell_all(&checkpoint.remarks);
         Ok(checkpoint)
     }

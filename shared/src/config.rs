@@ -90,6 +90,18 @@ impl ModelConfig {
         (elements * bytes_per_element) as u64
     }
 
+    /// How many inputs the matrix of a module has, by the last part of its name.
+    pub(crate) fn in_features(&self, module: &str) -> Option<usize> {
+        let (_, name) = module.rsplit_once('.').unwrap_or(("", module));
+        match name {
+            "embed_tokens" | "lm_head" | "q_proj" | "k_proj" | "v_proj" | "gate_proj"
+            | "up_proj" => Some(self.hidden_size),
+            "o_proj" => Some(self.num_attention_heads * self.head_dim),
+            "down_proj" => Some(self.intermediate_size),
+            _ => None,
+        }
+    }
+
     /// Refuses a GPT-2, for parts whose only decoder is that of the Llama family.
     ///
     /// # Errors

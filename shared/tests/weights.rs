@@ -245,6 +245,80 @@ fn write(path: &Path, tensors: &[(&str, &[i32])]) {
     .unwrap();
 }
 
+/// A checkpoint of mixed bits, its `quantization` changed.
+fn mixed(change: impl Fn(&mut serde_json::Value)) -> Checkpoint {
+    let directory = TempDir::new().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        let from = fixtures::directory().join("qwen3-8bit-mixed").join(file);
+        fs::copy(from, directory.path().join(file)).unwrap();
+    }
+    let path = directory.path().join("config.json");
+    let mut config = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    change(&mut config);
+    fs::write(&path, config.to_string()).unwrap();
+    let checkpoint = open(directory.path()).unwrap();
+    take_all(&checkpoint.config, checkpoint.load_weights().unwrap()).unwrap();
+    checkpoint
+}
+
+#[test]
+fn bits_and_group_size_are_those_of_the_shapes_whatever_the_config_says() {
+    let right = mixed(|_| {});
+    assert!(right.remarks.is_empty(), "{:?}", right.remarks);
+    type Change = fn(&mut serde_json::Value);
+    let changes: [(Change, &str); 5] = [
+        // What conversions have done: entries lost, or spelled as another program does.
+        (
+            |config| config["quantization"] = json!({"group_size": 64, "bits": 8}),
+            "layers.1.mlp.down_proj, which decide",
+        ),
+        (
+            |config| {
+                let all = config["quantization"].as_object().unwrap().clone();
+                let prefixed = all.into_iter().map(|(key, value)| match key.as_str() {
+                    "group_size" | "bits" | "mode" => (key, value),
+                    _ => (format!("language_model.{key}"), value),
+                });
+                config["quantization"] = prefixed.collect::<serde_json::Map<_, _>>().into();
+            },
+            "layers.1.mlp.down_proj, which decide",
+        ),
+        (
+            |config| config["quantization"]["bits"] = json!(4),
+            "more, which decide",
+        ),
+        (
+            |config| config["quantization"]["model.layers.0.mlp.up_proj"] = json!(false),
+            "layers.0.mlp.up_proj, which decide",
+        ),
+        (
+            |config| {
+                config["quantization"] = json!(null);
+                config["quantization_config"] = json!(null);
+            },
+            "more, which decide",
+        ),
+    ];
+    for (change, words) in changes {
+        let checkpoint = mixed(change);
+        let [remark] = &checkpoint.remarks[..] else {
+            panic!("{:?}", checkpoint.remarks)
+        };
+        assert!(remark.contains(words), "no {words:?} in {remark}");
+        assert_eq!(checkpoint.parameters(), right.parameters());
+        let of = |checkpoint: &Checkpoint, module: &str| {
+            checkpoint.config.quantization.clone().unwrap().of(module)
+        };
+        for (module, shape) in modules(&right.config) {
+            let scaled =
+                |tensor: &shared::checkpoint::TensorInfo| tensor.name == format!("{module}.scales");
+            if shape.len() == 2 && right.tensors.iter().any(scaled) {
+                assert_eq!(of(&checkpoint, &module), of(&right, &module), "{module}");
+            }
+        }
+    }
+}
+
 /// A directory with a configuration, an index and shards of the given names.
 fn sharded(index: serde_json::Value, shards: &[(&str, &[&str])]) -> TempDir {
     let directory = TempDir::new().unwrap();

@@ -16,6 +16,26 @@ pub struct GroupQuantization {
     pub bits: usize,
 }
 
+impl GroupQuantization {
+    /// Whether MLX has kernels for it.
+    fn is_supported(self) -> bool {
+        [32, 64, 128].contains(&self.group_size) && [2, 3, 4, 5, 6, 8].contains(&self.bits)
+    }
+
+    /// How a row of `inputs` weights was packed into `words` of 32 bits with `groups` scales; `None` if
+    /// MLX cannot have done that.
+    pub(crate) fn of_row(inputs: usize, words: usize, groups: usize) -> Option<Self> {
+        let found = Self {
+            group_size: inputs.checked_div(groups)?,
+            bits: words.checked_mul(32)?.checked_div(inputs)?,
+        };
+        let fits = found.is_supported()
+            && found.group_size * groups == inputs
+            && found.bits * inputs == 32 * words;
+        fits.then_some(found)
+    }
+}
+
 /// How a checkpoint is quantized, module by module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Quantization {
@@ -91,11 +111,12 @@ fn group(keys: &Keys) -> Result<GroupQuantization> {
     }
     let group_size = keys.require_size("group_size", 1 << 16)?;
     let bits = keys.require_size("bits", 32)?;
+    let group = GroupQuantization { group_size, bits };
     ensure!(
-        [32, 64, 128].contains(&group_size) && [2, 3, 4, 5, 6, 8].contains(&bits),
+        group.is_supported(),
         "group_size {group_size} with bits {bits} in {} is not supported: MLX has groups of 32, \
          64 or 128 and 2, 3, 4, 5, 6 or 8 bits",
         keys.file
     );
-    Ok(GroupQuantization { group_size, bits })
+    Ok(group)
 }
