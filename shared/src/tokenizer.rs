@@ -14,6 +14,7 @@ mod alone;
 mod gguf;
 mod guarded;
 mod marks;
+mod merges;
 mod python_json;
 mod stream;
 mod template;

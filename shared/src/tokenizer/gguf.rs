@@ -5,8 +5,6 @@
 //! model families of this series. An unknown name is an error: with the wrong rules the ids look
 //! plausible and the answers get quietly worse.
 
-use std::collections::HashMap;
-
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Deserialize;
 use tokenizers::decoders::{
@@ -21,6 +19,7 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::PostProcessorWrapper;
 use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
+use super::merges;
 use crate::gguf::GgufHeader;
 
 /// What a GGUF file says of its tokenizer: its `tokenizer.ggml.*` keys.
@@ -190,7 +189,10 @@ impl GgufVocabulary {
         if let Some(unknown) = self.token(self.unknown_token_id) {
             bpe = bpe.unk_token(unknown.to_owned());
         }
-        let mut tokenizer = self.with_model(bpe, self.merges_from_scores())?;
+        let kind = |id: usize| self.token_type.get(id).copied().unwrap_or(1);
+        let is_made = |id| ![UNKNOWN, CONTROL, BYTE].contains(&kind(id));
+        let merges = merges::from_scores(&self.tokens, &self.scores, is_made)?;
+        let mut tokenizer = self.with_model(bpe, merges)?;
         let prefix = self.add_space_prefix.unwrap_or(true);
         let mut steps: Vec<normalizers::NormalizerWrapper> = Vec::new();
         if prefix {
@@ -220,36 +222,6 @@ impl GgufVocabulary {
         let bpe = bpe.vocab_and_merges(self.vocabulary(), merges).build();
         let bpe = bpe.map_err(|error| anyhow!("its tokens and merges do not fit: {error}"))?;
         Ok(tokenizers::Tokenizer::new(bpe))
-    }
-
-    /// SentencePiece keeps no merges: it joins the neighbours whose joint piece has the best score.
-    /// So each way to cut a piece into two pieces is a merge, ranked by the score of the whole.
-    fn merges_from_scores(&self) -> Merges {
-        let ids: HashMap<&str, usize> = self
-            .tokens
-            .iter()
-            .enumerate()
-            .map(|(id, token)| (token.as_str(), id))
-            .collect();
-        let kind = |id: usize| self.token_type.get(id).copied().unwrap_or(1);
-        let mut merges = Vec::new();
-        for (id, token) in self.tokens.iter().enumerate() {
-            if [UNKNOWN, CONTROL, BYTE].contains(&kind(id)) {
-                continue;
-            }
-            for (cut, _) in token.char_indices().skip(1) {
-                let (left, right) = token.split_at(cut);
-                if let (Some(l), Some(r)) = (ids.get(left), ids.get(right)) {
-                    merges.push((
-                        self.scores[id],
-                        (*l, *r),
-                        (left.to_owned(), right.to_owned()),
-                    ));
-                }
-            }
-        }
-        merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        merges.into_iter().map(|(_, _, pair)| pair).collect()
     }
 
     /// Puts BOS before a raw text, where the file asks for it.
