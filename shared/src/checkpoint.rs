@@ -124,7 +124,7 @@ impl Checkpoint {
     /// Size of one tensor in memory.
     ///
     /// Only GGUF's packed types are larger here than in the file: MLX stores a scale and a bias of
-    /// 16 bits for each 32 weights, where Q4_0 and Q8_0 do without the bias.
+    /// 16 bits for each 32 weights, where Q4_0 and Q8_0 do without the bias, and unpacks Q6_K.
     pub fn bytes_in_memory(&self, tensor: &TensorInfo) -> u64 {
         let float = self.dtype.map(|dtype| dtype.bytes() as u64);
         let scales = 2 * float.unwrap_or(2); // with the biases, of a group
@@ -132,6 +132,7 @@ impl Checkpoint {
             ("Q4_0", _) => tensor.bytes / 18 * (16 + scales),
             ("Q4_1", _) => tensor.bytes / 20 * (16 + scales),
             ("Q8_0", _) => tensor.bytes / 34 * (32 + scales),
+            ("Q6_K", float) => tensor.bytes / 210 * 256 * float.unwrap_or(2),
             ("F32", Some(float)) => tensor.bytes / 4 * float,
             ("F16" | "BF16", Some(float)) => tensor.bytes / 2 * float,
             _ => tensor.bytes,
@@ -224,7 +225,7 @@ impl Checkpoint {
 
     /// What no format forbids, but MLX or the layers could not use.
     fn check_tensors(&self) -> Result<()> {
-        const KNOWN: [&str; 7] = ["F32", "F16", "BF16", "U32", "Q4_0", "Q4_1", "Q8_0"];
+        const KNOWN: [&str; 8] = ["F32", "F16", "BF16", "U32", "Q4_0", "Q4_1", "Q8_0", "Q6_K"];
         let mut names = HashSet::new();
         for TensorInfo {
             name, dtype, shape, ..

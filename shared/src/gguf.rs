@@ -18,11 +18,21 @@ use anyhow::{Context, Result, ensure};
 use console::files;
 
 pub use names::hugging_face_name;
-use reader::Reader;
+use reader::{Reader, UINT32};
+
+use crate::remarks::{clipped, few};
 pub use types::{GgufTensor, GgufType, GgufValue};
 
 /// The tensor that is configuration rather than weights.
 pub(crate) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// What every GGUF file begins with.
+pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
+
+const ALIGNMENT: &str = "general.alignment";
+
+/// More tensors or metadata keys than any model has.
+const MAX_ENTRIES: u64 = 1 << 16;
 
 /// Everything in a GGUF file that is not weights.
 #[derive(Debug, Clone)]
@@ -36,6 +46,8 @@ pub struct GgufHeader {
     /// Contents of the tensor `rope_freqs.weight`: one divisor for each RoPE frequency (D/2), which
     /// is how llama.cpp stores Llama 3 scaling. It belongs to the configuration.
     pub rope_factors: Option<Vec<f32>>,
+    /// What was read past: a line each, for stderr.
+    pub remarks: Vec<String>,
 }
 
 impl GgufHeader {
@@ -60,29 +72,25 @@ impl GgufHeader {
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
         ensure!(
-            reader.take(4).ok() == Some(b"GGUF"),
+            reader.take(4).ok() == Some(MAGIC),
             "not a GGUF file: it does not start so"
         );
-        let version = reader.u32()?;
-        ensure!(
-            version == 2 || version == 3,
-            "GGUF version {version} is not supported (2 and 3 are): convert the model again"
-        );
+        check_version(reader.u32()?)?;
         let (tensor_count, metadata_count) = (reader.u64()?, reader.u64()?);
-        let mut metadata = HashMap::new();
-        for _ in 0..metadata_count {
-            let key = reader.string().context("in a metadata key")?;
-            let value = reader
-                .value()
-                .with_context(|| format!("in the metadata key {key:?}"))?;
-            metadata.insert(key, value);
-        }
+        ensure!(
+            tensor_count <= MAX_ENTRIES && metadata_count <= MAX_ENTRIES,
+            "it claims to have {tensor_count} tensors and {metadata_count} metadata keys, more than \
+             any model: download it again"
+        );
+        let (metadata, not_utf8) = read_metadata(&mut reader, metadata_count)?;
         let mut header = Self {
             metadata,
             tensors: vec![],
             data_offset: 0,
             rope_factors: None,
+            remarks: vec![],
         };
+        header.check_texts(not_utf8)?;
         for index in 0..tensor_count {
             let context = || format!("in entry {index} of the tensor list");
             header.tensors.push(reader.tensor().with_context(context)?);
@@ -92,6 +100,28 @@ impl GgufHeader {
         header.check_tensors(bytes.len() as u64, alignment)?;
         header.rope_factors = header.read_rope_factors(bytes)?;
         Ok(header)
+    }
+
+    /// Free text, such as the name of the author, need not be readable: nobody reads it.
+    fn check_texts(&mut self, not_utf8: Vec<String>) -> Result<()> {
+        let architecture = format!(
+            "{}.",
+            self.string("general.architecture").unwrap_or_default()
+        );
+        let mut passed: Vec<&str> = Vec::new();
+        for key in &not_utf8 {
+            let read = key == "general.architecture"
+                || key.starts_with("tokenizer.")
+                || key.starts_with(&architecture);
+            ensure!(!read, "in the metadata key {key:?}: a string is not UTF-8");
+            passed.push(key);
+        }
+        if !passed.is_empty() {
+            let keys = few(&passed);
+            self.remarks
+                .push(format!("metadata that is not UTF-8 was read past: {keys}"));
+        }
+        Ok(())
     }
 
     /// A string value.
@@ -173,8 +203,9 @@ impl GgufHeader {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }
 
+    /// A uint32, by [`read_metadata`].
     fn alignment(&self) -> Result<u64> {
-        let alignment = self.u64("general.alignment").unwrap_or(32);
+        let alignment = self.u64(ALIGNMENT).unwrap_or(32);
         ensure!(
             alignment.is_power_of_two() && (8..=1 << 20).contains(&alignment),
             "general.alignment is {alignment}, expected a small power of two from 8"
@@ -224,4 +255,51 @@ impl GgufHeader {
             fours.iter().map(|&four| f32::from_le_bytes(four)).collect(),
         ))
     }
+}
+
+fn check_version(version: u32) -> Result<()> {
+    ensure!(
+        version == 0 || version & 0xffff != 0,
+        "it has GGUF version {} in big-endian order, for machines of another kind: take the \
+         little-endian file of the model",
+        version.swap_bytes()
+    );
+    ensure!(
+        version == 2 || version == 3,
+        "GGUF version {version} is not supported (2 and 3 are): convert the model again"
+    );
+    Ok(())
+}
+
+/// All keys with their values, and the keys whose values hold a string that is not UTF-8.
+///
+/// No key may come twice, and the alignment is a uint32: MLX's reader, which will read the same file,
+/// takes the last uint32 and passes over other types. A file that means something else would have its
+/// weights read from the wrong places.
+fn read_metadata(
+    reader: &mut Reader,
+    count: u64,
+) -> Result<(HashMap<String, GgufValue>, Vec<String>)> {
+    let (mut metadata, mut not_utf8) = (HashMap::new(), Vec::new());
+    for _ in 0..count {
+        let key = reader.string().context("in a metadata key")?;
+        let shown = clipped(&key, 80);
+        let kind = reader.u32()?;
+        ensure!(
+            key != ALIGNMENT || kind == UINT32,
+            "{ALIGNMENT} is not a uint32, as the format has it: convert the model again"
+        );
+        let (value, utf8) = reader
+            .value(kind)
+            .with_context(|| format!("in the metadata key {shown:?}"))?;
+        if !utf8 {
+            not_utf8.push(key.clone());
+        }
+        let twice = metadata.insert(key, value).is_some();
+        ensure!(
+            !twice,
+            "the metadata key {shown:?} is there twice: convert the model again"
+        );
+    }
+    Ok((metadata, not_utf8))
 }

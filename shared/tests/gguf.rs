@@ -217,6 +217,118 @@ fn tensors_at_impossible_places_are_refused() {
     }
 }
 
+/// Writes a key once more, which the format forbids.
+fn again(file: &mut GgufFile, key: &str, kind: u32, value: &[u8]) {
+    file.metadata.push((key.to_owned(), kind, value.to_vec()));
+}
+
+#[test]
+fn a_key_that_is_there_twice_is_refused() {
+    let twice = changed(|file| again(file, "llama.block_count", 4, &[2, 0, 0, 0]));
+    refused(&twice, &["\"llama.block_count\"", "twice"]);
+    // MLX would take the last uint32 of these and divide by it.
+    let alignments = changed(|file| {
+        again(file, "general.alignment", 4, &[0; 4]);
+        again(file, "general.alignment", 10, &[32, 0, 0, 0, 0, 0, 0, 0]);
+    });
+    refused(&alignments, &["general.alignment"]);
+}
+
+#[test]
+fn the_alignment_is_a_uint32_as_mlx_reads_it() {
+    for (kind, width) in [(0, 1), (1, 1), (2, 2), (5, 4), (6, 4), (10, 8), (11, 8)] {
+        let mut value = vec![0; width];
+        value[0] = 32;
+        let file = changed(|file| file.set("general.alignment", kind, value));
+        refused(&file, &["general.alignment is not a uint32"]);
+    }
+    parse(&changed(|file| file.align(64)));
+}
+
+#[test]
+fn a_big_endian_file_is_called_so() {
+    for version in [2u32, 3] {
+        let file = changed(|file| file.version = version.swap_bytes());
+        refused(&file, &[&format!("version {version}"), "big-endian"]);
+    }
+}
+
+#[test]
+fn a_part_of_a_split_model_is_called_so() {
+    let part = |number: u8, count: u8| {
+        changed(|file| {
+            file.set("split.no", 2, vec![number, 0]);
+            file.set("split.count", 2, vec![count, 0]);
+        })
+    };
+    let mut second = part(1, 2);
+    second.remove("general.architecture");
+    refused(&second, &["part 2 of 2", "llama-gguf-split --merge"]);
+    refused(&part(0, 2), &["part 1 of 2"]);
+    config(&part(0, 1));
+}
+
+#[test]
+fn free_text_that_is_not_utf8_is_read_past_and_told() {
+    let latin = |file: &mut GgufFile, key: &str| {
+        file.set(key, 8, [&4u64.to_le_bytes()[..], b"caf\xe9"].concat());
+    };
+    let free = changed(|file| {
+        latin(file, "general.name");
+        let list = [
+            &8u32.to_le_bytes()[..],
+            &1u64.to_le_bytes(),
+            &1u64.to_le_bytes(),
+            b"\xff",
+        ];
+        file.set("general.tags", 9, list.concat());
+    });
+    let config = config(&free);
+    let [remark] = &config.remarks[..] else {
+        panic!("{:?}", config.remarks)
+    };
+    assert!(
+        remark.contains("general.name, general.tags") && remark.contains("not UTF-8"),
+        "{remark}"
+    );
+    for key in [
+        "general.architecture",
+        "tokenizer.chat_template",
+        "tokenizer.ggml.pre",
+        "llama.rope.scaling.type",
+    ] {
+        refused(&changed(|file| latin(file, key)), &[key, "not UTF-8"]);
+    }
+}
+
+#[test]
+fn metadata_larger_than_that_of_any_model_is_refused_before_it_fills_the_memory() {
+    // Each byte of such a list would take eight in memory.
+    let list = [
+        &0u32.to_le_bytes()[..],
+        &(1u64 << 24).to_le_bytes(),
+        &[0; 1 << 24],
+    ]
+    .concat();
+    let file = changed(|file| {
+        for key in ["a", "b", "c"] {
+            file.set(key, 9, list.clone());
+        }
+    });
+    refused(&file, &["\"b\"", "larger than that of any model"]);
+    let counts = |tensors: u64, keys: u64| {
+        let mut bytes = GgufFile::llama().bytes();
+        bytes[8..16].copy_from_slice(&tensors.to_le_bytes());
+        bytes[16..24].copy_from_slice(&keys.to_le_bytes());
+        says(
+            &GgufHeader::parse(&bytes).unwrap_err(),
+            &["more than any model"],
+        );
+    };
+    counts(0, 1 << 40);
+    counts(1 << 40, 0);
+}
+
 #[test]
 fn every_size_of_the_configuration_is_read() {
     let config = config(&GgufFile::llama());
@@ -364,7 +476,7 @@ fn types_that_cannot_be_loaded_are_listed_with_a_tensor_each() {
     let file = changed(|file| {
         for (name, kind) in [
             ("blk.0.ffn_up", 12),
-            ("blk.0.ffn_down", 14),
+            ("blk.0.ffn_down", 13),
             ("blk.0.attn_q", 12),
         ] {
             file.tensor(&format!("{name}.weight"), &[256], kind, &[0; 256]);
@@ -373,7 +485,7 @@ fn types_that_cannot_be_loaded_are_listed_with_a_tensor_each() {
     refused(
         &file,
         &[
-            "Q4_K (blk.0.ffn_up.weight), Q6_K (blk.0.ffn_down.weight)",
+            "Q4_K (blk.0.ffn_up.weight), Q5_K (blk.0.ffn_down.weight)",
             "Q8_0",
         ],
     );

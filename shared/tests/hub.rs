@@ -305,6 +305,21 @@ fn a_plain_file_and_a_revision_of_a_local_model_are_refused() {
 }
 
 #[test]
+fn a_gguf_file_without_its_ending_is_known_by_its_first_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("sha256-abc");
+    std::fs::write(&path, b"GGUF\x03\0\0\0").unwrap();
+    let message = one_line(locate(path.to_str().unwrap(), None).unwrap_err());
+    assert_says(
+        &message,
+        &["sha256-abc is a GGUF file", "ln -s", "model.gguf"],
+    );
+    std::fs::write(&path, b"GG").unwrap();
+    let message = one_line(locate(path.to_str().unwrap(), None).unwrap_err());
+    assert_says(&message, &["not a .gguf file"]);
+}
+
+#[test]
 fn an_index_that_names_a_missing_or_outside_file_is_refused() {
     let model = sharded_model();
     let files = ModelFiles::Directory(model.path().into());

@@ -15,6 +15,7 @@ impl ModelConfig {
     /// # Errors
     /// As [`ModelConfig::from_json`], and for tensors stored in a type that cannot be loaded.
     pub fn from_gguf(header: &GgufHeader) -> Result<Self> {
+        check_split(header)?;
         let architecture = header.string("general.architecture");
         let architecture = architecture.context("general.architecture is missing")?;
         // llama.cpp stores Mistral as llama.
@@ -64,9 +65,21 @@ fn read_metadata(keys: &Keys) -> Result<ModelConfig> {
         bos_token_id: header.token("bos_token_id"),
         eos_token_ids: header.stop_tokens(),
         torch_dtype: None,
-        remarks: vec![],
+        remarks: header.remarks.clone(),
     }
     .validate()
+}
+
+/// One part of a split model looks like a smaller model.
+fn check_split(header: &GgufHeader) -> Result<()> {
+    let count = header.u64("split.count").unwrap_or(1);
+    let number = header.u64("split.no").unwrap_or(0).saturating_add(1);
+    ensure!(
+        count <= 1,
+        "it is part {number} of {count} of a split model: join the parts with `llama-gguf-split \
+         --merge FIRST-PART WHOLE.gguf` of llama.cpp, or take a file that is not split"
+    );
+    Ok(())
 }
 
 /// Names every type that cannot be loaded, with one tensor each: the reader then knows whether to
@@ -84,8 +97,8 @@ fn check_types(header: &GgufHeader) -> Result<()> {
         .collect();
     ensure!(
         list.is_empty(),
-        "tensors are stored as {}: only F32, F16, BF16, Q4_0, Q4_1 and Q8_0 can be loaded, choose \
-         such a file of the model",
+        "tensors are stored as {}: only F32, F16, BF16, Q4_0, Q4_1, Q8_0 and Q6_K can be loaded, \
+         choose such a file of the model",
         list.join(", ")
     );
     Ok(())

@@ -1,21 +1,42 @@
 //! Bytes of a GGUF file → numbers, strings and entries, never beyond the end of the file.
 
+use std::borrow::Cow;
+
 use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use super::types::{GgufTensor, GgufType, GgufValue};
 
-/// Far above any vocabulary. Short integers grow to 64 bits here, and no file may fill the memory.
+/// Far above any vocabulary.
 const MAX_LIST: u64 = 1 << 24;
+
+/// What all values of a file may take in memory, in bytes: many times as much as those of a model with
+/// a large vocabulary. Short integers grow to 64 bits here, and no file may fill the memory.
+const BUDGET: u64 = 1 << 28;
+
+/// The number of the type uint32.
+pub(super) const UINT32: u32 = 4;
 
 /// Walks over the file; every method fails instead of reading past the end.
 pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     at: usize,
+    /// Bytes of memory that values may still take.
+    budget: u64,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, at: 0 }
+        Self {
+            bytes,
+            at: 0,
+            budget: BUDGET,
+        }
+    }
+
+    fn spend(&mut self, bytes: u64) -> Result<()> {
+        let left = self.budget.checked_sub(bytes);
+        self.budget = left.context("the metadata is larger than that of any model")?;
+        Ok(())
     }
 
     /// Bytes read so far.
@@ -52,17 +73,31 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
+    /// A name, which must be UTF-8.
     pub(super) fn string(&mut self) -> Result<String> {
-        let length = self.u64()?;
-        let text = std::str::from_utf8(self.take(length)?).context("a string is not UTF-8")?;
-        Ok(text.to_owned())
+        let (text, utf8) = self.text()?;
+        ensure!(utf8, "a string is not UTF-8");
+        Ok(text)
     }
 
-    pub(super) fn value(&mut self) -> Result<GgufValue> {
-        let kind = self.u32()?;
-        Ok(match kind {
-            8 => GgufValue::String(self.string()?),
-            9 => self.list()?,
+    /// A text, and whether it is UTF-8. Bytes that are not become U+FFFD.
+    fn text(&mut self) -> Result<(String, bool)> {
+        let length = self.u64()?;
+        let bytes = self.take(length)?;
+        self.spend(length + size_of::<String>() as u64)?;
+        let text = String::from_utf8_lossy(bytes);
+        let utf8 = matches!(text, Cow::Borrowed(_));
+        Ok((text.into_owned(), utf8))
+    }
+
+    /// The value of the type `kind`, and whether its texts are UTF-8.
+    pub(super) fn value(&mut self, kind: u32) -> Result<(GgufValue, bool)> {
+        let value = match kind {
+            8 => {
+                let (text, utf8) = self.text()?;
+                return Ok((GgufValue::String(text), utf8));
+            }
+            9 => return self.list(),
             kind => match self.numbers(kind, 1)? {
                 GgufValue::Unsigneds(values) => GgufValue::Unsigned(values[0]),
                 GgufValue::Signeds(values) => GgufValue::Signed(values[0]),
@@ -70,18 +105,25 @@ impl<'a> Reader<'a> {
                 GgufValue::Bools(values) => GgufValue::Bool(values[0]),
                 other => other,
             },
-        })
+        };
+        Ok((value, true))
     }
 
-    fn list(&mut self) -> Result<GgufValue> {
+    fn list(&mut self) -> Result<(GgufValue, bool)> {
         let (kind, count) = (self.u32()?, self.u64()?);
         ensure!(count <= MAX_LIST, "a list of {count} values is too long");
         match kind {
-            8 => Ok(GgufValue::Strings(
-                (0..count).map(|_| self.string()).collect::<Result<_>>()?,
-            )),
+            8 => {
+                let (mut texts, mut all) = (Vec::new(), true);
+                for _ in 0..count {
+                    let (text, utf8) = self.text()?;
+                    texts.push(text);
+                    all &= utf8;
+                }
+                Ok((GgufValue::Strings(texts), all))
+            }
             9 => bail!("lists of lists are not supported"),
-            kind => self.numbers(kind, count),
+            kind => Ok((self.numbers(kind, count)?, true)),
         }
     }
 
@@ -97,6 +139,7 @@ impl<'a> Reader<'a> {
             kind => bail!("unknown value type {kind}"),
         };
         let bytes = self.take(count.saturating_mul(width))?;
+        self.spend(count * size_of::<u64>() as u64)?;
         let values = bytes.chunks_exact(width as usize);
         Ok(match kind {
             0 | 2 | 4 | 10 => GgufValue::Unsigneds(values.map(unsigned).collect()),

@@ -56,12 +56,15 @@ pub enum GgufType {
     Q4_1,
     /// 8 bits with a 16-bit scale for each 32 elements.
     Q8_0,
+    /// 6 bits with an 8-bit scale for each 16 elements and a 16-bit one for each 256. MLX has no such
+    /// matrices and unpacks it to 16-bit floats. Files that are called Q4_0 have their output in it.
+    Q6_K,
     /// A type that cannot be loaded, by its number.
     Other(u32),
 }
 
 /// Names of the types that exist but cannot be loaded, for the error message.
-const OTHER_TYPES: [(u32, &str); 25] = [
+const OTHER_TYPES: [(u32, &str); 24] = [
     (6, "Q5_0"),
     (7, "Q5_1"),
     (9, "Q8_1"),
@@ -69,7 +72,6 @@ const OTHER_TYPES: [(u32, &str); 25] = [
     (11, "Q3_K"),
     (12, "Q4_K"),
     (13, "Q5_K"),
-    (14, "Q6_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
@@ -98,6 +100,7 @@ impl GgufType {
             2 => Self::Q4_0,
             3 => Self::Q4_1,
             8 => Self::Q8_0,
+            14 => Self::Q6_K,
             30 => Self::BF16,
             other => Self::Other(other),
         }
@@ -120,6 +123,7 @@ impl GgufType {
             Self::Q4_0 => Some((32, 18)),
             Self::Q4_1 => Some((32, 20)),
             Self::Q8_0 => Some((32, 34)),
+            Self::Q6_K => Some((256, 210)),
             Self::Other(_) => None,
         }
     }

@@ -1,7 +1,11 @@
 //! What `--model` names: decided by the text and the local disk alone.
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+
+use crate::gguf::MAGIC;
 
 /// A model argument, told apart but not yet fetched.
 #[derive(Debug)]
@@ -76,6 +80,12 @@ fn existing(model: &str, path: PathBuf) -> Result<Source> {
         if has_gguf_extension(&path) {
             return Ok(Source::Gguf(path));
         }
+        if starts_as_gguf(&path) {
+            bail!(
+                "--model {model} is a GGUF file under another name, and MLX goes by the ending: link it \
+                 with `ln -s {model} model.gguf` and give that name"
+            );
+        }
         bail!(
             "--model {model} is a file, but not a .gguf file: for safetensors, give the directory \
              that holds them and config.json"
@@ -107,6 +117,13 @@ fn instead_of_config(directory: &Path) -> String {
 fn has_gguf_extension(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// Ollama's store, for one, names files by their digests.
+fn starts_as_gguf(path: &Path) -> bool {
+    let mut start = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && &start == MAGIC
 }
 
 /// `--model=~/x` reaches us unexpanded: the shell expands a tilde only at the start of a word.
