@@ -11,12 +11,12 @@ use anyhow::{Context, Result};
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
-use super::gguf::GgufFile;
+use super::gguf::{GgufFile, q4_0, q6_k};
 
 /// Rows of the embedding and width of the model; even, and more than a test has tokens.
 const ROWS: usize = 40;
-/// Width of the MLP.
-const INNER: usize = 16;
+/// Width of the MLP: a block of Q4_0.
+const INNER: usize = 32;
 
 /// A one-layer Llama that says `path`.
 #[derive(Debug, Clone)]
@@ -162,6 +162,25 @@ impl Chain {
         for (name, shape, values) in self.tensors() {
             let sizes: Vec<u64> = shape.iter().rev().map(|&size| size as u64).collect();
             file.floats(&llama_cpp_name(&name), &sizes, &values);
+        }
+        file
+    }
+
+    /// The same as llama.cpp writes a file that it calls Q4_0: matrices in Q4_0, but the output in Q6_K.
+    /// The width must be 256.
+    pub fn gguf_q4_0(&self) -> GgufFile {
+        const Q4_0: u32 = 2;
+        const Q6_K: u32 = 14;
+        let mut file = self.gguf_metadata();
+        for (name, shape, values) in self.tensors() {
+            let sizes: Vec<u64> = shape.iter().rev().map(|&size| size as u64).collect();
+            match (llama_cpp_name(&name), sizes.len()) {
+                (name, 1) => file.floats(&name, &sizes, &values),
+                (name, _) if name == "output.weight" => {
+                    file.tensor(&name, &sizes, Q6_K, &q6_k(&values));
+                }
+                (name, _) => file.tensor(&name, &sizes, Q4_0, &q4_0(&values)),
+            }
         }
         file
     }

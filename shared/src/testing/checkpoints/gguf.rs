@@ -151,3 +151,40 @@ fn string(text: &str) -> Vec<u8> {
     bytes.extend(text.as_bytes());
     bytes
 }
+
+/// 1 as a 16-bit float.
+const ONE: [u8; 2] = 0x3c00u16.to_le_bytes();
+
+/// Whole numbers from -8 to 7 as Q4_0, in blocks of 32 with the scale 1.
+///
+/// A byte holds the codes of two elements that are 16 apart (ggml's `dequantize_row_q4_0`).
+pub fn q4_0(values: &[f32]) -> Vec<u8> {
+    let block = |values: &[f32]| {
+        let code = |at: usize| (values[at] + 8.0) as u8;
+        let codes = (0..16).map(move |at| code(at) | code(at + 16) << 4);
+        ONE.into_iter().chain(codes).collect::<Vec<u8>>()
+    };
+    values.chunks_exact(32).flat_map(block).collect()
+}
+
+/// Whole numbers from -32 to 31 as Q6_K, in blocks of 256 with all scales 1.
+///
+/// Each half of a block has 64 bytes with the low 4 bits of its 128 codes and 32 bytes with the high 2
+/// (ggml's `dequantize_row_q6_K`).
+pub fn q6_k(values: &[f32]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for block in values.chunks_exact(256) {
+        let (mut low, mut high) = ([0; 128], [0; 64]);
+        for (at, value) in block.iter().enumerate() {
+            let code = (value + 32.0) as u8;
+            let (half, quarter, place) = (at / 128, at % 128 / 32, at % 32);
+            low[64 * half + 32 * (quarter % 2) + place] |= (code & 15) << (4 * (quarter / 2));
+            high[32 * half + place] |= (code >> 4) << (2 * quarter);
+        }
+        bytes.extend(low);
+        bytes.extend(high);
+        bytes.extend([1; 16]);
+        bytes.extend(ONE);
+    }
+    bytes
+}
