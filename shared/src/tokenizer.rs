@@ -170,6 +170,14 @@ impl Tokenizer {
     /// # Errors
     /// If there is no `tokenizer.json`, or a file that is there cannot be read.
     pub fn from_files(files: &TokenizerFiles) -> Result<Self> {
+        Self::read(files, chat_template)
+    }
+
+    /// `template` finds the chat template, given the value of `tokenizer_config.json`.
+    fn read(
+        files: &TokenizerFiles,
+        template: fn(&TokenizerFiles, &Value) -> Result<Option<String>>,
+    ) -> Result<Self> {
         let name = &files.name;
         let text = files
             .tokenizer
@@ -191,7 +199,7 @@ impl Tokenizer {
         Self::from_parts(Parts {
             name: name.clone(),
             inner,
-            template: chat_template(files, &config)?,
+            template: template(files, &config)?,
             special_tokens: special_tokens(&config, &map),
             stop_tokens: stop_tokens(&config, &map),
             eos_token_ids: files.eos_token_ids.clone(),

@@ -130,6 +130,29 @@ fn a_mark_that_only_the_tokenizer_config_has_is_one_token_and_that_is_said() {
 }
 
 #[test]
+fn a_tokenizer_that_is_opened_without_its_model_hears_the_same_files() {
+    let dir = TempDir::new().unwrap();
+    chain().write(dir.path()).unwrap();
+    let entry = json!({"content": "<|eot|>", "special": true, "normalized": false});
+    let list = json!({ "6": entry });
+    edit(
+        dir.path(),
+        "tokenizer_config.json",
+        "added_tokens_decoder",
+        list,
+    )
+    .unwrap();
+    let broken = json!([{"name": "rag", "template": ""}]);
+    let alone = || Tokenizer::open_alone(dir.path().to_str().unwrap()).unwrap();
+    let with_model = Tokenizer::open(&open(dir.path())).unwrap();
+    assert_eq!(with_model.encode_raw("a<|eot|>").unwrap(), [1, 6]);
+    assert_eq!(alone().encode_bare("a<|eot|>").unwrap(), [1, 6]);
+    // It has no use for a template, so a broken one does no harm.
+    edit(dir.path(), "tokenizer_config.json", "chat_template", broken).unwrap();
+    assert_eq!(alone().encode_bare("a<|eot|>").unwrap(), [1, 6]);
+}
+
+#[test]
 fn flags_of_added_tokens_are_those_of_the_tokenizer_config() {
     // The ids are those of transformers: `lstrip` takes the spaces before the token with it.
     let mut chain = chain();

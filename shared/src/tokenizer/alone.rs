@@ -8,6 +8,7 @@ use console::files;
 use super::{GgufVocabulary, Tokenizer, TokenizerFiles, guarded};
 use crate::gguf::GgufHeader;
 use crate::hub::{self, ModelFiles};
+use crate::remarks::tell_all;
 
 /// There is no model that could lack a row for an id.
 const ANY_ROW: usize = u32::MAX as usize;
@@ -21,8 +22,10 @@ impl Tokenizer {
     pub fn open_alone(name: &str) -> Result<Self> {
         let path = Path::new(name);
         if path.extension().is_some_and(|ending| ending == "json") && path.is_file() {
-            let text = files::read_text(path, hub::LONGEST_TEXT)?;
-            return Self::from_text(name, text);
+            return Self::from_files(&TokenizerFiles {
+                tokenizer: Some(files::read_text(path, hub::LONGEST_TEXT)?),
+                ..alone(name)
+            });
         }
         match hub::locate_tokenizer(name)? {
             ModelFiles::Gguf(path) => {
@@ -30,24 +33,30 @@ impl Tokenizer {
                 Self::from_gguf(name, &GgufVocabulary::from_header(&header), ANY_ROW)
             }
             files => {
-                let text = files.read_text("tokenizer.json")?;
-                Self::from_text(name, text.with_context(|| super::no_tokenizer(name))?)
+                let files = TokenizerFiles {
+                    tokenizer: files.read_text("tokenizer.json")?,
+                    tokenizer_config: files.read_text("tokenizer_config.json")?,
+                    special_tokens_map: files.read_text("special_tokens_map.json")?,
+                    ..alone(name)
+                };
+                let tokenizer = Self::read(&files, |_, _| Ok(None))?; // templates are for models
+                tell_all(tokenizer.remarks());
+                Ok(tokenizer)
             }
         }
-    }
-
-    fn from_text(name: &str, tokenizer: String) -> Result<Self> {
-        Self::from_files(&TokenizerFiles {
-            name: name.to_owned(),
-            tokenizer: Some(tokenizer),
-            vocab_size: ANY_ROW,
-            ..TokenizerFiles::default()
-        })
     }
 
     /// The ids of the text and nothing else: no template, and no special token before or after it.
     pub fn encode_bare(&self, text: &str) -> Result<Vec<u32>> {
         guarded::encode(&self.inner, text, false)
             .with_context(|| format!("encoding with {}", self.name))
+    }
+}
+
+fn alone(name: &str) -> TokenizerFiles {
+    TokenizerFiles {
+        name: name.to_owned(),
+        vocab_size: ANY_ROW,
+        ..TokenizerFiles::default()
     }
 }
