@@ -144,16 +144,16 @@ fn what_was_read_past_is_a_line_on_stderr() {
     .unwrap();
     let (run, stderr) = run(dir.path(), &[]);
     assert_eq!(run["text"], "Hello world!");
-    let notes: Vec<&str> = stderr
+    let warnings: Vec<&str> = stderr
         .lines()
-        .filter(|line| line.starts_with("note: "))
+        .filter(|line| line.starts_with("warning: "))
         .collect();
-    assert_eq!(notes.len(), 3, "{stderr}");
-    for (note, file) in
-        notes
+    assert_eq!(warnings.len(), 3, "{stderr}");
+    for (warning, file) in
+        warnings
             .iter()
             .zip(["generation_config.json", "index.json", "tokenizer_config"])
     {
-        assert!(note.contains(file), "{note}");
+        assert!(warning.contains(file), "{warning}");
     }
 }

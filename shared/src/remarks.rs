@@ -3,18 +3,17 @@
 //! A wrong guess without a word is the worst fault of a program that reads other people's files: the
 //! answer looks right and is not. So whoever decides between two readings leaves a remark.
 
-use console::report::tell;
+use console::report::warn;
 
 /// Names in one line before the rest is only counted.
 const LISTED: usize = 3;
-/// Characters of a name or of a line.
+/// Characters of a name.
 const NAME: usize = 60;
-const LINE: usize = 500;
 
 /// Says all of them.
 pub(crate) fn tell_all(remarks: &[String]) {
     for remark in remarks {
-        tell(&format!("note: {}", clipped(remark, LINE)));
+        warn(remark);
     }
 }
 
