@@ -4,6 +4,8 @@
 //! up. This sets up minijinja the same way: block trimming, Python's string methods, `tojson` as
 //! `json.dumps` writes, `raise_exception`, `strftime_now`, loop controls.
 
+mod methods;
+mod percent;
 mod source;
 mod stored;
 
@@ -124,7 +126,7 @@ fn environment(clock: Option<OffsetDateTime>) -> Result<Environment<'static>, Er
     );
     environment.set_fuel(Some(FUEL));
     environment.set_debug(false);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(methods::unknown_method);
     environment.add_filter("tojson", to_json);
     environment.add_function(STORED, |value: Value| stored(&value));
     // It prints all there is; Jinja2 has it only as an extension.

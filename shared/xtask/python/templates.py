@@ -175,6 +175,20 @@ PYTHON_HABITS = """\
 {{ block }} {{ eos_token }} {{ pad_token }} {{ unk_token }}.
 """
 
+STRING_METHODS = """\
+{%- for text in ['a,b,,c', '  two  words\x1cand more ', 'Straße ΑΣ ı', '-7', '', 'x\\ty\\n\\tz', 'naïve 🙂 tail', 'aXbXc'] %}
+{{- [text.split(','), text.split(none, 1), text.split(maxsplit=2), text.split(sep='X', maxsplit=1)] | tojson }}
+{{ [text.rsplit(','), text.rsplit(',', 1), text.rsplit(), text.rsplit(none, 1), text.rsplit(maxsplit=2)] | tojson }}
+{{ [text.rsplit('X', maxsplit=1), text.partition('X') | list, text.rpartition('X') | list] | tojson }}
+{{ [text.removeprefix('a'), text.removesuffix('c'), text.removeprefix(''), text.removesuffix('tail')] | tojson }}
+{{ [text.swapcase(), text.casefold(), text.zfill(5), text.zfill(-1), text.expandtabs(), text.expandtabs(3), text.expandtabs(tabsize=0)] | tojson }}
+{{ [text.center(12), text.center(13, '·'), text.ljust(12, '.') ~ '|', text.rjust(12), text.center(-3)] | tojson }}
+{{ ['%s' % text, '%i|%5s|%-5s|' % (1, 'ab', 'ab'), '%05.2f%%' % 3.14159, '%d of %d' % (2, 3), 'a' ~ '%s' % text|upper ~ 'b', '%s' % text[0:2].upper()] | tojson }}
+{% endfor %}
+{{- 'naïve 🙂 tail'.index('tail') }} {{ 'aXbXc'.rindex('X') }} {{ 7 % 4 }} {{ '{% generation %}' }}
+{%- for m in messages %}{{ '%s: %s' % (m.role, m.content) }}{% endfor %}
+"""
+
 TEMPLATES = {
     "chatml with a default system turn": CHATML_DEFAULT_SYSTEM,
     "headers with a date and a branch for tools": DATE_AND_TOOLS,
@@ -182,6 +196,7 @@ TEMPLATES = {
     "a loop backwards, a namespace and thoughts cut out": REVERSE_AND_THINK,
     "generation blocks": GENERATION_BLOCKS,
     "python habits": PYTHON_HABITS,
+    "methods of python's strings": STRING_METHODS,
     "list of named templates": [
         {"name": "tool_use", "template": "{{ raise_exception('not this one') }}"},
         {"name": "default", "template": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"},

@@ -1,6 +1,10 @@
 //! A template's text before it is parsed: what is refused, and what is written in another way.
 
+use std::borrow::Cow;
+
 use anyhow::{Result, bail, ensure};
+
+use super::percent::formatted;
 
 /// The longest template that is read, in bytes: fifteen times the longest that we know of.
 const LONGEST: usize = 256 << 10;
@@ -42,7 +46,7 @@ pub(crate) fn prepared(source: &str) -> Result<String> {
             tag_end(tag)?
         };
         let (tag, mut after) = tag.split_at(end);
-        text.push_str(&rewritten(tag)?);
+        text.push_str(&rewritten(&with_formats(tag))?);
         if words(tag) == "raw" {
             let (raw, last) = after.split_at(raw_end(after));
             text.push_str(raw);
@@ -94,7 +98,7 @@ fn tag_end(text: &str) -> Result<usize> {
 }
 
 /// Of a string in quotes, the escaped ones skipped.
-fn string_length(bytes: &[u8], quote: u8) -> usize {
+pub(super) fn string_length(bytes: &[u8], quote: u8) -> usize {
     let mut at = 1;
     while at < bytes.len() {
         match bytes[at] {
@@ -106,7 +110,7 @@ fn string_length(bytes: &[u8], quote: u8) -> usize {
     bytes.len()
 }
 
-fn word_length(bytes: &[u8]) -> usize {
+pub(super) fn word_length(bytes: &[u8]) -> usize {
     let is_word = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
     bytes.iter().take_while(is_word).count()
 }
@@ -130,6 +134,14 @@ fn raw_end(text: &str) -> usize {
         (open.ends_with("{%") && close.starts_with("%}")).then(|| open.len() - 2)
     });
     tags.next().unwrap_or(text.len())
+}
+
+/// The text of a comment is no expression.
+fn with_formats(tag: &str) -> Cow<'_, str> {
+    if tag.starts_with("{#") || !tag.contains(['"', '\'']) {
+        return Cow::Borrowed(tag);
+    }
+    Cow::Owned(formatted(tag))
 }
 
 fn rewritten(tag: &str) -> Result<String> {
