@@ -191,9 +191,9 @@ impl Tokenizer {
         };
         let config = read("tokenizer_config.json", &files.tokenizer_config)?;
         let map = read("special_tokens_map.json", &files.special_tokens_map)?;
-        let mut inner =
+        let inner =
             guarded::parse(text).with_context(|| format!("reading tokenizer.json of {name}"))?;
-        let merged = added::merge(&mut inner, [&config, &map])
+        let (inner, merged) = added::merge(inner, [&config, &map])
             .with_context(|| format!("reading tokenizer_config.json of {name}"))?;
         remarks.extend(merged);
         Self::from_parts(Parts {

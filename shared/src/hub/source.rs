@@ -1,5 +1,4 @@
 //! What `--model` names: decided by the text and the local disk alone.
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -122,8 +121,8 @@ fn has_gguf_extension(path: &Path) -> bool {
 /// Ollama's store, for one, names files by their digests.
 fn starts_as_gguf(path: &Path) -> bool {
     let mut start = [0; 4];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
-    read.is_ok() && &start == MAGIC
+    let read = console::files::open(path).map(|mut file| file.read_exact(&mut start));
+    matches!(read, Ok(Ok(()))) && &start == MAGIC
 }
 
 /// `--model=~/x` reaches us unexpanded: the shell expands a tilde only at the start of a word.

@@ -4,11 +4,12 @@
 //! As in Transformers, `tokenizer_config.json` decides: a token that only it has is added, and where
 //! the flags differ its own count. Without that a mark like `<|im_start|>` is cut into pieces.
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
 use tokenizers::AddedToken;
 
+use super::guarded;
 use crate::remarks::few;
 
 /// The keys that name one special token each.
@@ -55,15 +56,15 @@ impl Entry {
     }
 }
 
-/// Adds to `inner` what `configs`, the texts of `tokenizer_config.json` and `special_tokens_map.json`,
-/// say of added tokens. Returns a line for each kind of difference.
+/// Adds to `inner` what `configs`, the values of `tokenizer_config.json` and `special_tokens_map.json`,
+/// say of added tokens. Returns a line for each kind of difference, too.
 ///
 /// # Errors
 /// If `added_tokens_decoder` is not an object of tokens by id.
 pub(super) fn merge(
-    inner: &mut tokenizers::Tokenizer,
+    mut inner: tokenizers::Tokenizer,
     configs: [&Value; 2],
-) -> Result<Vec<String>> {
+) -> Result<(tokenizers::Tokenizer, Vec<String>)> {
     let listed = listed(configs[0])?;
     let mut remarks = Vec::new();
     let known = inner.get_added_tokens_decoder();
@@ -77,7 +78,7 @@ pub(super) fn merge(
         }
         tokens.push(token.clone());
     }
-    tokens.extend(unlisted(inner, configs, &listed));
+    tokens.extend(unlisted(&inner, configs, &listed));
     if !lacking.is_empty() {
         remarks.push(format!(
             "tokenizer_config.json has added tokens that tokenizer.json lacks, and decides: {}",
@@ -92,7 +93,7 @@ pub(super) fn merge(
         ));
     }
     if !tokens.is_empty() {
-        inner.add_tokens(tokens).map_err(|error| anyhow!(error))?;
+        inner = guarded::add_tokens(inner, tokens)?;
     }
     let moved: Vec<&str> = listed
         .iter()
@@ -105,7 +106,7 @@ pub(super) fn merge(
             few(&moved)
         ));
     }
-    Ok(remarks)
+    Ok((inner, remarks))
 }
 
 /// `added_tokens_decoder`, by rising id.

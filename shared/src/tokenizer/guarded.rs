@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
+use tokenizers::AddedToken;
 
 use crate::watch::{self, Limits};
 
@@ -31,6 +32,19 @@ pub(crate) fn parse(text: &str) -> Result<tokenizers::Tokenizer> {
     let text = text.to_owned();
     let parsed = watch::run("reading it", AGAIN, READING, move || text.parse())?;
     parsed.map_err(|error: tokenizers::Error| anyhow!("{error}{AGAIN}"))
+}
+
+/// Adds tokens, whose texts go through the normalizer.
+pub(crate) fn add_tokens(
+    mut tokenizer: tokenizers::Tokenizer,
+    tokens: Vec<AddedToken>,
+) -> Result<tokenizers::Tokenizer> {
+    let add = move || {
+        tokenizer.add_tokens(tokens)?;
+        Ok(tokenizer)
+    };
+    let added = watch::run("adding tokens to it", BROKEN, READING, add)?;
+    added.map_err(|error: tokenizers::Error| anyhow!("{error}{BROKEN}"))
 }
 
 /// The ids of a text.

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::Tokenizer;
+use super::{Tokenizer, guarded};
 use crate::remarks::few;
 
 /// Longer ones are no marks.
 const LONGEST: usize = 48;
+/// A template has some twenty.
+const MOST: usize = 200;
 
 impl Tokenizer {
     /// A line about the marks of the template that become several ids, if there are such marks.
@@ -15,7 +17,8 @@ impl Tokenizer {
     /// token). For others a file of the tokenizer lost the mark, and the answers are nonsense.
     pub(super) fn remark_on_marks(&self) -> Option<String> {
         let found = marks(self.chat_template()?);
-        let split: Vec<&str> = found.into_iter().filter(|mark| self.splits(mark)).collect();
+        let found = found.into_iter().take(MOST);
+        let split: Vec<&str> = found.filter(|mark| self.splits(mark)).collect();
         (!split.is_empty()).then(|| {
             format!(
                 "the chat template writes {}, which the tokenizer cuts into several ids: if the model \
@@ -29,11 +32,7 @@ impl Tokenizer {
     /// has it as a whole.
     fn splits(&self, mark: &str) -> bool {
         let is_mark = has_bars(mark) || self.inner.token_to_id(mark).is_some();
-        is_mark
-            && self
-                .inner
-                .encode_fast(mark, false)
-                .is_ok_and(|encoding| encoding.len() > 1)
+        is_mark && guarded::encode(&self.inner, mark, false).is_ok_and(|ids| ids.len() > 1)
     }
 }
 

@@ -195,6 +195,7 @@ fn casefold(text: &str) -> String {
     let fold = |c: char| -> Vec<char> {
         match c {
             'ı' => vec![c],
+            'ẞ' => vec!['s', 's'],
             _ => c.to_uppercase().flat_map(char::to_lowercase).collect(),
         }
     };
