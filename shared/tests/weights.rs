@@ -464,6 +464,24 @@ fn a_broken_index_is_located() {
 }
 
 #[test]
+fn a_header_that_is_quoted_in_a_message_cannot_break_the_line() {
+    let directory = TempDir::new().unwrap();
+    checkpoints::intact(directory.path()).unwrap();
+    let tensor = json!({"dtype": "F\n\u{1b}[31m", "shape": [1], "data_offsets": [0, 4]});
+    let header = json!({ "a": tensor }).to_string();
+    let bytes = [
+        &(header.len() as u64).to_le_bytes()[..],
+        header.as_bytes(),
+        &[0; 4],
+    ]
+    .concat();
+    fs::write(directory.path().join("model.safetensors"), bytes).unwrap();
+    let error = format!("{:#}", open(directory.path()).unwrap_err());
+    assert!(error.contains("header is damaged"), "{error}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+}
+
+#[test]
 fn only_files_that_end_in_safetensors_are_loaded() {
     let directory = sharded(json!({"a": "pytorch_model.bin"}), &[]);
     fs::write(directory.path().join("pytorch_model.bin"), "x").unwrap();

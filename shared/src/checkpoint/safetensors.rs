@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use console::numbers::count;
+use console::text::one_line;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Metadata, SafeTensorError};
 use serde::Deserialize;
@@ -91,7 +92,8 @@ fn explain(error: SafeTensorError) -> anyhow::Error {
         }
         other => format!("the header is damaged ({other})"),
     };
-    anyhow!("{what}: download it again")
+    // The crate quotes the header as it is.
+    anyhow!("{}: download it again", one_line(&what))
 }
 
 fn infos(header: &Metadata) -> Vec<TensorInfo> {
