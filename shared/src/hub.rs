@@ -31,8 +31,11 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use console::files::read_text_if_there;
+use console::text::one_line;
 
 pub use settings::{HubLimits, HubSettings};
+
+use crate::remarks::clipped;
 
 /// The file that maps tensor names to shards.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
@@ -143,9 +146,10 @@ impl ModelFiles {
             .with_context(|| format!("cannot find the weights in {}", directory.display()))?;
         if let Some(missing) = names.iter().find(|name| !directory.join(name).is_file()) {
             bail!(
-                "{} names {missing}, which is not in that directory: the checkpoint is incomplete, \
+                "{} names {}, which is not in that directory: the checkpoint is incomplete, \
                  copy or download that file too",
-                directory.join(INDEX).display()
+                directory.join(INDEX).display(),
+                one_line(&clipped(missing, 80))
             );
         }
         Ok(names.iter().map(|name| directory.join(name)).collect())

@@ -128,7 +128,8 @@ fn contradiction(files: &ModelFiles, shard_of: &HashMap<String, String>) -> Resu
         .into_iter()
         .find(|(tensor, shard)| shard_of.get(tensor) != Some(shard));
     Ok(wrong.map(|(tensor, shard)| {
-        let (tensor, shard) = (clipped(&tensor, 80), clipped(&shard, 80));
+        let shown = |name: &str| one_line(&clipped(name, 80));
+        let (tensor, shard) = (shown(&tensor), shown(&shard));
         format!("{INDEX} says that {tensor} is in {shard}, but it is not")
     }))
 }
