@@ -85,7 +85,7 @@ fn survives(kind: &str, mut case: impl FnMut(&mut Dice) -> Result<()>) {
             Ok(Ok(())) => {}
         }
         assert!(
-            began.elapsed() < Duration::from_secs(20),
+            began.elapsed() < Duration::from_secs(60),
             "{kind}, seed {seed}: too slow"
         );
         seed += 1;
