@@ -1,0 +1,295 @@
+//! Dot products with rows of packed codes.
+//!
+//! With `w = scale · code + bias`, the sum over a group of `w · x` is `scale · Σ code·x + bias · Σ x`:
+//! the codes are multiplied as they are, and `Σ x` is the same for every row of the matrix.
+
+use crate::dense::dot;
+use crate::element::{Element, load};
+use crate::vector::{Arrays, LANES, Vector};
+
+/// Codes of one row of W, and where their groups begin.
+pub(crate) struct PackedRow<'a, E> {
+    pub(crate) codes: &'a [u32],
+    pub(crate) scales: &'a [E],
+    pub(crate) biases: &'a [E],
+}
+
+/// One row of x, as the loops want it.
+pub(crate) struct PreparedRow {
+    /// In the order in which codes are unpacked, with zeros up to a whole block.
+    x: Vec<f32>,
+    /// Σ x of each group.
+    sums: Vec<f32>,
+}
+
+impl PreparedRow {
+    pub(crate) fn new(x: &[f32], bits: usize, group_size: usize) -> Self {
+        let ones = vec![1.0; group_size];
+        let sum = |group: &[f32]| dot(Arrays::<false>, group, &ones);
+        Self {
+            x: in_unpacked_order(x, bits),
+            sums: x.chunks_exact(group_size).map(sum).collect(),
+        }
+    }
+}
+
+/// Words of a block, which is unpacked as one.
+const fn block_words(bits: usize) -> usize {
+    if is_whole(bits) { LANES } else { bits }
+}
+
+/// Codes of a block.
+const fn block_codes(bits: usize) -> usize {
+    block_words(bits) * 32 / bits
+}
+
+/// Whether no code lies in two words. Then a vector holds 8 words and one shift unpacks a code of
+/// each; else 32 codes are unpacked one after the other.
+const fn is_whole(bits: usize) -> bool {
+    32 % bits == 0
+}
+
+fn in_unpacked_order(x: &[f32], bits: usize) -> Vec<f32> {
+    let block = block_codes(bits);
+    let mut ordered = vec![0.0; x.len().div_ceil(block) * block];
+    if !is_whole(bits) {
+        ordered[..x.len()].copy_from_slice(x);
+        return ordered;
+    }
+    let per_word = 32 / bits;
+    for (at, x) in x.iter().enumerate() {
+        let (word, code) = (at / per_word, at % per_word);
+        ordered[word / LANES * block + code * LANES + word % LANES] = *x;
+    }
+    ordered
+}
+
+/// Multiplies one row of W with every row of x → M numbers in `out`. `WORDS` is [`block_words`].
+///
+/// For several rows the codes are unpacked once. In which order is added up does not depend on M.
+#[inline(always)]
+pub(crate) fn dots<V: Vector, const BITS: usize, const WORDS: usize, E: Element>(
+    v: V,
+    row: &PackedRow<'_, E>,
+    group_size: usize,
+    xs: &[PreparedRow],
+    unpacked: &mut Vec<f32>,
+    out: &mut [f32],
+) {
+    let scales = row.scales;
+    // How many groups a block has parts of; if it is one, there are `2^shift` blocks to a group.
+    let shift = (group_size / block_codes(BITS)).max(1).trailing_zeros();
+    match block_codes(BITS) / group_size {
+        4 if BITS == 2 => {
+            scaled_dots::<V, BITS, WORDS>(v, row.codes, xs, unpacked, out, Parts::<4, E>(scales));
+        }
+        2 if BITS == 2 || BITS == 4 => {
+            scaled_dots::<V, BITS, WORDS>(v, row.codes, xs, unpacked, out, Parts::<2, E>(scales));
+        }
+        _ => scaled_dots::<V, BITS, WORDS>(v, row.codes, xs, unpacked, out, Whole(scales, shift)),
+    }
+    for (x, out) in xs.iter().zip(out) {
+        *out += dot(v, row.biases, &x.sums);
+    }
+}
+
+/// Vectors, one after the other. Not a closure, which cannot be told to be inlined: where it is not, it is
+/// translated without the level's instructions, and each of them is a call.
+trait Vectors {
+    fn at<V: Vector>(&self, v: V, index: usize) -> V::Floats;
+}
+
+/// The scale of each block, of which `2^shift` make a group.
+struct Whole<'a, E>(&'a [E], u32);
+
+impl<E: Element> Vectors for Whole<'_, E> {
+    #[inline(always)]
+    fn at<V: Vector>(&self, v: V, index: usize) -> V::Floats {
+        v.splat(self.0[index >> self.1].widen())
+    }
+}
+
+/// The scales of blocks that have parts of `PARTS` groups.
+struct Parts<'a, const PARTS: usize, E>(&'a [E]);
+
+impl<const PARTS: usize, E: Element> Vectors for Parts<'_, PARTS, E> {
+    #[inline(always)]
+    fn at<V: Vector>(&self, v: V, index: usize) -> V::Floats {
+        scale_lanes::<V, PARTS, E>(v, self.0, index)
+    }
+}
+
+/// The codes of a block.
+struct Words<'a, const BITS: usize, const WORDS: usize>(&'a [u32; WORDS]);
+
+impl<const BITS: usize, const WORDS: usize> Vectors for Words<'_, BITS, WORDS> {
+    #[inline(always)]
+    fn at<V: Vector>(&self, v: V, index: usize) -> V::Floats {
+        unpack_vector::<V, BITS, WORDS>(v, self.0, index)
+    }
+}
+
+/// The codes of a block, unpacked before.
+struct Unpacked<'a>(&'a [f32]);
+
+impl Vectors for Unpacked<'_> {
+    #[inline(always)]
+    fn at<V: Vector>(&self, v: V, index: usize) -> V::Floats {
+        load(v, self.0, index)
+    }
+}
+
+/// `Σ scale · Σ code · x` over the blocks, for each x.
+#[inline(always)]
+fn scaled_dots<V: Vector, const BITS: usize, const WORDS: usize>(
+    v: V,
+    codes: &[u32],
+    xs: &[PreparedRow],
+    unpacked: &mut Vec<f32>,
+    out: &mut [f32],
+    scale: impl Vectors,
+) {
+    let n = block_codes(BITS);
+    let (blocks, rest) = codes.as_chunks::<WORDS>();
+    if let ([x], [out]) = (xs, &mut *out) {
+        let mut total = v.zero();
+        let mut xs = x.x.chunks_exact(n);
+        for (index, (words, x)) in blocks.iter().zip(&mut xs).enumerate() {
+            let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS>(words));
+            total = v.multiply_add(sum, scale.at(v, index), total);
+        }
+        if let Some(x) = xs.next() {
+            let words = padded::<WORDS>(rest);
+            let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS>(&words));
+            total = v.multiply_add(sum, scale.at(v, blocks.len()), total);
+        }
+        *out = v.sum(total);
+        return;
+    }
+    unpacked.resize(codes.len().div_ceil(WORDS) * n, 0.0);
+    let mut to = unpacked.chunks_exact_mut(n);
+    for (words, to) in blocks.iter().zip(&mut to) {
+        unpack_block::<V, BITS, WORDS>(v, words, to);
+    }
+    if let Some(to) = to.next() {
+        unpack_block::<V, BITS, WORDS>(v, &padded(rest), to);
+    }
+    for (x, out) in xs.iter().zip(out) {
+        let mut total = v.zero();
+        for (index, (codes, x)) in unpacked
+            .chunks_exact(n)
+            .zip(x.x.chunks_exact(n))
+            .enumerate()
+        {
+            let sum = block_sum::<V, BITS>(v, x, Unpacked(codes));
+            total = v.multiply_add(sum, scale.at(v, index), total);
+        }
+        *out = v.sum(total);
+    }
+}
+
+/// `Σ code · x` of a block, in lanes; `codes` has eight of them at a time.
+#[inline(always)]
+fn block_sum<V: Vector, const BITS: usize>(v: V, x: &[f32], codes: impl Vectors) -> V::Floats {
+    // Two sums, because one waits four cycles for the addition before it.
+    let [mut even, mut odd] = [v.zero(); 2];
+    for pair in 0..block_codes(BITS) / LANES / 2 {
+        let at = 2 * pair;
+        even = v.multiply_add(codes.at(v, at), load(v, x, at), even);
+        odd = v.multiply_add(codes.at(v, at + 1), load(v, x, at + 1), odd);
+    }
+    v.add(even, odd)
+}
+
+/// All codes of a block as floats.
+#[inline(always)]
+fn unpack_block<V: Vector, const BITS: usize, const WORDS: usize>(
+    v: V,
+    words: &[u32; WORDS],
+    to: &mut [f32],
+) {
+    for (at, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+        *to = v.numbers(unpack_vector::<V, BITS, WORDS>(v, words, at));
+    }
+}
+
+/// The scale of each lane of a block that has parts of `PARTS` groups. The last block of a row may
+/// have fewer.
+#[inline(always)]
+fn scale_lanes<V: Vector, const PARTS: usize, E: Element>(
+    v: V,
+    scales: &[E],
+    block: usize,
+) -> V::Floats {
+    let mut parts = [0.0; PARTS];
+    for (part, scale) in parts.iter_mut().zip(&scales[block * PARTS..]) {
+        *part = scale.widen();
+    }
+    v.floats(std::array::from_fn(|lane| parts[lane * PARTS / LANES]))
+}
+
+/// The last words of a row, with zeros up to a whole block.
+fn padded<const WORDS: usize>(rest: &[u32]) -> [u32; WORDS] {
+    let mut words = [0; WORDS];
+    words[..rest.len()].copy_from_slice(rest);
+    words
+}
+
+/// 8 codes of a block as floats: code `at` of each of 8 words, or the `at`-th 8 of 32.
+#[inline(always)]
+fn unpack_vector<V: Vector, const BITS: usize, const WORDS: usize>(
+    v: V,
+    words: &[u32; WORDS],
+    at: usize,
+) -> V::Floats {
+    let mask = (1 << BITS) - 1;
+    if is_whole(BITS) {
+        let words = std::array::from_fn(|lane| words[lane]);
+        return v.codes(words, [(BITS * at) as u32; LANES], mask);
+    }
+    // 8 codes are at most 48 bits, and they begin at most 24 bits into a word.
+    let (word, shift) = (at * 8 * BITS / 32, at * 8 * BITS % 32);
+    let next = if word + 1 < WORDS { words[word + 1] } else { 0 };
+    let bits = (u64::from(words[word]) | u64::from(next) << 32) >> shift;
+    let (low, high) = (bits as u32, (bits >> (4 * BITS)) as u32);
+    let shifts = std::array::from_fn(|lane| (BITS * (lane % 4)) as u32);
+    v.codes([low, low, low, low, high, high, high, high], shifts, mask)
+}
+
+/// One row of W as numbers: `scale · code + bias`.
+#[inline(always)]
+pub(crate) fn unpack<const BITS: usize, E: Element>(
+    row: &PackedRow<'_, E>,
+    group_size: usize,
+    out: &mut [f32],
+) {
+    let groups = row.codes.chunks_exact(group_size * BITS / 32);
+    let parameters = row.scales.iter().zip(row.biases);
+    for ((words, (scale, bias)), out) in
+        groups.zip(parameters).zip(out.chunks_exact_mut(group_size))
+    {
+        let (scale, bias) = (scale.widen(), bias.widen());
+        for (words, out) in words.chunks_exact(BITS).zip(out.as_chunks_mut::<32>().0) {
+            *out = unpack_32::<BITS>(words);
+            for number in out {
+                *number = *number * scale + bias;
+            }
+        }
+    }
+}
+
+/// 32 codes in their own order.
+#[inline(always)]
+fn unpack_32<const BITS: usize>(words: &[u32]) -> [f32; 32] {
+    let mut codes = [0.0; 32];
+    let mask = (1_u64 << BITS) - 1;
+    for (eight, codes) in codes.as_chunks_mut::<8>().0.iter_mut().enumerate() {
+        let (word, shift) = (eight * 8 * BITS / 32, eight * 8 * BITS % 32);
+        let next = words.get(word + 1).copied().unwrap_or(0);
+        let bits = u64::from(words[word]) | u64::from(next) << 32;
+        for (lane, code) in codes.iter_mut().enumerate() {
+            *code = ((bits >> (shift + BITS * lane)) & mask) as u32 as i32 as f32;
+        }
+    }
+    codes
+}

@@ -1,0 +1,86 @@
+//! The threads that share a product.
+
+use std::cell::OnceCell;
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+/// Bytes that are worth a thread's attention: to wake one takes as long as to read these.
+const WORTH: usize = 64 << 10;
+
+/// Pieces per thread, so that one which is late takes fewer of them.
+const PIECES: usize = 4;
+
+/// Threads that anybody can mean. Each costs its stack, and a slip of the hand could ask for millions.
+const MOST: usize = 1024;
+
+/// How many threads multiply: `OMP_NUM_THREADS`, as for the BLAS, but at most 1024; else one for each core.
+pub fn threads() -> usize {
+    static THREADS: OnceLock<usize> = OnceLock::new();
+    *THREADS.get_or_init(|| {
+        let asked = std::env::var("OMP_NUM_THREADS").ok();
+        let asked = asked.and_then(|threads| threads.trim().parse().ok());
+        let cores = || std::thread::available_parallelism().map(usize::from).ok();
+        let asked = asked.filter(|threads| *threads > 0);
+        asked.or_else(cores).unwrap_or(1).min(MOST)
+    })
+}
+
+/// Fills `y` `[M, N]` in pieces of some of the N columns: `fill` is given the first column of a piece
+/// and its numbers, the M of one column side by side. `bytes`: what a column costs to read.
+pub(crate) fn for_each_chunk(
+    y: &mut [f32],
+    m: usize,
+    bytes: usize,
+    fill: impl Fn(usize, &mut [f32]) + Send + Sync,
+) {
+    let n = y.len() / m.max(1);
+    if m == 1 {
+        return in_pieces(y, 1, n, bytes, fill);
+    }
+    let mut transposed = vec![0.0; y.len()];
+    in_pieces(&mut transposed, m, n, bytes * m, fill);
+    for (row, y) in y.chunks_exact_mut(n.max(1)).enumerate() {
+        for (column, y) in y.iter_mut().enumerate() {
+            *y = transposed[column * m + row];
+        }
+    }
+}
+
+/// Fills `y` `[N, width]` in pieces of some of the N; `bytes`: what one of them costs.
+pub(crate) fn in_pieces<T: Send>(
+    y: &mut [T],
+    width: usize,
+    n: usize,
+    bytes: usize,
+    fill: impl Fn(usize, &mut [T]) + Send + Sync,
+) {
+    if y.is_empty() {
+        return;
+    }
+    let pieces = (n * bytes / WORTH).clamp(1, PIECES * threads());
+    let each = n.div_ceil(pieces).max(1);
+    with_pool(|pool| match pool {
+        Some(pool) if pieces > 1 => pool.install(|| {
+            let pieces = y.par_chunks_mut(each * width).enumerate();
+            pieces.for_each(|(piece, y)| fill(piece * each, y));
+        }),
+        _ => fill(0, y),
+    });
+}
+
+thread_local! {
+    static POOL: OnceCell<Option<ThreadPool>> = const { OnceCell::new() };
+}
+
+/// The pool that the calling thread is a member of: it works, too, instead of waiting asleep for the
+/// others, which would take longer than a small product does. Between two products the others look for
+/// work for some microseconds and then fall asleep: waiting takes no core from anybody.
+fn with_pool<T>(run: impl FnOnce(Option<&ThreadPool>) -> T) -> T {
+    let several = || {
+        let builder = ThreadPoolBuilder::new().num_threads(threads());
+        builder.use_current_thread().build().ok()
+    };
+    POOL.with(|pool| run(pool.get_or_init(|| (threads() > 1).then(several)?).as_ref()))
+}
