@@ -12,7 +12,6 @@ use console::numbers::{count, fixed};
 use console::report::status;
 use shared::machine::active_bytes;
 use shared::session::Session;
-use shared::weights::Rows;
 
 use crate::bench::{Bench, Variant, timed};
 use crate::cache::Cache;
@@ -221,8 +220,7 @@ fn from_file(done: &str, cache: &Cache, bench: &Bench<'_>, ms: f64) -> String {
 }
 
 fn with_bench(run: &RunArgs, work: impl FnOnce(&Bench<'_>) -> Result<()>) -> Result<()> {
-    let mut session = Session::open(&run.model)?;
-    session.checkpoint.rows = Rows::One; // a step of decode has one token
+    let session = Session::open(&run.model)?;
     let (request, tokenize_time) = session.request(&run.prompt, &run.sampling)?;
     status(&format!("loading {}", session.checkpoint.name));
     let started = Instant::now();

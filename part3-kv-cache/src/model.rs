@@ -8,11 +8,11 @@
 //! D head width, E model width, F MLP width, V vocabulary.
 
 use anyhow::{Context, Result};
-use mlx_rs::fast::scaled_dot_product_attention;
-use mlx_rs::{Array, ops};
+use mlx_rs::Array;
 use shared::checkpoint::Checkpoint;
 use shared::config::ModelConfig;
 use shared::layers::{Embedding, JoinedLinear, Linear, Mask, RmsNorm, Rope, dims3, swiglu};
+use shared::ops;
 use shared::weights::{Scope, Weights};
 
 use crate::cache::{Cache, KvCache};
@@ -79,19 +79,19 @@ impl Attention {
         let (k, v) = cache.update_and_fetch(k, v)?; // [B, Hkv, S, D]
 
         let output = attention(&q, &k, &v, &mask)?; // [B, H, L, D]
-        let joined = output.transpose_axes(&[0, 2, 1, 3])?.reshape(&[b, l, -1])?; // [B, L, H·D]
-        self.o_proj.forward(&joined)
+        let output = ops::transpose_axes(&output, &[0, 2, 1, 3])?; // [B, L, H, D]
+        self.o_proj.forward(&ops::reshape(&output, &[b, l, -1])?)
     }
 
     /// `[B, L, heads·D]` → `[B, heads, L, D]`. Qwen3 normalises each head of q and k, which keeps the
     /// products q·k in range.
     fn heads(&self, x: &Array, norm: Option<&RmsNorm>) -> Result<Array> {
         let [b, l, _] = dims3(x)?;
-        let mut x = x.reshape(&[b, l, -1, self.head_dim])?;
+        let mut x = ops::reshape(x, &[b, l, -1, self.head_dim])?;
         if let Some(norm) = norm {
             x = norm.forward(&x)?;
         }
-        Ok(x.transpose_axes(&[0, 2, 1, 3])?)
+        ops::transpose_axes(&x, &[0, 2, 1, 3])
     }
 }
 
@@ -107,14 +107,7 @@ impl Attention {
 /// Reads `2·B·Hkv·S·D` keys and values: this is what grows with the context.
 pub fn attention(q: &Array, k: &Array, v: &Array, mask: &Mask) -> Result<Array> {
     let scale = 1.0 / (q.dim(3) as f32).sqrt();
-    Ok(scaled_dot_product_attention(
-        q,
-        k,
-        v,
-        scale,
-        mask.as_sdpa(),
-        None,
-    )?)
+    ops::scaled_dot_product_attention(q, k, v, scale, mask)
 }
 
 /// SwiGLU: `W_down(silu(W_gate x) · W_up x)`. Shazeer 2020 (arXiv 2002.05202).
@@ -176,9 +169,9 @@ impl Block {
     /// x `[B, L, E]` → `[B, L, E]`
     pub fn forward(&self, x: &Array, cache: &mut dyn KvCache) -> Result<Array> {
         let normed = self.input_layernorm.forward(x)?;
-        let h = x.add(self.self_attn.forward(&normed, cache)?)?;
+        let h = ops::add(x, &self.self_attn.forward(&normed, cache)?)?;
         let normed = self.post_attention_layernorm.forward(&h)?;
-        Ok(h.add(self.mlp.forward(&normed)?)?)
+        ops::add(&h, &self.mlp.forward(&normed)?)
     }
 }
 

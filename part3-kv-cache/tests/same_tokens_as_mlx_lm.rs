@@ -15,10 +15,12 @@ use proptest::prelude::*;
 use shared::checkpoint::Checkpoint;
 use shared::config::ModelConfig;
 use shared::hub::{self, ModelFiles};
+use shared::kernels::with_mlx;
 use shared::layers::{ids_array, to_f32};
 use shared::request::Request;
 use shared::sampling::Sampling;
-use shared::testing::{convert, fixtures};
+use shared::testing::convert;
+use shared::testing::fixtures::{self, Expected};
 
 const WHOLE: usize = 512;
 
@@ -51,26 +53,37 @@ const WIDE: CacheKind = CacheKind::Rotating {
     sinks: 4,
 };
 
+fn every_cache_gives_the_tokens(name: &str, expected: &Expected) {
+    let checkpoint = fixtures::checkpoint(name).unwrap();
+    let model = Model::load(&checkpoint).unwrap();
+    let kinds = [CacheKind::Concat, CacheKind::Prealloc, WIDE];
+    for prompt in &expected.prompts {
+        let runs = kinds.iter().map(|kind| (*kind, WHOLE));
+        let cut = [(CacheKind::Prealloc, 3), (CacheKind::Prealloc, 1)];
+        for (kind, step) in runs.chain(cut) {
+            let mut cache = empty_cache(kind, &checkpoint.config);
+            let n = prompt.greedy.len();
+            let tokens = greedy(&model, &mut cache, &prompt.ids, n, step);
+            assert_eq!(tokens, prompt.greedy, "{name}, {kind:?}, pieces of {step}");
+        }
+    }
+    let prompt = &expected.prompts[0];
+    let mut off = empty_cache(CacheKind::Off, &checkpoint.config);
+    let tokens = greedy(&model, &mut off, &prompt.ids, 24, WHOLE);
+    assert_eq!(tokens, prompt.greedy[..24], "{name}, off");
+}
+
+/// With MLX's own operations always; with ours in float32. In 16 bits a random checkpoint has ties, and
+/// which side a tie falls depends on how partial sums are rounded: there part 2's test of the logits
+/// says how near ours are.
 #[test]
 fn every_fixture_gives_the_greedy_tokens_of_mlx_lm_with_every_cache() {
     for name in fixtures::checkpoints().unwrap() {
-        let checkpoint = fixtures::checkpoint(&name).unwrap();
-        let model = Model::load(&checkpoint).unwrap();
-        let kinds = [CacheKind::Concat, CacheKind::Prealloc, WIDE];
-        for prompt in fixtures::expected(&name).unwrap().prompts {
-            let runs = kinds.iter().map(|kind| (*kind, WHOLE));
-            let cut = [(CacheKind::Prealloc, 3), (CacheKind::Prealloc, 1)];
-            for (kind, step) in runs.chain(cut) {
-                let mut cache = empty_cache(kind, &checkpoint.config);
-                let n = prompt.greedy.len();
-                let tokens = greedy(&model, &mut cache, &prompt.ids, n, step);
-                assert_eq!(tokens, prompt.greedy, "{name}, {kind:?}, pieces of {step}");
-            }
+        let expected = fixtures::expected(&name).unwrap();
+        with_mlx(|| every_cache_gives_the_tokens(&name, &expected));
+        if expected.dtype == "float32" {
+            every_cache_gives_the_tokens(&name, &expected);
         }
-        let prompt = &fixtures::expected(&name).unwrap().prompts[0];
-        let mut off = empty_cache(CacheKind::Off, &checkpoint.config);
-        let tokens = greedy(&model, &mut off, &prompt.ids, 24, WHOLE);
-        assert_eq!(tokens, prompt.greedy[..24], "{name}, off");
     }
 }
 

@@ -23,7 +23,7 @@ use crate::config::ModelConfig;
 use crate::gguf::GgufHeader;
 use crate::hub::ModelFiles;
 use crate::remarks::tell_all;
-use crate::weights::{Rows, superfluous};
+use crate::weights::superfluous;
 
 /// A model's files, their headers read.
 #[derive(Debug, Clone)]
@@ -40,8 +40,6 @@ pub struct Checkpoint {
     pub gguf: Option<GgufHeader>,
     /// What all floats are converted to when they are loaded; `None`: they stay as they are.
     pub dtype: Option<FloatType>,
-    /// What its matrices are laid out for; whoever decodes with a cache says [`Rows::One`].
-    pub rows: Rows,
     /// What was read past, and who decided where two files differ: a line each.
     pub remarks: Vec<String>,
 }
@@ -91,7 +89,6 @@ impl Checkpoint {
             tensors: stored.tensors,
             gguf,
             dtype: None,
-            rows: Rows::default(),
         };
         checkpoint.check_tensors()?;
         checkpoint.check_complete(stored.contradiction)?;

@@ -4,6 +4,7 @@
 //! kernel that is our own. MLX must be used from one thread: no array is kept here.
 
 pub mod cuda_kernel;
+pub mod host;
 
 use std::ffi::{CStr, CString};
 

@@ -3,6 +3,7 @@
 //! A layer asks here first and takes MLX's operation if there is no answer. What is behind the door
 //! (which device, which types, which sizes) is nobody else's business.
 
+pub(crate) mod cpu;
 mod one_row;
 
 use anyhow::Result;
@@ -10,14 +11,43 @@ use mlx_rs::Array;
 
 use crate::weights::Matrix;
 
-/// `x Wᵀ` by a kernel of this project: x `[…, in]` → `[…, out]`. None where MLX's own operation is to
-/// be taken, which is everywhere but on an NVIDIA GPU.
+/// `x Wᵀ + b` by a kernel of this project: x `[…, in]` → `[…, out]`, with b `[out]` if there is one. None
+/// where MLX's own operation is to be taken.
 ///
 /// # Errors
-/// If MLX refuses the launch.
-pub fn product(x: &Array, matrix: &Matrix) -> Result<Option<Array>> {
-    match matrix {
-        Matrix::Quantized(packed) => one_row::product(x, packed),
-        Matrix::Dense(_) => Ok(None),
+/// If MLX refuses the launch, or if x cannot be computed.
+pub fn product(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Result<Option<Array>> {
+    if cpu::is_on() {
+        return cpu::product(x, matrix, bias);
     }
+    let Matrix::Quantized(packed) = matrix else {
+        return Ok(None);
+    };
+    Ok(match (one_row::product(x, packed)?, bias) {
+        (Some(product), Some(bias)) => Some(product.add(bias)?),
+        (product, _) => product,
+    })
+}
+
+/// The rows of `ids` `[B, L]` as numbers, `[B, L, in]`. None where MLX's own operation is to be taken.
+///
+/// # Errors
+/// If an id is beyond the last row.
+pub fn rows(matrix: &Matrix, ids: &Array) -> Result<Option<Array>> {
+    if cpu::is_on() {
+        return cpu::rows(matrix, ids);
+    }
+    Ok(None)
+}
+
+/// How many steps may be on their way before the first one is read: two where a device works beside the
+/// host, one where the host is what works.
+pub fn steps_in_flight() -> usize {
+    if cpu::is_on() { 1 } else { 2 }
+}
+
+/// Runs `work` with MLX's own operations, as `SHARED_KERNELS=mlx` does for a whole process.
+#[cfg(feature = "testing")]
+pub fn with_mlx<T>(work: impl FnOnce() -> T) -> T {
+    cpu::without(work)
 }

@@ -10,6 +10,7 @@
 //! - [`weights`]: the tensors, each taken exactly once
 //! - [`tokenizer`]: text → ids, ids → text
 //! - [`layers`]: Linear, Embedding, RmsNorm, Rope, swiglu
+//! - [`ops`]: what a model calls between its layers
 //! - [`kernels`]: products that are not MLX's own
 //! - [`sampling`]: logits → the next id
 //! - [`request`]: what is asked of a model, and what a step of the answer brings
@@ -28,6 +29,7 @@ pub mod kernels;
 pub mod layers;
 mod lenient_json;
 pub mod machine;
+pub mod ops;
 pub mod prompt_cache;
 mod remarks;
 pub mod request;

@@ -22,26 +22,37 @@ pub struct Weights {
     layers: usize,
     quantization: Option<Quantization>,
     tied: bool,
-    rows: Rows,
-}
-
-/// How many rows at a time a model's matrices will be multiplied with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Rows {
-    /// One, in most steps: decode with a cache.
-    One,
-    /// Several: a prompt, a batch, or decode without a cache.
-    #[default]
-    Many,
 }
 
 /// An `[out, in]` matrix, as it is stored.
 #[derive(Debug)]
 pub enum Matrix {
-    /// The transposed view `[in, out]` of the tensor, so that no step has to build it again.
-    Dense(Array),
+    /// Numbers.
+    Dense(Dense),
     /// Packed codes, with a scale and a bias for each group.
     Quantized(QuantizedTriple),
+}
+
+/// A tensor `[out, in]`, and the views of it that products are made with, so that no step has to build
+/// them again.
+#[derive(Debug)]
+pub struct Dense {
+    /// `[out, in]`
+    pub weight: Array,
+    /// `[in, out]`
+    pub transposed: Array,
+    /// `[1, in, out]`: the same as a batch of one; None where that is not used.
+    pub batch_of_one: Option<Array>,
+}
+
+impl Matrix {
+    /// The type of its numbers, or of the numbers that its codes stand for.
+    pub(crate) fn dtype(&self) -> Dtype {
+        match self {
+            Self::Dense(dense) => dense.weight.dtype(),
+            Self::Quantized(triple) => triple.scales.dtype(),
+        }
+    }
 }
 
 /// A quantized matrix: packed codes with a scale and a bias per group, `w = scale · code + bias`.
@@ -83,13 +94,7 @@ impl Weights {
             tensors,
             quantization: config.quantization.clone(),
             tied,
-            rows: Rows::default(),
         }
-    }
-
-    /// The same, for products with so many rows at a time.
-    pub fn for_rows(self, rows: Rows) -> Self {
-        Self { rows, ..self }
     }
 
     /// Whether the embedding serves as the head, too.
@@ -277,11 +282,6 @@ impl Scope<'_> {
         self.weights.tied()
     }
 
-    /// How many rows at a time the matrices will be multiplied with.
-    pub fn rows(&self) -> Rows {
-        self.weights.rows
-    }
-
     /// [`Weights::take`]
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
         self.weights.take(&format!("{}{name}", self.prefix), shape)
@@ -302,7 +302,10 @@ impl Scope<'_> {
         Ok(
             match weights.take_quantized(&name, out_features, in_features)? {
                 Some(triple) => Matrix::Quantized(triple),
-                None => Matrix::Dense(weights.take(&format!("{name}.weight"), &shape)?.t()),
+                None => {
+                    let weight = weights.take(&format!("{name}.weight"), &shape)?;
+                    Matrix::Dense(Dense::new(weight)?)
+                }
             },
         )
     }

@@ -32,7 +32,7 @@ impl Checkpoint {
         // time to first token would not be what it says.
         transforms::eval(tensors.values())
             .map_err(|error| reading(Path::new(&self.name), &error))?;
-        Ok(Weights::new(tensors, &self.config).for_rows(self.rows))
+        Ok(Weights::new(tensors, &self.config))
     }
 
     /// Reads all tensors into memory as dense floats of `dtype`; packed ones are unpacked in f32

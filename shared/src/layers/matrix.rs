@@ -1,11 +1,36 @@
 //! Products with a matrix of weights, dense or packed: what a decoder spends its time on.
 
 use anyhow::Result;
-use mlx_rs::{Array, Dtype, ops};
+use mlx_rs::{Array, ops};
 
-use crate::kernels;
 use crate::machine::on_gpu;
-use crate::weights::{Matrix, QuantizedTriple, Rows};
+use crate::weights::{Dense, Matrix, QuantizedTriple};
+use crate::{ffi, kernels};
+
+impl Dense {
+    /// The tensor `[out, in]` with its views.
+    pub(crate) fn new(weight: Array) -> Result<Self> {
+        let transposed = weight.t();
+        let is_tried = !on_gpu() || ffi::cuda_is_available(); // not on a Mac
+        Ok(Self {
+            batch_of_one: is_tried.then(|| transposed.expand_dims(0)).transpose()?,
+            transposed,
+            weight,
+        })
+    }
+
+    /// The view that x `[…, in]` is multiplied with.
+    ///
+    /// For x `[1, L, in]` MLX multiplies with `[1, in, out]` as it stands. With `[in, out]` it first
+    /// makes a view `[L, in]` of x and afterwards one `[1, L, out]` of the product: two operations more
+    /// for the host to describe and to run, in each product of a step.
+    fn factor(&self, x: &Array) -> &Array {
+        match (&self.batch_of_one, x.shape()) {
+            (Some(view), [1, _, _]) => view,
+            _ => &self.transposed,
+        }
+    }
+}
 
 impl Matrix {
     /// `x Wᵀ`: x `[…, in]` → `[…, out]`.
@@ -14,12 +39,21 @@ impl Matrix {
     /// Reads the whole matrix, whatever the number of rows of x: with one row, no number is used
     /// twice, and the time is that of reading.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        if let Some(product) = kernels::product(x, self)? {
+        self.forward_with(x, None)
+    }
+
+    /// `x Wᵀ + b`, b `[out]`.
+    pub(super) fn forward_with(&self, x: &Array, bias: Option<&Array>) -> Result<Array> {
+        if let Some(product) = kernels::product(x, self, bias)? {
             return Ok(product);
         }
-        Ok(match self {
-            Self::Dense(transposed) => ops::matmul(x, transposed)?,
-            Self::Quantized(q) => ops::quantized_matmul(
+        let product = match (self, bias) {
+            // One operation instead of two, and the sum is rounded once.
+            (Self::Dense(dense), Some(bias)) => {
+                return Ok(ops::addmm(bias, x, dense.factor(x), None, None)?);
+            }
+            (Self::Dense(dense), None) => ops::matmul(x, dense.factor(x))?,
+            (Self::Quantized(q), _) => ops::quantized_matmul(
                 x,
                 &q.weight,
                 &q.scales,
@@ -28,14 +62,21 @@ impl Matrix {
                 q.group_size,
                 q.bits,
             )?,
+        };
+        Ok(match bias {
+            Some(bias) => product.add(bias)?,
+            None => product,
         })
     }
 
     /// The rows of `ids` as floats: `[B, L]` → `[B, L, in]`. Of a packed matrix only these rows are
     /// unpacked.
     pub(super) fn rows(&self, ids: &Array) -> Result<Array> {
+        if let Some(rows) = kernels::rows(self, ids)? {
+            return Ok(rows);
+        }
         Ok(match self {
-            Self::Dense(transposed) => transposed.t().take_axis(ids, 0)?,
+            Self::Dense(dense) => dense.weight.take_axis(ids, 0)?,
             Self::Quantized(q) => ops::dequantize(
                 q.weight.take_axis(ids, 0)?,
                 q.scales.take_axis(ids, 0)?,
@@ -49,7 +90,7 @@ impl Matrix {
     /// All of it as floats `[out, in]`.
     pub(super) fn dense(&self) -> Result<Array> {
         Ok(match self {
-            Self::Dense(transposed) => transposed.t(),
+            Self::Dense(dense) => dense.weight.clone(),
             Self::Quantized(q) => {
                 ops::dequantize(&q.weight, &q.scales, &q.biases, q.group_size, q.bits)?
             }
@@ -63,11 +104,14 @@ impl Matrix {
     pub(super) fn join(parts: &[&Self]) -> Result<Option<Self>> {
         match parts {
             [Self::Dense(first), ..] => {
+                let dtype = first.weight.dtype();
                 let joined = join_rows(parts, |part| match part {
-                    Self::Dense(t) if t.dtype() == first.dtype() => Some(t.t()),
+                    Self::Dense(dense) if dense.weight.dtype() == dtype => {
+                        Some(dense.weight.clone())
+                    }
                     _ => None,
                 })?;
-                Ok(joined.map(|weight| Self::Dense(weight.t())))
+                Ok(joined.map(Dense::new).transpose()?.map(Self::Dense))
             }
             [Self::Quantized(first), ..] => {
                 let join = |array: fn(&QuantizedTriple) -> &Array| {
@@ -90,36 +134,6 @@ impl Matrix {
             [] => Ok(None),
         }
     }
-
-    /// Laid out for products with as many rows as `rows` says, where that differs: on the CPU, in f32,
-    /// if the matrix is wide.
-    ///
-    /// For one row BLAS either takes a dot product with each row of `[out, in]` or adds up the rows
-    /// of `[in, out]`. If the matrix is wide, the dot products are short and the sums are long, and
-    /// the sums read memory faster. GPUs have kernels for both layouts.
-    ///
-    /// # Cost
-    /// A copy of the matrix while it is loaded. For several rows at once it is the slower layout.
-    pub(super) fn arranged(self, rows: Rows) -> Result<Self> {
-        Ok(match self {
-            Self::Dense(view) if rows == Rows::One && is_wide(&view) && is_for_blas(&view) => {
-                let copy = view.contiguous()?;
-                copy.eval()?; // else the first layout would stay in memory until the first token
-                Self::Dense(copy)
-            }
-            matrix => matrix,
-        })
-    }
-}
-
-/// Whether `[in, out]` has at least twice as many columns as rows.
-fn is_wide(view: &Array) -> bool {
-    view.dim(1) >= 2 * view.dim(0)
-}
-
-/// Whether MLX gives products with `array` to BLAS: only on the CPU, and there only f32 is for BLAS.
-fn is_for_blas(array: &Array) -> bool {
-    !on_gpu() && array.dtype() == Dtype::Float32
 }
 
 /// One array of each part, one below the other; None if a part has none that fits.
@@ -131,4 +145,30 @@ fn join_rows(parts: &[&Matrix], array: impl Fn(&Matrix) -> Option<Array>) -> Res
     let joined = ops::concatenate(&arrays.iter().collect::<Vec<_>>(), 0)?;
     joined.eval()?; // else the parts would stay in memory until the first token
     Ok(Some(joined))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::to_f32;
+
+    #[test]
+    fn rows_are_multiplied_alike_alone_together_and_in_a_batch() {
+        let weight = Array::from_iter((0..8).map(|i| i as f32 * 0.5 - 1.0), &[2, 4]);
+        let matrix = Matrix::Dense(Dense::new(weight).unwrap());
+        let x = Array::from_iter((0..24).map(|i| i as f32), &[2, 3, 4]);
+        let whole = matrix.forward(&x).unwrap();
+        assert_eq!(whole.shape(), [2, 3, 2]);
+        let whole = to_f32(&whole).unwrap();
+        for shape in [&[6, 4][..], &[1, 6, 4], &[6, 1, 4], &[1, 2, 3, 4]] {
+            let product = matrix.forward(&x.reshape(shape).unwrap()).unwrap();
+            assert_eq!(product.shape()[..shape.len() - 1], shape[..shape.len() - 1]);
+            assert_eq!(to_f32(&product).unwrap(), whole, "{shape:?}");
+        }
+        let rows = x.reshape(&[6, 1, 1, 4]).unwrap();
+        for (row, both) in whole.chunks(2).enumerate() {
+            let row = rows.take_axis(Array::from_int(row as i32), 0).unwrap();
+            assert_eq!(to_f32(&matrix.forward(&row).unwrap()).unwrap(), both);
+        }
+    }
 }

@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 
-use anyhow::Result;
-use mlx_rs::{Array, Dtype, fast, ops};
+use anyhow::{Context, Result, ensure};
+use mlx_rs::{Array, fast};
 
-use super::{Offsets, exactly, split, starts};
+use super::{Offsets, exactly};
 use crate::config::{ModelConfig, RopeConfig, RopeScaling};
 use crate::ffi;
+use crate::kernels::cpu;
 use crate::machine::on_gpu;
 
 /// Rotary position embedding: each pair of a head's dimensions is rotated by `position · θᵢ`.
@@ -19,12 +20,10 @@ pub struct Rope {
     angles: Angles,
     /// `angles.wavelengths` as MLX takes them.
     wavelengths: Option<Array>,
+    /// Radians from one position to the next, one per pair.
+    frequencies: Vec<f32>,
     /// YaRN makes queries and keys a little longer, which sharpens the attention.
     magnitude: f32,
-    /// Whether several arrays are rotated as one.
-    joins: bool,
-    /// Whether a step of one position takes its cosines and sines from [`LAST_TURN`].
-    reuses: bool,
     /// Whether x is copied first: MLX's CUDA kernel reads a view of several positions wrongly that was
     /// cut out of a joined product.
     copies: bool,
@@ -42,22 +41,25 @@ struct Angles {
     wavelengths: Option<Vec<f32>>,
 }
 
-/// Cosines and sines of one position.
-struct Turn {
-    angles: Angles,
-    offset: i32,
-    dtype: Dtype,
-    /// `cos, cos` `[1, 1, 1, D]`: a half for each number of a pair.
-    cos: Array,
-    /// `−sin, sin` `[1, 1, 1, 2, D/2]`
-    sin: Array,
+impl Angles {
+    /// `scale · base^(−2i/D)`, or one over the wavelengths.
+    fn frequencies(&self) -> Vec<f32> {
+        if let Some(wavelengths) = &self.wavelengths {
+            return wavelengths
+                .iter()
+                .map(|wavelength| self.scale / wavelength)
+                .collect();
+        }
+        let (pairs, base) = (self.dims / 2, f64::from(self.base.unwrap_or(1.0)));
+        let plain = |pair| base.powf(-2.0 * f64::from(pair) / f64::from(self.dims));
+        let scaled = |pair| (f64::from(self.scale) * plain(pair)) as f32;
+        (0..pairs).map(scaled).collect()
+    }
 }
 
 thread_local! {
     /// The last offset as an array: all layers of a step share it, and a GPU gets it once.
     static LAST_OFFSET: RefCell<Option<(i32, Array)>> = const { RefCell::new(None) };
-    /// The turn of the last step of one position: all layers of a model rotate by the same angles.
-    static LAST_TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
 }
 
 impl Rope {
@@ -85,22 +87,19 @@ impl Rope {
             scale,
             wavelengths,
         };
-        let on_gpu = on_gpu();
         Self {
-            joins: !on_gpu,
-            copies: on_gpu && ffi::cuda_is_available(),
-            ..Self::by(angles, yarn_magnitude(scaling), !on_gpu && !traditional)
+            copies: on_gpu() && ffi::cuda_is_available(),
+            ..Self::by(angles, yarn_magnitude(scaling))
         }
     }
 
-    fn by(angles: Angles, magnitude: f32, reuses: bool) -> Self {
+    fn by(angles: Angles, magnitude: f32) -> Self {
         let array = |table: &Vec<f32>| Array::from_slice(table, &[angles.dims / 2]);
         Self {
             wavelengths: angles.wavelengths.as_ref().map(array),
+            frequencies: angles.frequencies(),
             angles,
             magnitude,
-            joins: true,
-            reuses,
             copies: false,
         }
     }
@@ -108,9 +107,8 @@ impl Rope {
     /// Each x `[B, H, L, D]`, whose first position is that of `offsets` → the same shape, rotated.
     ///
     /// # Cost
-    /// One operation each on a GPU. On the CPU MLX makes some twenty of it, whatever the number of
-    /// heads, so there the heads of all are joined first. Half of the twenty find the cosines and
-    /// sines; in a step of one position they are found once for all layers.
+    /// One operation each on a GPU. On the CPU MLX makes some twenty of it; there cosines and sines are
+    /// found on the host, once for all layers.
     ///
     /// # Errors
     /// If the last axis of an x is narrower than the rotation.
@@ -119,20 +117,23 @@ impl Rope {
         xs: [&Array; N],
         offsets: &Offsets,
     ) -> Result<[Array; N]> {
-        if !self.joins {
-            let rotated = xs.iter().map(|x| self.rotate(&self.prepare(x)?, offsets));
-            return exactly(rotated.collect::<Result<_>>()?);
-        }
-        let joined = self.prepare(&ops::concatenate(&xs, 1)?)?;
-        let rotated = match (joined.shape(), offsets) {
-            ([_, _, 1, width], Offsets::All(offset))
-                if self.reuses && *width == self.angles.dims =>
-            {
-                self.turn(&joined, *offset)?
-            }
-            _ => self.rotate(&joined, offsets)?,
-        };
-        split(&rotated, &starts(xs.iter().map(|x| x.dim(1))), 1)
+        let rotated = xs.iter().map(|x| match offsets {
+            Offsets::All(first) if cpu::is_on() => self.rotate_on_host(x, *first),
+            offsets => self.rotate(&self.prepare(x)?, offsets),
+        });
+        exactly(rotated.collect::<Result<_>>()?)
+    }
+
+    /// The same numbers, found on the host.
+    fn rotate_on_host(&self, x: &Array, first: i32) -> Result<Array> {
+        let (width, dims) = (x.dim(3), self.angles.dims);
+        ensure!(
+            width >= dims,
+            "heads of {width} are narrower than the rotation of {dims}"
+        );
+        let turns = cpu::turns(&self.frequencies, self.magnitude, first, x.dim(2) as usize);
+        let rotated = cpu::rotate(x, &turns, self.angles.traditional)?;
+        rotated.with_context(|| format!("heads of {:?} cannot be rotated", x.dtype()))
     }
 
     /// x as MLX may rotate it.
@@ -158,9 +159,6 @@ impl Rope {
         } = self.angles;
         let freqs = self.wavelengths.as_ref();
         Ok(match offsets {
-            Offsets::All(offset) if self.joins => {
-                fast::rope(x, dims, traditional, base, scale, *offset, freqs)?
-            }
             Offsets::All(offset) => {
                 let offset = offset_array(*offset);
                 fast::rope_dynamic(x, dims, traditional, base, scale, &offset, freqs)?
@@ -168,54 +166,6 @@ impl Rope {
             Offsets::Rows(rows) => {
                 fast::rope_dynamic(x, dims, traditional, base, scale, rows, freqs)?
             }
-        })
-    }
-
-    /// The same for one position: `x · cos + (x with its halves exchanged) · (−sin, sin)`.
-    fn turn(&self, x: &Array, offset: i32) -> Result<Array> {
-        let (cos, sin) = self.cos_sin(offset, x.dtype())?;
-        let (b, h, d) = (x.dim(0), x.dim(1), x.dim(3));
-        // Exchanged without a copy: the second half is read first.
-        let strides = [h * d, d, d, -d / 2, 1].map(i64::from);
-        let exchanged = ops::as_strided(x, &[b, h, 1, 2, d / 2][..], &strides[..], d as usize / 2)?;
-        let crossed = exchanged.multiply(sin)?.reshape(x.shape())?;
-        Ok(x.multiply(cos)?.add(crossed)?)
-    }
-
-    fn cos_sin(&self, offset: i32, dtype: Dtype) -> Result<(Array, Array)> {
-        LAST_TURN.with_borrow_mut(|last| {
-            let fits = |turn: &Turn| {
-                turn.offset == offset && turn.dtype == dtype && turn.angles == self.angles
-            };
-            let turn = match last.take() {
-                Some(turn) if fits(&turn) => turn,
-                _ => self.find_turn(offset, dtype)?,
-            };
-            let turn = last.insert(turn);
-            Ok((turn.cos.clone(), turn.sin.clone()))
-        })
-    }
-
-    /// Rotates (1, 0), which gives (cos, sin): MLX's own numbers, in the type that it multiplies with.
-    fn find_turn(&self, offset: i32, dtype: Dtype) -> Result<Turn> {
-        let shape = [1, 1, 1, self.angles.dims / 2];
-        let (ones, zeros) = (
-            ops::ones_dtype(&shape, dtype)?,
-            ops::zeros_dtype(&shape, dtype)?,
-        );
-        let unit = ops::concatenate(&[&ones, &zeros], 3)?;
-        let [cos, sin] = split(
-            &self.rotate(&unit, &Offsets::All(offset))?,
-            &[self.angles.dims / 2],
-            3,
-        )?;
-        let halves = [1, 1, 1, 2, self.angles.dims / 2];
-        Ok(Turn {
-            angles: self.angles.clone(),
-            offset,
-            dtype,
-            cos: ops::concatenate(&[&cos, &cos], 3)?,
-            sin: ops::concatenate(&[&sin.negative()?, &sin], 3)?.reshape(&halves)?,
         })
     }
 }
@@ -328,8 +278,8 @@ fn yarn_magnitude(scaling: &RopeScaling) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::to_f32;
-    use mlx_rs::random;
+    use crate::layers::{split, to_f32};
+    use mlx_rs::{Dtype, random};
 
     fn rope(base: Option<f32>, scale: f32, wavelengths: Option<Vec<f32>>) -> Rope {
         let angles = Angles {
@@ -339,11 +289,11 @@ mod tests {
             scale,
             wavelengths,
         };
-        Rope::by(angles, 1.0, true)
+        Rope::by(angles, 1.0)
     }
 
     #[test]
-    fn one_position_is_rotated_as_mlx_does_bit_for_bit() {
+    fn positions_are_rotated_as_mlx_does() {
         let ropes = [
             rope(Some(10_000.0), 1.0, None),
             rope(Some(500_000.0), 0.25, None),
@@ -351,39 +301,35 @@ mod tests {
             rope(None, 1.0, Some(vec![1.0, 7.5, 80.0, 9000.0])),
         ];
         let key = random::key(5).unwrap();
-        let x = random::normal::<f32>(&[2, 3, 1, 8], None, None, &key).unwrap();
-        for dtype in [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16] {
+        for (l, dtype) in [1, 3]
+            .into_iter()
+            .flat_map(|l| [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16].map(|dtype| (l, dtype)))
+        {
+            let x = random::normal::<f32>(&[2, 3, l, 8], None, None, &key).unwrap();
             let x = x.as_dtype(dtype).unwrap();
-            // Each offset twice and with every rotation in between: none may get another one's turn.
+            // Each offset twice and with every rotation in between: none may get another one's turns.
             for offset in [0, 1, 1, 2, 1000, 30_000, 1] {
                 for rope in ropes.iter().chain(&ropes) {
                     let [turned] = rope.forward([&x], &Offsets::All(offset)).unwrap();
-                    let by_table = to_f32(&turned).unwrap();
-                    let by_mlx = to_f32(&rope.rotate(&x, &Offsets::All(offset)).unwrap()).unwrap();
-                    assert_eq!(by_table, by_mlx, "{:?} at {offset}", rope.angles);
+                    let by_mlx = rope.rotate(&x, &Offsets::All(offset)).unwrap();
+                    assert_near(&turned, &by_mlx, offset);
                 }
             }
         }
     }
 
-    #[test]
-    fn layers_of_a_step_share_one_turn() {
-        let (first, second) = (
-            rope(Some(10_000.0), 1.0, None),
-            rope(Some(10_000.0), 1.0, None),
-        );
-        let x = Array::ones::<f32>(&[1, 1, 1, 8]).unwrap();
-        first.forward([&x], &Offsets::All(3)).unwrap();
-        let address =
-            || LAST_TURN.with_borrow(|last| last.as_ref().map(|turn| turn.cos.as_ptr().ctx));
-        let found = address();
-        second.forward([&x], &Offsets::All(3)).unwrap();
-        assert!(found.is_some() && found == address());
-        second.forward([&x], &Offsets::All(4)).unwrap();
-        assert_eq!(
-            LAST_TURN.with_borrow(|last| last.as_ref().map(|turn| turn.offset)),
-            Some(4)
-        );
+    /// An angle has the digits of an f32: a large one is off by some units of its last digit.
+    fn assert_near(a: &Array, b: &Array, offset: i32) {
+        let rounding = match a.dtype() {
+            Dtype::Bfloat16 => 1.0 / 64.0,
+            Dtype::Float16 => 1.0 / 512.0,
+            _ => 0.0,
+        };
+        let (a, b) = (to_f32(a).unwrap(), to_f32(b).unwrap());
+        for (a, b) in a.iter().zip(&b) {
+            let allowed = 1e-5 + rounding * (1.0 + b.abs()) + offset as f32 * 1e-6;
+            assert!((a - b).abs() <= allowed, "at {offset}: {a} and {b}");
+        }
     }
 
     #[test]

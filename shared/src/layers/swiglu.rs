@@ -7,6 +7,7 @@ use mlx_rs::error::Exception;
 use mlx_rs::transforms::compile::compile;
 use mlx_rs::{Array, ops};
 
+use crate::kernels::cpu;
 use crate::machine::on_gpu;
 
 /// `silu(gate) · up`, `silu(x) = x · sigmoid(x)`. Shazeer 2020 (arXiv 2002.05202).
@@ -20,6 +21,9 @@ use crate::machine::on_gpu;
 /// # Errors
 /// If the shapes differ.
 pub fn swiglu(gate: &Array, up: &Array) -> Result<Array> {
+    if let Some(gated) = cpu::swiglu(gate, up)? {
+        return Ok(gated);
+    }
     let fused = FUSED_SWIGLU.with(|fused| Some(fused.as_ref()?.borrow_mut()((gate, up))));
     Ok(fused.unwrap_or_else(|| plain_swiglu((gate, up)))?)
 }

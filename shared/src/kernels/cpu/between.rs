@@ -1,0 +1,242 @@
+//! What stands between two products.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use anyhow::{Result, ensure};
+use cpu_kernels::{Attention, Level, Turn};
+use mlx_rs::{Array, Dtype, fast, transforms};
+
+use super::numbers::{array, floats, is_float, numbers};
+use super::{FEW_ROWS, is_on};
+use crate::ffi::host;
+use crate::layers::Mask;
+
+/// Numbers up to which moving them on the host is cheaper than asking MLX for a view.
+const FEW: usize = 1 << 16;
+
+/// `a + b` of one shape.
+pub(crate) fn add(a: &Array, b: &Array) -> Result<Option<Array>> {
+    if !is_on() || a.shape() != b.shape() || a.dtype() != b.dtype() {
+        return Ok(None);
+    }
+    let (Some(mut sum), Some(b)) = (numbers(a)?, numbers(b)?) else {
+        return Ok(None);
+    };
+    cpu_kernels::add(Level::best(), &mut sum, &b);
+    array(&sum, a.shape(), a.dtype()).map(Some)
+}
+
+/// RMS norm over the last axis.
+pub(crate) fn norm(x: &Array, weight: &Array, eps: f32) -> Result<Option<Array>> {
+    let width = weight.size();
+    if !is_on() || x.shape().last() != Some(&(width as i32)) || x.dtype() != weight.dtype() {
+        return Ok(None);
+    }
+    let (Some(mut y), Some(weight)) = (numbers(x)?, floats(weight)?) else {
+        return Ok(None);
+    };
+    cpu_kernels::norm(Level::best(), &mut y, &weight.to_f32(), eps);
+    array(&y, x.shape(), x.dtype()).map(Some)
+}
+
+/// `silu(gate) · up`
+pub(crate) fn swiglu(gate: &Array, up: &Array) -> Result<Option<Array>> {
+    if !is_on() || gate.shape() != up.shape() || gate.dtype() != up.dtype() {
+        return Ok(None);
+    }
+    let (Some(mut y), Some(up)) = (numbers(gate)?, numbers(up)?) else {
+        return Ok(None);
+    };
+    cpu_kernels::swiglu(Level::best(), &mut y, &up);
+    array(&y, gate.shape(), gate.dtype()).map(Some)
+}
+
+/// x cut along its last axis before each of `at`, if it is a few numbers that are there.
+pub(crate) fn split(x: &Array, at: &[i32]) -> Result<Option<Vec<Array>>> {
+    if !is_here(x) {
+        return Ok(None);
+    }
+    let (Some(numbers), Some(&width)) = (numbers(x)?, x.shape().last()) else {
+        return Ok(None);
+    };
+    let begins = [&[0], at].concat();
+    let ends = [at, &[width]].concat();
+    let pieces = begins.iter().zip(ends).map(|(begin, end)| {
+        let rows = numbers.chunks_exact(width as usize);
+        let piece: Vec<f32> = rows
+            .flat_map(|row| &row[*begin as usize..end as usize])
+            .copied()
+            .collect();
+        let mut shape = x.shape().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = end - begin;
+        }
+        array(&piece, &shape, x.dtype())
+    });
+    pieces.collect::<Result<_>>().map(Some)
+}
+
+/// The same numbers in another shape, if they are few and there. One size may be −1.
+pub(crate) fn reshape(x: &Array, shape: &[i32]) -> Result<Option<Array>> {
+    if !is_here(x) {
+        return Ok(None);
+    }
+    let known: i32 = shape.iter().filter(|size| **size >= 0).product();
+    let size = x.size() as i32;
+    if known == 0 || size % known != 0 {
+        return Ok(None);
+    }
+    let whole = shape
+        .iter()
+        .map(|&part| if part < 0 { size / known } else { part });
+    let shape: Vec<i32> = whole.collect();
+    if shape.iter().product::<i32>() != size {
+        return Ok(None);
+    }
+    let Some(numbers) = numbers(x)? else {
+        return Ok(None);
+    };
+    array(&numbers, &shape, x.dtype()).map(Some)
+}
+
+/// The axes in another order, if that moves no number: with one token the heads are in order already.
+pub(crate) fn transpose(x: &Array, axes: &[i32]) -> Result<Option<Array>> {
+    let shape: Option<Vec<i32>> = axes
+        .iter()
+        .map(|&axis| x.shape().get(usize::try_from(axis).ok()?).copied())
+        .collect();
+    let Some(shape) = shape.filter(|shape| shape.len() == x.ndim()) else {
+        return Ok(None);
+    };
+    let wide = |axis: &&i32| x.shape()[**axis as usize] != 1;
+    let moved = axes.iter().filter(wide);
+    if moved.is_sorted() {
+        return reshape(x, &shape);
+    }
+    Ok(None)
+}
+
+/// Whether the operation is worth doing here: the numbers are there, and few.
+fn is_here(x: &Array) -> bool {
+    is_on() && x.size() <= FEW && is_float(x) && host::is_available(x)
+}
+
+/// Cosines and sines of some positions, one after the other.
+pub(crate) type Turns = Rc<Vec<Turn>>;
+
+thread_local! {
+    /// Those of the last call: all layers of a model rotate by the same angles.
+    static LAST: RefCell<Option<(TurnsKey, Turns)>> = const { RefCell::new(None) };
+}
+
+/// What turns depend on.
+#[derive(Debug, Clone, PartialEq)]
+struct TurnsKey {
+    /// Radians from one position to the next, one per pair.
+    frequencies: Vec<f32>,
+    magnitude: f32,
+    first: i32,
+    n: usize,
+}
+
+/// The turns of `n` positions from `first` on.
+pub(crate) fn turns(frequencies: &[f32], magnitude: f32, first: i32, n: usize) -> Turns {
+    LAST.with_borrow_mut(|last| {
+        let fits = |key: &TurnsKey| {
+            (key.first, key.n, key.magnitude) == (first, n, magnitude)
+                && key.frequencies == frequencies
+        };
+        if let Some((key, turns)) = last
+            && fits(key)
+        {
+            return turns.clone();
+        }
+        let turn = |position: i32| {
+            let angles = frequencies
+                .iter()
+                .map(|frequency| position as f32 * frequency);
+            let (sin, cos) = angles
+                .map(|angle| (magnitude * angle.sin(), magnitude * angle.cos()))
+                .unzip();
+            Turn { cos, sin }
+        };
+        let turns: Turns = Rc::new((first..first + n as i32).map(turn).collect());
+        let key = TurnsKey {
+            frequencies: frequencies.to_vec(),
+            magnitude,
+            first,
+            n,
+        };
+        *last = Some((key, turns.clone()));
+        turns
+    })
+}
+
+/// x `[B, H, L, D]` with each position turned by its own of `turns`.
+pub(crate) fn rotate(x: &Array, turns: &[Turn], neighbours: bool) -> Result<Option<Array>> {
+    let Some(mut y) = numbers(x)? else {
+        return Ok(None);
+    };
+    let (l, d) = (x.dim(2) as usize, x.dim(3) as usize);
+    ensure!(l == turns.len(), "{l} positions and {} turns", turns.len());
+    for positions in y.chunks_exact_mut(l * d) {
+        for (head, turn) in positions.chunks_exact_mut(d).zip(turns) {
+            cpu_kernels::rotate(head, turn, neighbours);
+        }
+    }
+    array(&y, x.shape(), x.dtype()).map(Some)
+}
+
+/// Attention of a few queries; for many of 16 bits, MLX's own in f32, since MLX multiplies 16 bits in
+/// plain loops. None: MLX's own as it is.
+pub(crate) fn attention(
+    q: &Array,
+    k: &Array,
+    v: &Array,
+    scale: f32,
+    mask: &Mask,
+) -> Result<Option<Array>> {
+    if !is_on() || !is_float(q) || q.dtype() != k.dtype() || q.dtype() != v.dtype() {
+        return Ok(None);
+    }
+    let few = q.dim(2) as usize <= FEW_ROWS && k.dim(3) == v.dim(3);
+    if few && !matches!(mask, Mask::Array(_)) {
+        // The wait of a layer: a cache hands out views.
+        transforms::eval([k, v])?;
+        return attend(q, k, v, scale, mask);
+    }
+    if q.dtype() == Dtype::Float32 {
+        return Ok(None);
+    }
+    let wide = |x: &Array| x.as_dtype(Dtype::Float32);
+    let y = fast::scaled_dot_product_attention(
+        wide(q)?,
+        wide(k)?,
+        wide(v)?,
+        scale,
+        mask.as_sdpa(),
+        None,
+    )?;
+    Ok(Some(y.as_dtype(q.dtype())?))
+}
+
+fn attend(q: &Array, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Option<Array>> {
+    let (Some(keys), Some(values)) = (host::heads(k), host::heads(v)) else {
+        return Ok(None);
+    };
+    let Some(numbers) = numbers(q)? else {
+        return Ok(None);
+    };
+    let call = Attention {
+        q: &numbers,
+        keys,
+        values,
+        head_dim: q.dim(3) as usize,
+        queries: q.dim(2) as usize,
+        scale,
+        causal: matches!(mask, Mask::Causal),
+    };
+    let y = cpu_kernels::attention(Level::best(), &call);
+    array(&y, q.shape(), q.dtype()).map(Some)
+}

@@ -1,0 +1,227 @@
+use mlx_rs::{fast, random};
+
+use super::*;
+use crate::layers::{Mask, swiglu, to_f32};
+use crate::weights::{Dense, QuantizedTriple};
+
+const TYPES: [Dtype; 3] = [Dtype::Float32, Dtype::Float16, Dtype::Bfloat16];
+
+fn normal(shape: &[i32], dtype: Dtype, seed: u64) -> Array {
+    let key = random::key(seed).unwrap();
+    let numbers = random::normal::<f32>(shape, None, None, &key).unwrap();
+    numbers.as_dtype(dtype).unwrap()
+}
+
+/// The largest distance that two ways of rounding to the type of `a` may have.
+fn assert_near(ours: &Array, mlx: &Array, adding_up: f32) {
+    assert_eq!((ours.shape(), ours.dtype()), (mlx.shape(), mlx.dtype()));
+    let rounding = match ours.dtype() {
+        Dtype::Bfloat16 => 1.0 / 64.0,
+        Dtype::Float16 => 1.0 / 512.0,
+        _ => 2e-6,
+    };
+    let (ours, mlx) = (to_f32(ours).unwrap(), to_f32(mlx).unwrap());
+    for (a, b) in ours.iter().zip(&mlx) {
+        let allowed = rounding * b.abs() + adding_up * (1.0 + rounding * 64.0);
+        assert!((a - b).abs() <= allowed, "{a} and {b}");
+    }
+}
+
+fn packed(rows: i32, columns: i32, group_size: i32, bits: i32, dtype: Dtype) -> QuantizedTriple {
+    let dense = normal(&[rows, columns], dtype, 3);
+    let (weight, scales, biases) = ops::quantize(&dense, group_size, bits).unwrap();
+    for array in [&weight, &scales, &biases] {
+        array.eval().unwrap();
+    }
+    QuantizedTriple {
+        weight,
+        scales,
+        biases,
+        group_size,
+        bits,
+    }
+}
+
+/// The matrix as floats of f32, multiplied by MLX in f32.
+fn by_mlx(x: &Array, dense: &Array) -> Array {
+    let wide = |x: &Array| x.as_dtype(Dtype::Float32).unwrap();
+    let y = ops::matmul(wide(x), wide(dense).t()).unwrap();
+    y.as_dtype(x.dtype()).unwrap()
+}
+
+#[test]
+fn a_product_with_any_matrix_is_mlxs_for_one_row_a_few_and_many() {
+    if !is_on() {
+        return;
+    }
+    for (dtype, rows) in TYPES
+        .into_iter()
+        .flat_map(|t| [1, 2, 32, 33, 70].map(|rows| (t, rows)))
+    {
+        let x = normal(&[1, rows, 192], dtype, 1);
+        let weight = normal(&[70, 192], dtype, 2);
+        let matrix = Matrix::Dense(Dense::new(weight.clone()).unwrap());
+        if let Some(y) = product(&x, &matrix, None).unwrap() {
+            assert_near(&y, &by_mlx(&x, &weight), 1e-4);
+        } else {
+            assert!(rows > 32 && dtype == Dtype::Float32);
+        }
+        for bits in [2, 3, 4, 5, 6, 8] {
+            let q = packed(70, 192, 64, bits, dtype);
+            let wide = |x: &Array| x.as_dtype(Dtype::Float32).unwrap();
+            let (scales, biases) = (wide(&q.scales), wide(&q.biases));
+            let dense = ops::dequantize(&q.weight, scales, &biases, 64, bits).unwrap();
+            let y = product(&x, &Matrix::Quantized(q), None).unwrap().unwrap();
+            assert_near(&y, &by_mlx(&x, &dense), 1e-4);
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_alone_and_among_others() {
+    if !is_on() {
+        return;
+    }
+    for dtype in TYPES {
+        let x = normal(&[1, 7, 128], dtype, 1);
+        for matrix in [
+            Matrix::Dense(Dense::new(normal(&[33, 128], dtype, 2)).unwrap()),
+            Matrix::Quantized(packed(33, 128, 32, 4, dtype)),
+        ] {
+            let all = to_f32(&product(&x, &matrix, None).unwrap().unwrap()).unwrap();
+            for (row, all) in all.chunks(33).enumerate() {
+                let row = row as i32;
+                let row = ops::split_at_indices(&x, &[row, row + 1], 1)
+                    .unwrap()
+                    .remove(1);
+                let alone = product(&row, &matrix, None).unwrap().unwrap();
+                assert_eq!(to_f32(&alone).unwrap(), all);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_bias_is_added_before_the_product_is_rounded() {
+    if !is_on() {
+        return;
+    }
+    for (dtype, rows) in [
+        (Dtype::Float32, 3),
+        (Dtype::Bfloat16, 3),
+        (Dtype::Bfloat16, 40),
+    ] {
+        let (x, bias) = (normal(&[1, rows, 64], dtype, 1), normal(&[10], dtype, 4));
+        let weight = normal(&[10, 64], dtype, 2);
+        let matrix = Matrix::Dense(Dense::new(weight.clone()).unwrap());
+        let y = product(&x, &matrix, Some(&bias)).unwrap().unwrap();
+        let wide = |x: &Array| x.as_dtype(Dtype::Float32).unwrap();
+        let sum = by_mlx(&wide(&x), &weight).add(wide(&bias)).unwrap();
+        assert_near(&y, &sum.as_dtype(dtype).unwrap(), 1e-4);
+    }
+}
+
+#[test]
+fn a_view_with_strides_is_multiplied_as_its_numbers_stand() {
+    if !is_on() {
+        return;
+    }
+    let weight = normal(&[5, 6], Dtype::Float32, 2);
+    let matrix = Matrix::Dense(Dense::new(weight.clone()).unwrap());
+    let long = normal(&[1, 6, 9], Dtype::Float32, 1);
+    let across = long.swap_axes(1, 2).unwrap(); // [1, 9, 6]
+    let part = ops::split_at_indices(&across, &[2, 5], 1)
+        .unwrap()
+        .remove(1); // [1, 3, 6]
+    for x in [across, part] {
+        let y = product(&x, &matrix, None).unwrap().unwrap();
+        assert_near(&y, &by_mlx(&x, &weight), 1e-5);
+    }
+}
+
+#[test]
+fn another_width_is_an_error() {
+    let matrix = Matrix::Dense(Dense::new(normal(&[5, 6], Dtype::Float32, 2)).unwrap());
+    if is_on() {
+        assert!(product(&normal(&[1, 1, 7], Dtype::Float32, 1), &matrix, None).is_err());
+    }
+}
+
+#[test]
+fn rows_of_a_table_are_those_of_the_ids_and_no_others() {
+    if !is_on() {
+        return;
+    }
+    let ids = Array::from_slice(&[3_u32, 0, 3], &[1, 3]);
+    for dtype in TYPES {
+        let weight = normal(&[4, 64], dtype, 2);
+        let table = Matrix::Dense(Dense::new(weight.clone()).unwrap());
+        let y = rows(&table, &ids).unwrap().unwrap();
+        assert_eq!(
+            to_f32(&y).unwrap(),
+            to_f32(&weight.take_axis(&ids, 0).unwrap()).unwrap()
+        );
+        assert!(rows(&table, &Array::from_slice(&[4_u32], &[1, 1])).is_err());
+        let packed = Matrix::Quantized(packed(4, 64, 32, 4, dtype));
+        assert!(rows(&packed, &ids).unwrap().is_none());
+    }
+}
+
+#[test]
+fn norm_sum_and_gate_are_mlxs() {
+    for dtype in TYPES {
+        let (a, b) = (normal(&[2, 3, 40], dtype, 1), normal(&[2, 3, 40], dtype, 2));
+        let weight = normal(&[40], dtype, 3);
+        if let Some(y) = norm(&a, &weight, 1e-5).unwrap() {
+            assert_near(&y, &fast::rms_norm(&a, Some(&weight), 1e-5).unwrap(), 1e-5);
+        }
+        if let Some(y) = add(&a, &b).unwrap() {
+            assert_near(&y, &a.add(&b).unwrap(), 0.0);
+        }
+        let silu = a.multiply(ops::sigmoid(&a).unwrap()).unwrap();
+        assert_near(&swiglu(&a, &b).unwrap(), &silu.multiply(&b).unwrap(), 1e-2);
+    }
+}
+
+#[test]
+fn moving_numbers_on_the_host_moves_them_as_mlx_does() {
+    let x = normal(&[1, 1, 12], Dtype::Float32, 1);
+    x.eval().unwrap();
+    let heads = crate::ops::reshape(&x, &[1, 1, -1, 4]).unwrap();
+    assert_eq!(heads.shape(), [1, 1, 3, 4]);
+    let first = crate::ops::transpose_axes(&heads, &[0, 2, 1, 3]).unwrap();
+    assert_eq!(first.shape(), [1, 3, 1, 4]);
+    assert_eq!(to_f32(&first).unwrap(), to_f32(&x).unwrap());
+    let several = normal(&[1, 2, 3, 4], Dtype::Float32, 1);
+    let ours = crate::ops::transpose_axes(&several, &[0, 2, 1, 3]).unwrap();
+    let mlx = several.transpose_axes(&[0, 2, 1, 3]).unwrap();
+    assert_eq!(to_f32(&ours).unwrap(), to_f32(&mlx).unwrap());
+    assert!(crate::ops::reshape(&x, &[5, -1]).is_err());
+    if let Some(pieces) = split(&x, &[4, 5]).unwrap() {
+        let mlx = ops::split_at_indices(&x, &[4, 5], -1).unwrap();
+        for (piece, mlx) in pieces.iter().zip(&mlx) {
+            assert_eq!(piece.shape(), mlx.shape());
+            assert_eq!(to_f32(piece).unwrap(), to_f32(mlx).unwrap());
+        }
+    }
+}
+
+#[test]
+fn attention_over_a_view_into_a_longer_cache_is_mlxs() {
+    for dtype in TYPES {
+        for (l, mask) in [(1, Mask::None), (5, Mask::Causal), (40, Mask::Causal)] {
+            let q = normal(&[2, 6, l, 16], dtype, 1);
+            let room = normal(&[2, 3, 64, 16], dtype, 2);
+            let k = ops::split_at_indices(&room, &[50], 2).unwrap().remove(0);
+            let v = k.square().unwrap();
+            let Some(y) = attention(&q, &k, &v, 0.25, &mask).unwrap() else {
+                assert!(!is_on() || (l > 32 && dtype == Dtype::Float32));
+                continue;
+            };
+            let wide = |x: &Array| x.as_dtype(Dtype::Float32).unwrap();
+            let (q, k, v) = (wide(&q), wide(&k), wide(&v));
+            let mlx = fast::scaled_dot_product_attention(q, k, v, 0.25, mask.as_sdpa(), None);
+            assert_near(&y, &mlx.unwrap().as_dtype(dtype).unwrap(), 1e-4);
+        }
+    }
+}
