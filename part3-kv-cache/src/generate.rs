@@ -6,6 +6,7 @@ use std::ops::{ControlFlow, Range};
 use anyhow::{Context, Result};
 use console::metrics::{FinishReason, Generation, Recorder};
 use mlx_rs::{Array, memory, transforms};
+use shared::kernels::steps_in_flight;
 use shared::layers::ids_array;
 use shared::request::{Request, Step};
 use shared::sampling::Sampler;
@@ -71,7 +72,7 @@ impl<'a> Generator<'a> {
         if self.left == 0 {
             return Ok(Step::End(FinishReason::Length));
         }
-        while self.ahead.len() < self.left.min(2) {
+        while self.ahead.len() < self.left.min(steps_in_flight()) {
             self.start()?;
         }
         // Reading the id waits for its step; the next one is on its way already.
