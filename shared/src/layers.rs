@@ -17,7 +17,8 @@ pub use self::mask::{Mask, Offsets};
 pub use self::rope::{Rope, rope_frequencies, rope_magnitude};
 pub use self::swiglu::swiglu;
 
-use crate::weights::{Matrix, Rows, Scope};
+use crate::kernels::cpu;
+use crate::weights::{Matrix, Scope};
 
 /// What a model is built of, by the names of the checkpoint.
 ///
@@ -33,7 +34,7 @@ impl Scope<'_> {
         in_features: usize,
         bias: bool,
     ) -> Result<Linear> {
-        Linear::load(self, name, out_features, in_features, bias)?.arranged(self.rows())
+        Linear::load(self, name, out_features, in_features, bias)
     }
 
     /// Takes the [`linear`](Self::linear) layers of `parts`, names and output features, and puts
@@ -49,7 +50,7 @@ impl Scope<'_> {
         };
         let linears: Vec<Linear> = parts.iter().map(load).collect::<Result<_>>()?;
         let widths = parts.map(|(_, out_features)| out_features as i32);
-        JoinedLinear::of(linears, widths, self.rows())
+        JoinedLinear::of(linears, widths)
     }
 
     /// Takes `{name}.weight` `[width]`.
@@ -67,14 +68,8 @@ impl Scope<'_> {
         vocab_size: usize,
         hidden_size: usize,
     ) -> Result<Embedding> {
-        let weight = self.take_matrix(name, vocab_size, hidden_size)?;
         Ok(Embedding {
-            // Only a tied table is multiplied, too.
-            weight: if self.tied() {
-                weight.arranged(self.rows())?
-            } else {
-                weight
-            },
+            weight: self.take_matrix(name, vocab_size, hidden_size)?,
         })
     }
 }
@@ -101,13 +96,6 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    fn arranged(self, rows: Rows) -> Result<Self> {
-        Ok(Self {
-            weight: self.weight.arranged(rows)?,
-            ..self
-        })
-    }
-
     /// The rows of all `parts` as one matrix; None if they are packed in different ways.
     fn join(parts: &[Self]) -> Result<Option<Self>> {
         let weights: Vec<&Matrix> = parts.iter().map(|part| &part.weight).collect();
@@ -131,14 +119,7 @@ impl Linear {
     /// # Errors
     /// If the last axis of `x` is not `in_features`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        match (&self.weight, &self.bias) {
-            // One operation instead of two, and the sum is rounded once.
-            (Matrix::Dense(transposed), Some(bias)) => {
-                Ok(ops::addmm(bias, x, transposed, None, None)?)
-            }
-            (weight, Some(bias)) => Ok(weight.forward(x)?.add(bias)?),
-            (weight, None) => weight.forward(x),
-        }
+        self.weight.forward_with(x, self.bias.as_ref())
     }
 }
 
@@ -153,14 +134,12 @@ pub struct JoinedLinear<const N: usize> {
 }
 
 impl<const N: usize> JoinedLinear<N> {
-    fn of(linears: Vec<Linear>, widths: [i32; N], rows: Rows) -> Result<Self> {
-        let linears = match Linear::join(&linears)? {
-            Some(joined) => vec![joined],
-            None => linears,
-        };
-        let arranged = linears.into_iter().map(|linear| linear.arranged(rows));
+    fn of(linears: Vec<Linear>, widths: [i32; N]) -> Result<Self> {
         Ok(Self {
-            linears: arranged.collect::<Result<_>>()?,
+            linears: match Linear::join(&linears)? {
+                Some(joined) => vec![joined],
+                None => linears,
+            },
             starts: starts(widths.into_iter()),
         })
     }
@@ -171,7 +150,11 @@ impl<const N: usize> JoinedLinear<N> {
     /// If the last axis of `x` is not `in_features`.
     pub fn forward(&self, x: &Array) -> Result<[Array; N]> {
         if let [joined] = self.linears.as_slice() {
-            return split(&joined.forward(x)?, &self.starts, -1);
+            let joined = joined.forward(x)?;
+            return match cpu::split(&joined, &self.starts)? {
+                Some(outputs) => exactly(outputs),
+                None => split(&joined, &self.starts, -1),
+            };
         }
         let outputs = self.linears.iter().map(|linear| linear.forward(x));
         exactly(outputs.collect::<Result<Vec<_>>>()?)
@@ -240,7 +223,10 @@ impl RmsNorm {
     /// # Errors
     /// If the last axis of `x` is not `width`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
-        Ok(fast::rms_norm(x, Some(&self.weight), self.eps)?)
+        match cpu::norm(x, &self.weight, self.eps)? {
+            Some(normed) => Ok(normed),
+            None => Ok(fast::rms_norm(x, Some(&self.weight), self.eps)?),
+        }
     }
 }
 
