@@ -17,7 +17,7 @@ pub struct Ask {
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
 
-    /// Compute in this type instead of the checkpoint's own; on a CPU f32 is fastest
+    /// Compute in this type instead of the checkpoint's own
     #[arg(long, value_name = "f32|f16|bf16", value_parser = ["f32", "f16", "bf16"], hide_possible_values = true)]
     pub dtype: Option<String>,
 

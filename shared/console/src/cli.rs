@@ -44,7 +44,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<String>,
 
-    /// Compute in this type instead of the checkpoint's own; on a CPU f32 is fastest
+    /// Compute in this type instead of the checkpoint's own
     #[arg(
         long,
         value_name = "f32|f16|bf16",
