@@ -147,10 +147,22 @@ fn a_shard_that_is_named_in_a_roundabout_way_is_refused_before_weights_are_fetch
         let model = model();
         let index = json!({"weight_map": {"x": shard}}).to_string();
         std::fs::write(model.path().join("model.safetensors.index.json"), index).unwrap();
+        let whole = model.path().join(WEIGHTS);
+        std::fs::rename(whole, model.path().join("other.safetensors")).unwrap();
         let setup = Setup::serving(model);
         assert_says(&setup.error(), &["model.safetensors.index.json", shard]);
-        assert_eq!(setup.requests_of(WEIGHTS), 0);
+        assert_eq!(setup.requests_of("other.safetensors"), 0);
     }
+}
+
+#[test]
+fn beside_whole_weights_an_index_of_roundabout_names_is_asked_for_nothing() {
+    let model = model();
+    let index = json!({"weight_map": {"x": "a/../../b"}}).to_string();
+    std::fs::write(model.path().join("model.safetensors.index.json"), index).unwrap();
+    let setup = Setup::serving(model);
+    setup.assert_whole();
+    assert_eq!(setup.requests_of("/b"), 0);
 }
 
 #[test]
