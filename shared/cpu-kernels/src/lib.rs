@@ -16,7 +16,6 @@ mod level;
 mod matrix;
 mod packed;
 mod pool;
-mod roof;
 mod vector;
 
 pub use self::attention::{Attention, attention};
@@ -25,4 +24,3 @@ pub use self::element::{Float, Floats, to_bf16, to_f16};
 pub use self::level::Level;
 pub use self::matrix::{Matrix, Packed, product, unpack};
 pub use self::pool::threads;
-pub use self::roof::bandwidth;
