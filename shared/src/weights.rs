@@ -45,16 +45,6 @@ pub struct Dense {
     pub batch_of_one: Option<Array>,
 }
 
-impl Matrix {
-    /// The type of its numbers, or of the numbers that its codes stand for.
-    pub(crate) fn dtype(&self) -> Dtype {
-        match self {
-            Self::Dense(dense) => dense.weight.dtype(),
-            Self::Quantized(triple) => triple.scales.dtype(),
-        }
-    }
-}
-
 /// A quantized matrix: packed codes with a scale and a bias per group, `w = scale · code + bias`.
 #[derive(Debug, Clone)]
 pub struct QuantizedTriple {

@@ -134,7 +134,7 @@ pub(crate) fn rows(matrix: &Matrix, ids: &Array) -> Result<Option<Array>> {
         weight.widen(Level::best(), id * columns, row);
     }
     let shape = [ids.shape(), &[columns as i32]].concat();
-    array(&y, &shape, matrix.dtype()).map(Some)
+    array(&y, &shape, dense.weight.dtype()).map(Some)
 }
 
 /// The matrix where MLX keeps it; None if there is no loop for it.
