@@ -17,14 +17,28 @@ const FEW: usize = 1 << 16;
 
 /// `a + b` of one shape.
 pub(crate) fn add(a: &Array, b: &Array) -> Result<Option<Array>> {
+    in_pairs(a, b, cpu_kernels::add)
+}
+
+/// `silu(gate) · up`
+pub(crate) fn swiglu(gate: &Array, up: &Array) -> Result<Option<Array>> {
+    in_pairs(gate, up, cpu_kernels::swiglu)
+}
+
+/// What `work` makes of the numbers of a, each with its own of b; both of one shape and type.
+fn in_pairs(
+    a: &Array,
+    b: &Array,
+    work: impl FnOnce(Level, &mut [f32], &[f32]),
+) -> Result<Option<Array>> {
     if !is_on() || a.shape() != b.shape() || a.dtype() != b.dtype() {
         return Ok(None);
     }
-    let (Some(mut sum), Some(b)) = (numbers(a)?, numbers(b)?) else {
+    let (Some(mut y), Some(b)) = (numbers(a)?, numbers(b)?) else {
         return Ok(None);
     };
-    cpu_kernels::add(Level::best(), &mut sum, &b);
-    array(&sum, a.shape(), a.dtype()).map(Some)
+    work(Level::best(), &mut y, &b);
+    array(&y, a.shape(), a.dtype()).map(Some)
 }
 
 /// RMS norm over the last axis.
@@ -38,18 +52,6 @@ pub(crate) fn norm(x: &Array, weight: &Array, eps: f32) -> Result<Option<Array>>
     };
     cpu_kernels::norm(Level::best(), &mut y, &weight.to_f32(), eps);
     array(&y, x.shape(), x.dtype()).map(Some)
-}
-
-/// `silu(gate) · up`
-pub(crate) fn swiglu(gate: &Array, up: &Array) -> Result<Option<Array>> {
-    if !is_on() || gate.shape() != up.shape() || gate.dtype() != up.dtype() {
-        return Ok(None);
-    }
-    let (Some(mut y), Some(up)) = (numbers(gate)?, numbers(up)?) else {
-        return Ok(None);
-    };
-    cpu_kernels::swiglu(Level::best(), &mut y, &up);
-    array(&y, gate.shape(), gate.dtype()).map(Some)
 }
 
 /// x cut along its last axis before each of `at`, if it is a few numbers that are there.
