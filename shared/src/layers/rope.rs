@@ -42,6 +42,31 @@ struct Angles {
 }
 
 impl Angles {
+    fn of(config: &ModelConfig) -> Self {
+        let RopeConfig {
+            theta,
+            traditional,
+            scaling,
+        } = &config.rope;
+        let dims = config.head_dim;
+        let (base, scale, wavelengths) = match scaling {
+            RopeScaling::None => (Some(*theta), 1.0, None),
+            RopeScaling::Linear { factor } => (Some(*theta), 1.0 / factor, None),
+            scaling => (
+                None,
+                1.0,
+                Some(wavelengths(dims, f64::from(*theta), scaling)),
+            ),
+        };
+        Self {
+            dims: dims as i32,
+            traditional: *traditional,
+            base,
+            scale,
+            wavelengths,
+        }
+    }
+
     /// `scale · base^(−2i/D)`, or one over the wavelengths.
     fn frequencies(&self) -> Vec<f32> {
         if let Some(wavelengths) = &self.wavelengths {
@@ -65,31 +90,9 @@ thread_local! {
 impl Rope {
     /// The rotation that `config` asks for, over heads of width `config.head_dim`.
     pub fn new(config: &ModelConfig) -> Self {
-        let RopeConfig {
-            theta,
-            traditional,
-            scaling,
-        } = &config.rope;
-        let dims = config.head_dim;
-        let (base, scale, wavelengths) = match scaling {
-            RopeScaling::None => (Some(*theta), 1.0, None),
-            RopeScaling::Linear { factor } => (Some(*theta), 1.0 / factor, None),
-            scaling => (
-                None,
-                1.0,
-                Some(wavelengths(dims, f64::from(*theta), scaling)),
-            ),
-        };
-        let angles = Angles {
-            dims: dims as i32,
-            traditional: *traditional,
-            base,
-            scale,
-            wavelengths,
-        };
         Self {
             copies: on_gpu() && ffi::cuda_is_available(),
-            ..Self::by(angles, yarn_magnitude(scaling))
+            ..Self::by(Angles::of(config), yarn_magnitude(&config.rope.scaling))
         }
     }
 
@@ -184,9 +187,7 @@ fn offset_array(offset: i32) -> Array {
 /// How far each of the D/2 pairs turns from one position to the next, in radians: what [`Rope`] does,
 /// as numbers.
 pub fn rope_frequencies(config: &ModelConfig) -> Vec<f32> {
-    let theta = f64::from(config.rope.theta);
-    let table = wavelengths(config.head_dim, theta, &config.rope.scaling);
-    table.iter().map(|wavelength| 1.0 / wavelength).collect()
+    Angles::of(config).frequencies()
 }
 
 /// The factor by which [`Rope`] makes queries and keys longer; 1 without YaRN.
