@@ -3,8 +3,9 @@
 use std::ops::Range;
 
 use anyhow::Result;
-use mlx_rs::ops::indexing::{TryIndexMutOp, TryIndexOp};
+use mlx_rs::ops::indexing::TryIndexOp;
 use mlx_rs::{Array, ops};
+use shared::ops::slice_update;
 
 /// Positions by which a cache with room grows, mlx-lm's number: a copy of everything once in 256
 /// tokens, and at most 255 positions of memory that nobody uses.
@@ -61,12 +62,10 @@ impl KeysValues {
 
     /// Puts `new` at position `at` and the following. MLX writes in place if nothing else holds the
     /// array or a view of it, which is why this takes the array and gives it back; else it copies.
-    pub(crate) fn write(mut self, at: i32, new: &Self) -> Result<Self> {
-        let range = at..at + new.len();
-        self.keys
-            .try_index_mut((.., .., range.clone(), ..), &new.keys)?;
-        self.values
-            .try_index_mut((.., .., range, ..), &new.values)?;
-        Ok(self)
+    pub(crate) fn write(self, at: i32, new: &Self) -> Result<Self> {
+        Ok(Self {
+            keys: slice_update(&self.keys, &new.keys, at, 2)?,
+            values: slice_update(&self.values, &new.values, at, 2)?,
+        })
     }
 }

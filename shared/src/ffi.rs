@@ -5,8 +5,10 @@
 
 pub mod cuda_kernel;
 pub mod host;
+pub mod slices;
 
 use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, ensure};
 use mlx_rs::Device;
@@ -107,9 +109,12 @@ fn asked(question: impl FnOnce(*mut bool) -> i32) -> bool {
 /// Without a handler, mlx-c ends the process at the first error. mlx-rs installs one at its first
 /// fallible call, and this is such a call.
 fn report_errors() -> Result<()> {
-    Device::try_default()
-        .map(drop)
-        .context("asking MLX for its default device")
+    static ARE_REPORTED: AtomicBool = AtomicBool::new(false);
+    if !ARE_REPORTED.load(Ordering::Relaxed) {
+        Device::try_default().context("asking MLX for its default device")?;
+        ARE_REPORTED.store(true, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// Copies a C string; None for null.

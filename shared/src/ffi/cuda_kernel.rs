@@ -67,7 +67,7 @@ impl CudaKernel {
     /// element of its output and nothing else, and have no two threads write to the same place.
     pub unsafe fn launch(&self, inputs: &[&Array], launch: &Launch) -> Result<Array> {
         let inputs: Vec<sys::mlx_array> = inputs.iter().map(|input| input.as_ptr()).collect();
-        let stream = Stream::new();
+        let stream = Stream::thread_local_or_default();
         // SAFETY: the arrays, the launch and the stream outlive the call, and MLX counts references to
         // the arrays from there on; the vectors are ours from their making to their `free`; `output`
         // is a new array, which becomes the caller's.
