@@ -9,7 +9,7 @@ use console::metrics::Run;
 use console::numbers::or_dash;
 use console::report::{Report, TextStream, status};
 use console::results::JsonReport;
-use shared::machine::{self, peak_bytes};
+use shared::machine::{self, on_one_stream, peak_bytes};
 use shared::request::Request;
 use shared::session::{Session, open_checkpoint};
 
@@ -83,9 +83,9 @@ fn answer(session: &Session, request: &Request) -> Result<(Run, Vec<u64>, Vec<f6
     let prompt_tokens = request.ids.len();
     let mut out = TextStream::stdout();
     let mut answer = session.answer(|piece| Ok(out.push(piece)?));
-    let generation = generate(&mut Generator::new(&model, request)?, |step| {
-        answer.watch(step, prompt_tokens)
-    })?;
+    let mut generator = Generator::new(&model, request)?;
+    let watch = |step| answer.watch(step, prompt_tokens);
+    let generation = on_one_stream(|| generate(&mut generator, watch))?;
     let text = answer.finish()?;
     out.finish()?;
 

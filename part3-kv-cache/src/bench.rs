@@ -6,7 +6,7 @@ use anyhow::Result;
 use console::interrupt::check_interrupted;
 use console::metrics::{Generation, Run, ms};
 use console::report::{Stdout, TextStream, status};
-use shared::machine::{active_bytes, peak_bytes, reset_peak};
+use shared::machine::{active_bytes, on_one_stream, peak_bytes, reset_peak};
 use shared::request::Request;
 use shared::session::Session;
 
@@ -181,7 +181,8 @@ impl Bench<'_> {
         });
         let mut generator = Generator::new(self.model, cache, self.request, self.prefill_step)?;
         let prompt_tokens = self.request.ids.len();
-        let generation = generate(&mut generator, |step| answer.watch(step, prompt_tokens))?;
+        let watch = |step| answer.watch(step, prompt_tokens);
+        let generation = on_one_stream(|| generate(&mut generator, watch))?;
         let text = answer.finish()?;
         if let Some(out) = out {
             out.finish()?;
