@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use anyhow::{Result, bail, ensure};
 
 use super::percent::formatted;
+use crate::remarks::clipped;
 
 /// The longest template that is read, in bytes: fifteen times the longest that we know of.
 const LONGEST: usize = 256 << 10;
@@ -16,7 +17,8 @@ const LONGEST: usize = 256 << 10;
 /// 3,000.
 const LONGEST_CHAIN: usize = 6_000;
 
-/// What the function is called that [`prepared`] puts around what a namespace is given.
+/// What the function is called that [`prepared`] puts around what a namespace is given. No template may
+/// give the name to something else.
 pub(crate) const STORED: &str = "__stored_in_a_namespace";
 
 /// The text that minijinja gets.
@@ -34,6 +36,10 @@ pub(crate) fn prepared(source: &str) -> Result<String> {
         source.len() <= LONGEST,
         "it has {} bytes, more than the {LONGEST} that are read",
         source.len()
+    );
+    ensure!(
+        !source.contains(STORED),
+        "the name {STORED} is not supported"
     );
     let mut text = String::with_capacity(source.len());
     let mut rest = source;
@@ -115,14 +121,15 @@ pub(super) fn word_length(bytes: &[u8]) -> usize {
     bytes.iter().take_while(is_word).count()
 }
 
-/// What stands between `{%` and `%}`, without the signs that eat white space.
+/// What stands between `{%` and `%}`, without the signs that eat white space. What is white space is
+/// minijinja's word: a tag that is read otherwise here than there is a way around all checks.
 fn words(tag: &str) -> &str {
     let inner = tag
         .strip_prefix("{%")
         .and_then(|tag| tag.strip_suffix("%}"));
     inner
         .unwrap_or_default()
-        .trim_matches(['-', '+', ' ', '\t', '\r', '\n'])
+        .trim_matches(|c: char| c.is_ascii_whitespace() || matches!(c, '-' | '+'))
 }
 
 /// In front of `{% endraw %}`: nothing before it is a tag.
@@ -150,7 +157,7 @@ fn rewritten(tag: &str) -> Result<String> {
         "endgeneration" => tag.replace("endgeneration", "endif"),
         words => match words
             .strip_prefix("set")
-            .filter(|set| set.starts_with(char::is_whitespace))
+            .filter(|set| word_length(set.as_bytes()) == 0)
         {
             Some(set) => checked_set(tag, set)?,
             None => tag.to_owned(),
@@ -160,21 +167,42 @@ fn rewritten(tag: &str) -> Result<String> {
 
 /// `{% set ns.x = value %}` → `{% set ns.x = stored((value)) %}`
 fn checked_set(tag: &str, set: &str) -> Result<String> {
-    let Some((target, _)) = set.split_once('=') else {
-        // What stands up to `endset`, as text; a filter could make anything of it.
-        ensure!(
-            !(set.contains('.') && set.contains('|')),
-            "a block of text that goes through a filter into a namespace is not supported"
-        );
-        return Ok(tag.to_owned());
-    };
-    if !target.contains('.') {
+    // Without `=`, or with one in the arguments of a filter, it is the text up to `endset` that is set; a
+    // filter could make anything of it.
+    let (target, value) = set.split_once('=').unwrap_or((set, ""));
+    ensure!(
+        !(target.contains('.') && target.contains('|')),
+        "a block of text that goes through a filter into a namespace is not supported"
+    );
+    if value.is_empty() || !target.contains('.') {
         return Ok(tag.to_owned());
     }
     let from = tag.find('=').unwrap_or_default() + 1;
     let to = tag.len() - 2 - usize::from(tag.ends_with("-%}") || tag.ends_with("+%}"));
     let (head, value, tail) = (&tag[..from], &tag[from..to], &tag[to..]);
+    ensure!(
+        is_balanced(value.as_bytes()),
+        "a bracket in `{}` has no other half",
+        clipped(set.trim(), 80)
+    );
     Ok(format!("{head} {STORED}(({value})) {tail}"))
+}
+
+/// Whether no bracket closes one that is not opened there: `1)), n, ((2` would leave the brackets that it
+/// is put into.
+fn is_balanced(bytes: &[u8]) -> bool {
+    let (mut at, mut open) = (0, 0_usize);
+    while at < bytes.len() {
+        match bytes[at] {
+            quote @ (b'\'' | b'"') => at += string_length(&bytes[at..], quote) - 1,
+            b'(' | b'[' | b'{' => open += 1,
+            b')' | b']' | b'}' if open == 0 => return false,
+            b')' | b']' | b'}' => open -= 1,
+            _ => {}
+        }
+        at += 1;
+    }
+    open == 0
 }
 
 #[cfg(test)]

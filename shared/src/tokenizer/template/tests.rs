@@ -61,6 +61,50 @@ fn a_single_operation_cannot_take_all_memory_or_time() {
 }
 
 #[test]
+fn no_way_of_writing_it_lets_a_namespace_contain_itself() {
+    for set in [
+        "{% set n.x = n %}",
+        "{%set(n.x)=n%}",
+        "{% set(a, n.x) = 1, n %}",
+        "{%\u{c}set n.x = n\u{c}%}",
+        "{% set\u{c}n.x = n %}",
+        "{% set n.x | default(n, boolean=true) %}{% endset %}",
+        "{% set n.x %}{% endset %}{% set n.x = [n.x, [n]] %}",
+        "{% set(n.x)|default(n, true) %}{% endset %}",
+        "{% set n.x = 1)), n, ((2 %}",
+        "{% set __stored_in_a_namespace = dict %}{% set n.x = {'a': n} %}",
+        "{% set n.x = '(')), [n, (('' %}",
+    ] {
+        let refusal = refusal(&format!("{{% set n = namespace() %}}{set}{{{{ n }}}}"));
+        let expected = [
+            "cannot hold a namespace",
+            "is not supported",
+            "has no other half",
+        ];
+        assert!(
+            expected.iter().any(|why| refusal.contains(why)),
+            "{set}: {refusal}"
+        );
+    }
+}
+
+#[test]
+fn a_macro_that_knows_its_namespace_is_printed_with_an_end() {
+    let text = "{% set n = namespace() %}{% macro m() %}{{ n.x }}{% endmacro %}{% set n.x = m %}";
+    for print in [
+        "{{ n }}",
+        "{{ n|pprint }}",
+        "{{ n == [n] }}",
+        "{{ n|tojson }}",
+        "{{ m() }}",
+    ] {
+        if let Ok(text) = rendered(&format!("{text}{print}")) {
+            assert!(text.len() < 200, "{print}: {text}");
+        }
+    }
+}
+
+#[test]
 fn long_chains_do_not_overflow_the_stack() {
     for (before, link, after, count) in [
         ("", "1+", "1", 2_900),
