@@ -97,7 +97,9 @@ fn wait<T>(limits: Limits, account: &Account, receiver: &mpsc::Receiver<T>) -> R
         }
         if Instant::now() >= end {
             account.close();
-            return beyond(format!("takes longer than {} s", limits.time.as_secs_f32()));
+            // The limit of a long text is no round number.
+            let seconds = (limits.time.as_secs_f32() * 10.0).round() / 10.0;
+            return beyond(format!("takes longer than {seconds} s"));
         }
         if let Err(interrupted) = check_interrupted() {
             account.close();
@@ -133,6 +135,8 @@ fn keep_panics_quiet() {
 struct Account {
     left: AtomicIsize,
     overdrawn: AtomicBool,
+    /// Nothing more is paid. Not a value of `left`, which its thread could be writing just then.
+    closed: AtomicBool,
 }
 
 thread_local! {
@@ -145,6 +149,7 @@ impl Account {
         Self {
             left: AtomicIsize::new(isize::try_from(bytes).unwrap_or(isize::MAX)),
             overdrawn: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -156,15 +161,14 @@ impl Account {
         outcome
     }
 
-    /// Nothing more is paid.
     fn close(&self) {
-        self.left.store(isize::MIN / 2, Ordering::Relaxed);
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     fn take(&self, bytes: usize) {
         let bytes = isize::try_from(bytes).unwrap_or(isize::MAX);
         let left = self.left.load(Ordering::Relaxed).saturating_sub(bytes);
-        if left >= 0 {
+        if left >= 0 && !self.closed.load(Ordering::Relaxed) {
             self.left.store(left, Ordering::Relaxed);
             return;
         }
@@ -272,6 +276,48 @@ mod tests {
         };
         assert_eq!(refused(endless), "it takes longer than 0.2 s");
         ENOUGH.store(true, Ordering::Relaxed);
+    }
+
+    /// A program that takes and gives back without an end must not open its account again, whenever it
+    /// is closed.
+    #[test]
+    fn an_account_that_is_closed_stays_closed() {
+        static ROUNDS: [AtomicIsize; 200] = [const { AtomicIsize::new(0) }; 200];
+        for rounds in &ROUNDS {
+            let account = Arc::new(Account::new(1000));
+            let own = Arc::clone(&account);
+            thread::spawn(move || {
+                loop {
+                    own.take(100);
+                    own.give_back(100);
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            while rounds.load(Ordering::Relaxed) < 1000 {
+                thread::yield_now();
+            }
+            account.close();
+        }
+        thread::sleep(Duration::from_millis(50));
+        let counts = || {
+            ROUNDS
+                .each_ref()
+                .map(|rounds| rounds.load(Ordering::Relaxed))
+        };
+        let before = counts();
+        thread::sleep(Duration::from_millis(50));
+        assert_eq!(before, counts());
+    }
+
+    #[test]
+    fn the_time_in_a_message_is_a_round_number() {
+        let limits = Limits {
+            time: Duration::from_micros(200_120),
+            ..SMALL
+        };
+        let sleeps = || thread::sleep(Duration::from_secs(1));
+        let error = run("it", "", limits, sleeps).unwrap_err();
+        assert_eq!(error.to_string(), "it takes longer than 0.2 s");
     }
 
     #[test]
