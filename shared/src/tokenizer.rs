@@ -132,8 +132,7 @@ impl Tokenizer {
     /// # Errors
     /// For a tokenizer model or pre-tokenizer that is not supported, and for broken tables.
     pub fn from_gguf(name: &str, vocabulary: &GgufVocabulary, vocab_size: usize) -> Result<Self> {
-        let inner = vocabulary
-            .build()
+        let inner = guarded::build(vocabulary)
             .map_err(|error| anyhow!("building the tokenizer of {name}: {error:#}"))?;
         let special = [
             ("bos_token", vocabulary.bos_token_id),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use tokenizers::AddedToken;
 
+use super::GgufVocabulary;
 use crate::watch::{self, Limits};
 
 const AGAIN: &str = "; fetch the file again";
@@ -63,13 +64,38 @@ pub(crate) fn encode(
     ids.map_err(|error: tokenizers::Error| anyhow!("{error}{BROKEN}"))
 }
 
+/// How many ids each of some texts becomes. All of them are one program with one limit: a broken
+/// tokenizer would else use up the limit once for each text.
+pub(crate) fn lengths(
+    tokenizer: &Arc<tokenizers::Tokenizer>,
+    texts: Vec<String>,
+) -> Result<Vec<usize>> {
+    let limits = encoding(texts.iter().map(String::len).sum());
+    let tokenizer = Arc::clone(tokenizer);
+    let length = move |text: String| Ok(tokenizer.encode_fast(text, false)?.len());
+    let encode = move || -> tokenizers::Result<_> { texts.into_iter().map(length).collect() };
+    let lengths = watch::run("its tokenizer", BROKEN, limits, encode)?;
+    lengths.map_err(|error| anyhow!("{error}{BROKEN}"))
+}
+
+/// Makes a tokenizer of what a GGUF file says.
+pub(crate) fn build(vocabulary: &GgufVocabulary) -> Result<tokenizers::Tokenizer> {
+    build_within(READING, vocabulary)
+}
+
+fn build_within(limits: Limits, vocabulary: &GgufVocabulary) -> Result<tokenizers::Tokenizer> {
+    let vocabulary = vocabulary.clone();
+    watch::run("building it", AGAIN, limits, move || vocabulary.build())?
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use crate::hostile::{Change, assert_told, changed, changes, search};
-    use crate::tokenizer::{Tokenizer, TokenizerFiles};
+    use crate::tokenizer::{GgufVocabulary, Tokenizer, TokenizerFiles};
+    use crate::watch::Limits;
 
     /// A few words, with a step of every kind that checkpoints have.
     fn tokenizer() -> Value {
@@ -148,6 +174,30 @@ mod tests {
         tokenizer.decode(&ids, false)?;
         tokenizer.decode(&[0, 1, 2, 3, 4, 5, 6, 7, 8], true)?;
         Ok(())
+    }
+
+    /// To find added tokens in a text, `tokenizers` makes an automaton of some ten times their size.
+    #[test]
+    fn a_gguf_vocabulary_of_long_added_tokens_does_not_fill_the_memory() {
+        let build = |length: usize| {
+            let vocabulary = GgufVocabulary {
+                model: "gpt2".to_owned(),
+                tokens: (0..100).map(|id| format!("{id}").repeat(length)).collect(),
+                token_type: vec![4; 100],
+                ..GgufVocabulary::default()
+            };
+            let limits = Limits {
+                memory: 20_000_000,
+                ..super::READING
+            };
+            super::build_within(limits, &vocabulary).map(drop)
+        };
+        build(10).unwrap();
+        let error = build(25_000).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "building it takes more than 20 MB; fetch the file again"
+        );
     }
 
     #[test]
