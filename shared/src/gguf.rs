@@ -31,6 +31,9 @@ pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 
 const ALIGNMENT: &str = "general.alignment";
 
+/// Bytes of the factors of heads that are a hundred times as wide as those of any model.
+const MAX_FACTORS: u64 = 1 << 16;
+
 /// More tensors or metadata keys than any model has.
 const MAX_ENTRIES: u64 = 1 << 16;
 
@@ -246,6 +249,11 @@ impl GgufHeader {
             tensor.kind == GgufType::F32,
             "tensor {ROPE_FACTORS} is stored as {}, expected F32",
             tensor.kind.name()
+        );
+        ensure!(
+            tensor.bytes <= MAX_FACTORS,
+            "tensor {ROPE_FACTORS} has {} bytes, more than any head has frequencies",
+            tensor.bytes
         );
         let start = (self.data_offset + tensor.offset) as usize;
         let stored = bytes.get(start..start + tensor.bytes as usize);

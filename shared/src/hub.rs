@@ -112,8 +112,16 @@ pub fn locate_tokenizer_with(name: &str, settings: &HubSettings) -> Result<Model
     }
 }
 
-/// Bytes of the longest text file that a checkpoint may have: ten times the largest tokenizers.
-pub(crate) const LONGEST_TEXT: u64 = 256 << 20;
+/// Bytes of the longest file of this name that is read, some ten times the largest that we know of. What
+/// is parsed takes up to thirty times as much: a text can be made of nothing but brackets.
+pub(crate) fn longest(name: &str) -> u64 {
+    match name {
+        // It is parsed within a limit of memory.
+        "tokenizer.json" => 256 << 20,
+        INDEX => 64 << 20,
+        _ => 16 << 20,
+    }
+}
 
 impl ModelFiles {
     /// A small text file of the checkpoint, such as `config.json`. `None` if the checkpoint has no
@@ -127,7 +135,7 @@ impl ModelFiles {
             Self::Gguf(_) => return Ok(None),
             Self::Directory(directory) => directory.join(name),
         };
-        read_text_if_there(&path, LONGEST_TEXT)
+        read_text_if_there(&path, longest(name))
     }
 
     /// The safetensors files: those that `model.safetensors.index.json` names, else

@@ -8,6 +8,10 @@
 use anyhow::{Result, anyhow};
 use serde_json::Value;
 
+/// More of them than any file has that somebody wrote. Each becomes an object, and a text can be made of
+/// nothing else.
+const MOST: usize = 1000;
+
 /// The key of a float that JSON has no number for.
 pub(crate) const TAG: &str = "__float__";
 
@@ -20,14 +24,16 @@ pub(crate) fn parse(file: &str, text: &str) -> Result<(Value, Option<String>)> {
         Ok(value) => return Ok((value, None)),
         Err(error) => error,
     };
-    let tagged = tagged(text);
+    let tagged = tagged(text).ok_or_else(|| anyhow!("{strict}"))?;
     let value = serde_json::from_str(&tagged).map_err(|_| anyhow!(strict))?;
     let remark = format!("{file} has Infinity or NaN, which Python writes and JSON does not know");
     Ok((value, Some(remark)))
 }
 
-/// `text` with each infinite or undefined number outside of strings as a tagged object.
-fn tagged(text: &str) -> String {
+/// `text` with each infinite or undefined number outside of strings as a tagged object; none if there are
+/// too many.
+fn tagged(text: &str) -> Option<String> {
+    let mut left = MOST;
     let mut result = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(start) = rest.find(|c: char| c == '"' || is_of_number(c)) {
@@ -40,12 +46,15 @@ fn tagged(text: &str) -> String {
         let (piece, after) = from.split_at(length);
         result.push_str(before);
         match name_of(piece) {
-            Some(name) => result.push_str(&format!("{{\"{TAG}\": \"{name}\"}}")),
+            Some(name) => {
+                left = left.checked_sub(1)?;
+                result.push_str(&format!("{{\"{TAG}\": \"{name}\"}}"));
+            }
             None => result.push_str(piece),
         }
         rest = after;
     }
-    result + rest
+    Some(result + rest)
 }
 
 fn is_of_number(c: char) -> bool {
@@ -96,6 +105,14 @@ mod tests {
         });
         assert_eq!(value, expected);
         assert!(remark.unwrap().contains("x.json"));
+    }
+
+    #[test]
+    fn a_text_made_of_such_numbers_is_refused() {
+        let text = |count: usize| format!("[{}1]", "NaN,".repeat(count));
+        assert!(parse("x", &text(MOST)).is_ok());
+        let error = parse("x", &text(MOST + 1)).unwrap_err().to_string();
+        assert!(error.contains("line 1 column 2"), "{error}");
     }
 
     #[test]

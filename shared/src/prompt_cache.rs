@@ -86,6 +86,8 @@ pub struct Layout {
     pub kv_heads: usize,
     /// D
     pub head_dim: usize,
+    /// Positions that the model can have.
+    pub positions: usize,
     /// What activations can have been computed in.
     pub types: Vec<Dtype>,
 }
@@ -97,6 +99,7 @@ impl Layout {
             layers: checkpoint.config.num_hidden_layers,
             kv_heads: checkpoint.config.num_key_value_heads,
             head_dim: checkpoint.config.head_dim,
+            positions: checkpoint.config.max_position_embeddings,
             types: checkpoint.activation_types(),
         }
     }
@@ -111,6 +114,13 @@ impl Layout {
             bail!("its ids are no list: save it again");
         };
         ensure!(ids.dtype == Dtype::U32, "its ids are of another type");
+        // A file with holes can hold a million positions and take no room on the disk.
+        ensure!(
+            positions <= self.positions,
+            "it holds {} positions, this model has {}: save it again",
+            count(positions as u64),
+            count(self.positions as u64)
+        );
         let tensors = 2 * self.layers + 1;
         ensure!(
             header.tensors().len() == tensors,

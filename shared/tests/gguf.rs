@@ -419,6 +419,10 @@ fn rope_scaling_is_read_from_metadata_or_from_its_tensor() {
         RopeScaling::Factors(factors.clone())
     );
     refused(&tensor(7), &["7", "D/2 = 8"]);
+    // They are copied, and a file with holes can have any number of them.
+    let many = vec![1.0; 1 << 15];
+    let many = changed(|file| file.floats("rope_freqs.weight", &[1 << 15], &many));
+    refused(&many, &["131072 bytes", "frequencies"]);
 }
 
 #[test]

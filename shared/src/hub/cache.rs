@@ -9,11 +9,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use console::files::{read_text, read_text_if_there};
 use safetensors::{SafeTensorError, SafeTensors};
 
 use super::ids::Commit;
 use super::source::RepoId;
-use super::{INDEX, file_names, shard_names};
+use super::{INDEX, file_names, longest, shard_names};
 
 /// The small files a part may read; all but the first are optional.
 pub(super) const SMALL_FILES: [&str; 8] = [
@@ -70,7 +71,8 @@ impl RepoCache {
 
     /// The commit that a branch or a tag stood at, or the revision itself if it is one.
     fn commit(&self, revision: &str) -> Option<Commit> {
-        let known = small_text(&self.root.join("refs").join(revision));
+        let path = self.root.join("refs").join(revision);
+        let known = read_text(&path, longest("refs"));
         Commit::parse(known.as_deref().unwrap_or(revision).trim())
     }
 
@@ -121,12 +123,7 @@ impl RepoCache {
 /// The first shard that is missing or shorter than its own header says.
 fn lacking_shard(snapshot: &Path) -> Option<String> {
     let names = || -> Result<Vec<String>> {
-        let index = snapshot.join(INDEX);
-        let index = if index.exists() {
-            Some(small_text(&index)?)
-        } else {
-            None
-        };
+        let index = read_text_if_there(&snapshot.join(INDEX), longest(INDEX))?;
         shard_names(index.as_deref(), &file_names(snapshot)?)
     };
     match names() {
@@ -176,24 +173,6 @@ fn ends_with_brace(path: &Path) -> std::io::Result<bool> {
     let mut tail = Vec::new();
     file.read_to_end(&mut tail)?;
     Ok(tail.trim_ascii_end().ends_with(b"}"))
-}
-
-/// Larger than every index of shards, and small enough to be read at once.
-const SMALL: u64 = 64 << 20;
-
-/// The text of a small regular file.
-pub(super) fn small_text(path: &Path) -> std::io::Result<String> {
-    if !path.metadata()?.is_file() {
-        return Err(std::io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    let read = File::open(path)?
-        .take(SMALL + 1)
-        .read_to_string(&mut text)?;
-    if read as u64 > SMALL {
-        return Err(std::io::Error::other("too long for what it should hold"));
-    }
-    Ok(text)
 }
 
 /// The names among `wanted` that a listing does not have.

@@ -9,11 +9,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
+use console::files::read_text;
 use console::interrupt::{check_interrupted, interrupted};
 use console::report::tell;
 use console::text::{clip, one_line};
 
-use super::cache::{Cached, RepoCache, SMALL_FILES, TOKENIZER_FILES, absent, small_text};
+use super::cache::{Cached, RepoCache, SMALL_FILES, TOKENIZER_FILES, absent};
 use super::explain::Request;
 use super::http::{Failure, Hub};
 use super::ids::Etag;
@@ -23,7 +24,7 @@ use super::settings::HubSettings;
 use super::source::RepoId;
 use super::store::Place;
 use super::transfer::Wanted;
-use super::{INDEX, shard_names};
+use super::{INDEX, longest, shard_names};
 
 /// How often a cut download is taken up within one run; after that it is the next run's turn.
 const ATTEMPTS: usize = 3;
@@ -172,8 +173,7 @@ impl Remote<'_> {
         }
         self.fetch(&[INDEX.to_string()], false)?;
         let path = self.cache.snapshot(&self.listing.commit).join(INDEX);
-        let text = small_text(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        Ok(Some(text))
+        read_text(&path, longest(INDEX)).map(Some)
     }
 
     /// Brings the named files into the snapshot, each with the length that the hub lists.

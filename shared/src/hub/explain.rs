@@ -143,8 +143,8 @@ impl Request<'_> {
     pub(super) fn offline(&self, lacking: &str) -> Error {
         let Self { repo, settings, .. } = self;
         anyhow!(
-            "HF_HUB_OFFLINE is set and {repo} is not whole in the cache {} (it lacks {lacking}){}: \
-             unset HF_HUB_OFFLINE to download it, or set HF_HOME to a cache that has it",
+            "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set and {repo} is not whole in the cache {} (it \
+             lacks {lacking}){}: unset it to download the model, or set HF_HOME to a cache that has it",
             settings.cache.display(),
             did_you_mean(&repo.to_string()),
         )

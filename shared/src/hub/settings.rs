@@ -3,6 +3,10 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use console::files::read_text;
+
+use super::longest;
+
 /// Where the hub is, where its files are kept, and whether it may be asked at all.
 #[derive(Clone)]
 pub struct HubSettings {
@@ -15,7 +19,7 @@ pub struct HubSettings {
     /// The access token. `HF_TOKEN`, else the file that `HF_TOKEN_PATH` names, else the one that
     /// `hf auth login` wrote into `HF_HOME`. With `HF_HUB_DISABLE_IMPLICIT_TOKEN` there is none.
     pub token: Option<String>,
-    /// Make no request. `HF_HUB_OFFLINE`.
+    /// Make no request. `HF_HUB_OFFLINE`, or the older `TRANSFORMERS_OFFLINE`.
     pub offline: bool,
     /// Where an answer has its end.
     pub limits: HubLimits,
@@ -69,7 +73,7 @@ impl HubSettings {
             endpoint: endpoint.trim_end_matches('/').to_string(),
             cache: cache.unwrap_or_else(|| home.join("hub")),
             token: env.token(&home),
-            offline: env.is_on("HF_HUB_OFFLINE"),
+            offline: env.is_on("HF_HUB_OFFLINE") || env.is_on("TRANSFORMERS_OFFLINE"),
             limits: HubLimits::default(),
         }
     }
@@ -162,7 +166,7 @@ impl Environment<'_> {
             self.path("HF_TOKEN_PATH")
                 .unwrap_or_else(|| hf_home.join("token"))
         };
-        let stored = || super::cache::small_text(&file()).ok();
+        let stored = || read_text(&file(), longest("token")).ok();
         let token = self.text("HF_TOKEN").or_else(stored)?.trim().to_string();
         (!token.is_empty()).then_some(token)
     }
@@ -244,6 +248,19 @@ mod tests {
         ] {
             let found = settings(&[("HF_HOME", value), ("DISK", "big")]).cache;
             assert_eq!(found, Path::new(cache), "{value:?}");
+        }
+    }
+
+    #[test]
+    fn either_of_two_variables_says_that_there_is_no_network() {
+        for name in ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+            for (value, offline) in [("1", true), (" yes\n", true), ("0", false), ("", false)] {
+                assert_eq!(
+                    settings(&[(name, value)]).offline,
+                    offline,
+                    "{name}={value:?}"
+                );
+            }
         }
     }
 

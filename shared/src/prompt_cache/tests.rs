@@ -26,6 +26,7 @@ fn layout() -> Layout {
         layers: 2,
         kv_heads: 2,
         head_dim: 4,
+        positions: 5,
         types: vec![Dtype::F32],
     }
 }
@@ -89,6 +90,22 @@ fn a_file_that_is_cut_short_or_too_long_is_refused() {
     let mut longer = whole;
     longer.push(0);
     assert!(from_bytes(&mut longer, &identity(), &layout()).is_err());
+}
+
+#[test]
+fn more_positions_than_the_model_has_are_refused_before_the_file_is_read() {
+    let of = |positions: i32| {
+        let kv = || Array::zeros::<f32>(&[1, 2, positions, 4]).unwrap();
+        let ids = vec![7; positions as usize];
+        let layers = vec![[kv(), kv()], [kv(), kv()]];
+        to_bytes(&identity(), &PromptCache { ids, layers }).unwrap()
+    };
+    check_header(&of(5), &identity(), &layout()).unwrap();
+    let reason = reason(&of(6), &identity());
+    assert_eq!(
+        reason,
+        "it holds 6 positions, this model has 5: save it again"
+    );
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! As in Transformers, `tokenizer_config.json` decides: a token that only it has is added, and where
 //! the flags differ its own count. Without that a mark like `<|im_start|>` is cut into pieces.
 
+use std::collections::{HashMap, HashSet};
+
 use anyhow::{Context, Result};
 use serde::Deserialize;
 use serde_json::Value;
@@ -68,11 +70,14 @@ pub(super) fn merge(
     let listed = listed(configs[0])?;
     let mut remarks = Vec::new();
     let known = inner.get_added_tokens_decoder();
-    let of_content = |content: &str| known.values().find(|token| token.content == content);
+    let known: HashMap<&str, &AddedToken> = known
+        .values()
+        .map(|token| (token.content.as_str(), token))
+        .collect();
     let (mut lacking, mut differing, mut tokens) = (Vec::new(), Vec::new(), Vec::new());
     for (_, token) in &listed {
-        match of_content(&token.content) {
-            Some(same) if same == token => continue,
+        match known.get(token.content.as_str()) {
+            Some(same) if *same == token => continue,
             Some(_) => differing.push(token.content.as_str()),
             None => lacking.push(token.content.as_str()),
         }
@@ -137,11 +142,13 @@ fn unlisted(
     listed: &[(u32, AddedToken)],
 ) -> Vec<AddedToken> {
     let known = inner.get_added_vocabulary().get_vocab();
+    let listed: HashSet<&str> = listed
+        .iter()
+        .map(|(_, token)| token.content.as_str())
+        .collect();
     let mut names: Vec<&str> = configs.into_iter().flat_map(special).collect();
     names.retain(|name| {
-        !known.contains_key(*name)
-            && listed.iter().all(|(_, token)| token.content != *name)
-            && inner.token_to_id(name).is_some()
+        !known.contains_key(*name) && !listed.contains(name) && inner.token_to_id(name).is_some()
     });
     names.sort_unstable();
     names.dedup();
@@ -165,4 +172,41 @@ fn special(config: &Value) -> impl Iterator<Item = &str> {
 /// A token as the files write it: a text, or an object with the text as `content`.
 pub(super) fn text(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token["content"].as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_hundred_thousand_added_tokens_in_both_files_are_merged_in_seconds() {
+        let tokens = 0..100_000;
+        let entry = |id: usize| {
+            let token =
+                json!({"content": format!("<{id:06}>"), "special": true, "normalized": false});
+            (id.to_string(), token)
+        };
+        let decoder: serde_json::Map<String, Value> = tokens.clone().map(entry).collect();
+        let names: Vec<String> = tokens.map(|id| format!("<{id:06}>")).collect();
+        let mut inner = tokenizers::Tokenizer::new(tokenizers::models::bpe::BPE::default());
+        let added = names
+            .iter()
+            .map(|name| AddedToken::from(name.as_str(), true));
+        inner.add_special_tokens(added).unwrap();
+        let config = json!({"added_tokens_decoder": decoder, "extra_special_tokens": names});
+        let started = Instant::now();
+        let (inner, remarks) = merge(inner, [&config, &Value::Null]).unwrap();
+        // Each name compared with each other one is ten thousand million comparisons.
+        assert!(
+            started.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            started.elapsed()
+        );
+        assert_eq!(inner.get_vocab_size(true), 100_000);
+        assert_eq!(remarks, [""; 0]);
+    }
 }

@@ -23,7 +23,7 @@ impl Tokenizer {
         let path = Path::new(name);
         if path.extension().is_some_and(|ending| ending == "json") && path.is_file() {
             return Self::from_files(&TokenizerFiles {
-                tokenizer: Some(files::read_text(path, hub::LONGEST_TEXT)?),
+                tokenizer: Some(files::read_text(path, hub::longest("tokenizer.json"))?),
                 ..alone(name)
             });
         }
