@@ -23,6 +23,7 @@ mod listing;
 mod progress;
 mod settings;
 mod source;
+mod space;
 mod store;
 mod transfer;
 

@@ -1,5 +1,7 @@
 //! Asks MLX and the operating system what runs this process, and how much memory it takes.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use console::machine::{Machine, Versions};
 use mlx_rs::{Device, DeviceType, Stream, memory, with_stream};
@@ -103,6 +105,17 @@ pub fn on_one_stream<T>(steps: impl FnOnce() -> T) -> T {
     with_stream(&Stream::new(), steps)
 }
 
+/// Whether the system may find more room on a disk than [`free_bytes`] says: macOS deletes what it calls
+/// purgeable when somebody writes.
+pub(crate) const MAKES_ROOM: bool = cfg!(target_os = "macos");
+
+/// Bytes that this user can still write to the file system that a path is on, if it tells.
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
+    let found = rustix::fs::statvfs(path).ok()?;
+    // Some that are reached over a network know of no blocks at all.
+    (found.f_blocks > 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
+}
+
 /// Whether MLX works on a GPU. If it does not say, then not.
 pub(crate) fn on_gpu() -> bool {
     let kind = Device::try_default().and_then(|device| device.get_type());
@@ -173,6 +186,13 @@ mod tests {
         assert!(["cpu", "gpu"].contains(&machine.device.as_str()));
         assert!(["cpu", "metal", "cuda"].contains(&machine.backend.as_str()));
         assert_eq!(machine.device == "cpu", machine.backend == "cpu");
+    }
+
+    #[test]
+    fn a_disk_tells_how_much_room_it_has() {
+        let place = tempfile::tempdir().unwrap();
+        assert!(free_bytes(place.path()).unwrap() > 1 << 20);
+        assert_eq!(free_bytes(&place.path().join("no/such")), None);
     }
 
     #[test]

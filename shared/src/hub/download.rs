@@ -22,6 +22,7 @@ use super::listing::Listing;
 use super::progress::Transfer;
 use super::settings::HubSettings;
 use super::source::RepoId;
+use super::space::check_room;
 use super::store::Place;
 use super::transfer::Wanted;
 use super::{INDEX, longest, shard_names};
@@ -95,7 +96,9 @@ fn complete<'a>(
         ))
     };
     let explain = |failure| request.explain(&failure, None);
-    let _lock = cache.lock(wait).map_err(explain)?;
+    let lock = cache.lock(wait);
+    check_interrupted()?;
+    let _lock = lock.map_err(explain)?;
     if let Cached::Whole(path) = cache.look_up(revision) {
         return Ok(path);
     }
@@ -183,6 +186,7 @@ impl Remote<'_> {
             return Ok(());
         }
         let wanted = self.wanted(&missing)?;
+        check_room(&self.request, self.cache, &wanted)?;
         let what = self.request.repo.to_string();
         let transfer = if visible {
             let total = wanted.iter().map(|wanted| wanted.size);

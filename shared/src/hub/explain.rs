@@ -2,6 +2,7 @@
 use std::io::ErrorKind;
 
 use anyhow::{Error, anyhow};
+use console::numbers::decimal;
 use console::text::{clip, one_line};
 
 use super::http::Failure;
@@ -25,8 +26,8 @@ impl Request<'_> {
         let Self { repo, settings, .. } = self;
         let endpoint = settings.shown_endpoint();
         match failure {
-            Failure::Refused(status, code) => self.refused(*status, code),
-            Failure::Unreachable(why) => self.unreachable(why),
+            Failure::Refused(status, code) => self.refused(*status, code, file),
+            Failure::Unreachable(why) => self.unreachable(why, file),
             Failure::Cut(why) | Failure::Slow(why) => self.cut(why),
             Failure::Differs(what) => anyhow!(
                 "{endpoint} sent {} of {repo} with another {what} than it lists: try again later, or \
@@ -53,7 +54,7 @@ impl Request<'_> {
 
     /// The hub answered, but with an error. Its `X-Error-Code` says more than the status: an unknown
     /// repository is a 401 for a visitor without a token.
-    fn refused(&self, status: u16, code: &str) -> Error {
+    fn refused(&self, status: u16, code: &str, file: Option<&str>) -> Error {
         let Self { repo, settings, .. } = self;
         let endpoint = settings.shown_endpoint();
         match (status, code) {
@@ -68,7 +69,13 @@ impl Request<'_> {
                  its licence at {endpoint}/{repo} and set HF_TOKEN to a token of that account; if \
                  HF_TOKEN is set, it may have expired"
             ),
-            (404, _) => self.no_such_model(),
+            (404, _) => match file {
+                Some(file) => anyhow!(
+                    "{endpoint} lists {file} of {repo}, but has no such file: try again later, or name \
+                     another hub with HF_ENDPOINT"
+                ),
+                None => self.no_such_model(),
+            },
             (429, _) => anyhow!(
                 "{endpoint} says that it was asked too often (429): wait some minutes, or set \
                  HF_TOKEN to be counted by account"
@@ -103,12 +110,15 @@ impl Request<'_> {
         )
     }
 
-    fn unreachable(&self, why: &str) -> Error {
+    /// The hub keeps large files at other hosts, and a firewall may know only the hub.
+    fn unreachable(&self, why: &str, file: Option<&str>) -> Error {
         let Self { repo, settings, .. } = self;
+        let other = file.map(|file| format!(", or the host that it sends to for {file},"));
         anyhow!(
-            "cannot reach {} to download {repo} ({why}){}: check the network and HF_ENDPOINT, or \
+            "cannot reach {}{} to download {repo} ({why}){}: check the network and HF_ENDPOINT, or \
              use a model on this disk, such as --model tiny",
             settings.shown_endpoint(),
+            other.unwrap_or_default(),
             did_you_mean(&repo.to_string()),
         )
     }
@@ -136,6 +146,18 @@ impl Request<'_> {
             "cannot write {repo} to the cache {} ({error}): {advice}, or set HF_HOME to another \
              place",
             settings.cache.display()
+        )
+    }
+
+    /// What is still to come is more than the disk has room for.
+    pub(super) fn no_room(&self, needed: u64, free: u64) -> Error {
+        let Self { repo, settings, .. } = self;
+        anyhow!(
+            "{repo} needs {} more on the disk, but the file system of the cache {} has {} free: free \
+             some space there, or set HF_HOME to a place on another disk",
+            decimal(needed),
+            settings.cache.display(),
+            decimal(free)
         )
     }
 

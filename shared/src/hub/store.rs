@@ -4,10 +4,12 @@
 //! been followed: in `blobs/` and `snapshots/` of its repository. Beside them there are only small notes
 //! in `refs/` and `.no_exist/`, and locks. What stands there otherwise, such as a link to a file of the
 //! user's own, is left alone.
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use console::interrupt::interrupted;
 
 use super::cache::{RepoCache, is_whole};
 use super::http::Failure;
@@ -113,6 +115,16 @@ impl RepoCache {
         Ok(false)
     }
 
+    /// How many bytes of a content of `size` the disk does not have yet.
+    pub(super) fn lacking(&self, etag: &Etag, size: u64) -> u64 {
+        let length = |path: PathBuf| path.metadata().map_or(0, |found| found.len());
+        if length(self.blob(etag)) == size {
+            return 0;
+        }
+        // What a part begins again with takes the room of what it had.
+        size.saturating_sub(length(self.part(etag)))
+    }
+
     /// The part of a content that has come so far, opened to be read and written, and its length.
     /// `blobs/<etag>.incomplete` is the name that all Hugging Face tools use.
     pub(super) fn open_part(&self, etag: &Etag) -> Result<(File, u64), Failure> {
@@ -154,7 +166,7 @@ impl RepoCache {
         match std::os::unix::fs::symlink(target, &pointer) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Err(foreign(&pointer)),
-            Err(_) => Ok(std::fs::copy(self.blob(etag), pointer).map(drop)?),
+            Err(_) => Ok(copy(&self.blob(etag), &self.part(etag), &pointer)?),
         }
     }
 
@@ -200,14 +212,14 @@ impl RepoCache {
     /// The operating system frees the lock of a process that dies.
     pub(super) fn lock(&self, on_wait: impl FnOnce()) -> Result<File, Failure> {
         let file = self.lock_file("download")?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => {
-                on_wait();
-                file.lock()?;
-            }
-            Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
-        }
+        let mut on_wait = Some(on_wait);
+        take(
+            || file.try_lock(),
+            || {
+                on_wait.take().into_iter().for_each(|tell| tell());
+                Ok(())
+            },
+        )?;
         for name in ["blobs", "snapshots"] {
             std::fs::create_dir_all(self.root.join(name))?;
         }
@@ -218,12 +230,15 @@ impl RepoCache {
     pub(super) fn lock_blob(&self, etag: &Etag) -> Result<File, Failure> {
         let file = self.lock_file(etag.as_str())?;
         let start = Instant::now();
-        while file.try_lock().is_err() {
-            if start.elapsed() > BUSY_LIMIT {
-                return Err(Failure::Busy);
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        take(
+            || file.try_lock(),
+            || {
+                if start.elapsed() > BUSY_LIMIT {
+                    return Err(Failure::Busy);
+                }
+                Ok(())
+            },
+        )?;
         Ok(file)
     }
 
@@ -242,6 +257,33 @@ impl RepoCache {
     }
 }
 
+/// Tries to get a lock until it is there, `go_on` says no, or Ctrl-C is pressed.
+fn take(
+    mut lock: impl FnMut() -> Result<(), TryLockError>,
+    mut go_on: impl FnMut() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    loop {
+        match lock() {
+            Ok(()) => return Ok(()),
+            // A file system without locks is no program that has one.
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+            Err(TryLockError::WouldBlock) => go_on()?,
+        }
+        if interrupted() {
+            return Err(Failure::Stopped);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Copies by way of `part`, so that there is never a part of a file under the name `to`.
+fn copy(from: &Path, part: &Path, to: &Path) -> io::Result<()> {
+    let copied = std::fs::copy(from, part).and_then(|_| std::fs::rename(part, to));
+    copied.inspect_err(|_| {
+        let _ = std::fs::remove_file(part);
+    })
+}
+
 /// Says what stands at `path` instead of a file of the cache.
 fn foreign(path: &Path) -> Failure {
     let shown = path.display();
@@ -250,4 +292,75 @@ fn foreign(path: &Path) -> Failure {
         Err(_) if path.exists() => format!("{shown} is no regular file"),
         Err(_) => format!("{shown} leads out of the cache"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+    use crate::hub::source::RepoId;
+
+    #[test]
+    fn only_what_is_not_on_the_disk_yet_takes_room() {
+        let place = tempfile::tempdir().unwrap();
+        let repo = RepoId {
+            owner: "a".into(),
+            name: "b".into(),
+        };
+        let cache = RepoCache::new(place.path(), &repo);
+        let etag = Etag::parse(&"a".repeat(64)).unwrap();
+        let _lock = cache.lock(|| ()).unwrap();
+        assert_eq!(cache.lacking(&etag, 1000), 1000);
+        std::fs::write(cache.part(&etag), [0; 300]).unwrap();
+        assert_eq!(cache.lacking(&etag, 1000), 700);
+        assert_eq!(cache.lacking(&etag, 200), 0);
+        std::fs::write(cache.blob(&etag), [0; 1000]).unwrap();
+        assert_eq!(cache.lacking(&etag, 1000), 0);
+    }
+
+    #[test]
+    fn a_file_system_without_locks_is_not_taken_for_a_busy_one() {
+        let unknown = || Err(TryLockError::Error(ErrorKind::Unsupported.into()));
+        let failure = take(unknown, || Err(Failure::Busy)).unwrap_err();
+        assert!(matches!(failure, Failure::Disk(_)), "{failure:?}");
+        let mut tries = 0;
+        let third = || {
+            tries += 1;
+            if tries < 3 {
+                Err(TryLockError::WouldBlock)
+            } else {
+                Ok(())
+            }
+        };
+        take(third, || Ok(())).unwrap();
+        let failure = take(|| Err(TryLockError::WouldBlock), || Err(Failure::Busy));
+        assert!(matches!(failure, Err(Failure::Busy)));
+    }
+
+    /// What the test below runs in a process of its own.
+    #[test]
+    #[ignore = "started by another test, in a process of its own"]
+    fn copies() {
+        let place = std::path::PathBuf::from(std::env::var_os("PLACE").unwrap());
+        let [from, part, to] = ["from", "part", "to"].map(|name| place.join(name));
+        copy(&from, &part, &to).unwrap_err();
+    }
+
+    #[test]
+    fn a_copy_that_finds_no_room_leaves_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join("from"), vec![1; 1 << 20]).unwrap();
+        // No file of the process may have more than 8 blocks.
+        let limited = r#"trap "" XFSZ; ulimit -f 8; exec "$0" "$@""#;
+        let status = Command::new("sh")
+            .args(["-c", limited])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "hub::store::tests::copies"])
+            .env("PLACE", place.path())
+            .status();
+        assert!(status.unwrap().success());
+        let left: Vec<_> = std::fs::read_dir(place.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
 }

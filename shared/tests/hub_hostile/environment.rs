@@ -1,9 +1,11 @@
 //! What the environment says, to a process of its own.
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Output, Stdio};
 
 use shared::hub::{ModelFiles, locate};
 use shared::testing::hub_server::{Fault, Says, Then};
 
+use crate::ends::ends;
 use crate::setup::{FOLDER, REPO, Setup, assert_says};
 
 /// What the tests below run in a process of its own.
@@ -13,6 +15,7 @@ fn locates() {
     if std::env::var_os("CTRL_C").is_some() {
         console::interrupt::Interrupt::of_process().set();
     }
+    console::interrupt::watch().unwrap();
     match locate(REPO, None) {
         Ok(ModelFiles::Directory(path)) => println!("FOUND {}", path.display()),
         other => println!("FAILED {other:?}"),
@@ -20,11 +23,16 @@ fn locates() {
 }
 
 pub(crate) fn child(setup: &Setup, variables: &[(&str, &str)]) -> Output {
+    command(setup, variables).output().unwrap()
+}
+
+fn command(setup: &Setup, variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     for name in [
         "HF_HOME",
         "HF_TOKEN",
         "HF_HUB_OFFLINE",
+        "TRANSFORMERS_OFFLINE",
         "HUGGINGFACE_HUB_CACHE",
     ] {
         command.env_remove(name);
@@ -38,9 +46,8 @@ pub(crate) fn child(setup: &Setup, variables: &[(&str, &str)]) -> Output {
         ])
         .env("HF_HUB_CACHE", setup.home.path().join("hub"))
         .env("HF_ENDPOINT", setup.hub.url())
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap()
+        .envs(variables.iter().copied());
+    command
 }
 
 pub(crate) fn stdout(output: &Output) -> String {
@@ -137,4 +144,47 @@ fn a_download_that_is_interrupted_ends_and_goes_on_later() {
             .any(|request| request.contains("/resolve/"))
     );
     setup.assert_whole();
+}
+
+#[test]
+fn a_download_that_waits_for_another_one_ends_by_one_ctrl_c() {
+    let setup = Setup::new();
+    let locks = setup.home.path().join("hub/.locks").join(FOLDER);
+    std::fs::create_dir_all(&locks).unwrap();
+    let lock = std::fs::File::create(locks.join("download.lock")).unwrap();
+    lock.lock().unwrap();
+    let mut command = command(&setup, &[]);
+    let mut waiting = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut told = String::new();
+    let mut stderr = BufReader::new(waiting.stderr.take().unwrap());
+    while !told.contains("Waiting for another process that downloads") {
+        assert!(stderr.read_line(&mut told).unwrap() > 0, "{told}");
+    }
+    let pid = waiting.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let out = ends("Ctrl-C", || waiting.wait_with_output().unwrap());
+    assert_says(&stdout(&out), &["FAILED", "interrupted by Ctrl-C"]);
+}
+
+#[test]
+fn a_hub_that_answered_is_not_said_to_be_the_one_that_cannot_be_reached() {
+    let setup = Setup::new();
+    let location = "Location: http://somebody:s3cret@127.0.0.1:1/file?token=s3cret";
+    setup.says("/resolve/", Says::answer(302, &[location], b""));
+    let message = setup.error();
+    assert_says(
+        &message,
+        &["cannot reach", "or the host that it sends to for"],
+    );
+    assert!(!message.contains("s3cret"), "{message}");
 }

@@ -8,5 +8,6 @@ mod ends;
 mod environment;
 mod paths;
 mod random;
+mod room;
 mod setup;
 mod token;
