@@ -5,9 +5,10 @@ use console::cli::{FloatType, ModelArgs};
 use console::report::status;
 use shared::checkpoint::Checkpoint;
 use shared::config::Family;
+use shared::machine;
 use shared::request::Request;
 use shared::sampling::Sampling;
-use shared::session::open_checkpoint;
+use shared::session::{check_memory, open_checkpoint};
 use shared::tokenizer::Tokenizer;
 
 use crate::decoder::Decoder;
@@ -56,6 +57,7 @@ impl Subject {
         if checkpoint.dtype.is_none() && 4 * checkpoint.parameters() <= UNPACK_UP_TO {
             checkpoint.dtype = Some(FloatType::F32);
         }
+        check_memory(&checkpoint, &machine::detect()?)?;
         status(&format!("loading {}", checkpoint.name));
         Self::load(&checkpoint)
     }

@@ -153,6 +153,21 @@ fn ram_limit(system: &mut System) -> u64 {
     system.total_memory().min(limit)
 }
 
+/// Bytes that Linux could give to programs without swapping, files that it keeps in memory included:
+/// `MemAvailable`, or what is left of the container's limit. Other systems count in other ways; on macOS
+/// the number would leave out what the system compresses and gives back on demand.
+pub(crate) fn available_bytes() -> Option<u64> {
+    if !cfg!(target_os = "linux") {
+        return None;
+    }
+    let mut system = System::new().ok()?;
+    system.refresh_memory();
+    // Not the free memory of a container, which counts cached files as used.
+    let left = |limits: sysinfo::CGroupLimits| limits.total_memory.saturating_sub(limits.rss);
+    let container = cgroup(&mut system).map_or(u64::MAX, left);
+    Some(system.available_memory().min(container)).filter(|bytes| *bytes > 0)
+}
+
 /// The limits that Linux puts on this process or its container; None on other systems.
 fn cgroup(system: &mut System) -> Option<sysinfo::CGroupLimits> {
     let own = Pid::from_u32(std::process::id());
@@ -186,6 +201,14 @@ mod tests {
         assert!(["cpu", "gpu"].contains(&machine.device.as_str()));
         assert!(["cpu", "metal", "cuda"].contains(&machine.backend.as_str()));
         assert_eq!(machine.device == "cpu", machine.backend == "cpu");
+    }
+
+    #[test]
+    fn on_linux_some_of_the_memory_is_available() {
+        match available_bytes() {
+            Some(bytes) => assert!((1 << 20..=detect().unwrap().ram_bytes).contains(&bytes)),
+            None => assert!(!cfg!(target_os = "linux")),
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use console::interrupt::{check_interrupted, interrupted};
 use console::machine::{Machine, Versions};
 use console::metrics::{FinishReason, Run};
 use console::numbers::{count, decimal};
-use console::report::status;
+use console::report::{status, warn};
 
 use crate::checkpoint::Checkpoint;
 use crate::hub;
@@ -43,6 +43,7 @@ impl Session {
             .require_llama()
             .with_context(|| format!("opening {}", checkpoint.name))?;
         let machine = machine::detect()?;
+        check_memory(&checkpoint, &machine)?;
         let tokenizer = Tokenizer::open(&checkpoint)?;
         Ok(Self {
             checkpoint,
@@ -187,6 +188,20 @@ impl<F: FnMut(&str) -> Result<()>> Answer<'_, F> {
         self.text.push_str(&piece);
         (self.show)(&piece)
     }
+}
+
+/// Whether the weights have room, before any of them is loaded.
+///
+/// # Errors
+/// If they cannot have it. If they only have none at the moment, that is a warning.
+pub fn check_memory(checkpoint: &Checkpoint, machine: &Machine) -> Result<()> {
+    checkpoint.check_fit(0, machine.ram_bytes)?;
+    // A GPU with memory of its own does not take this one.
+    let available = machine::available_bytes().filter(|_| machine.device == "cpu");
+    if let Some(line) = available.and_then(|bytes| checkpoint.crowded(bytes)) {
+        warn(&line);
+    }
+    Ok(())
 }
 
 /// Finds a model's files and reads what they say of themselves, without loading a weight.

@@ -686,6 +686,23 @@ fn a_model_that_does_not_fit_is_refused_with_the_numbers() {
         &["tiny", "14", "16", "1,024", "smaller"],
     );
     says(tiny.check_fit(usize::MAX, 8 << 30), &["smaller", "shorter"]);
+    let weights_alone = tiny.check_fit(0, 16 << 20).unwrap_err().to_string();
+    assert!(
+        weights_alone.ends_with("take a smaller or quantized model"),
+        "{weights_alone}"
+    );
+}
+
+#[test]
+fn a_model_that_fits_but_not_at_the_moment_is_told_with_the_numbers() {
+    let tiny = tiny();
+    assert_eq!(tiny.crowded(300 << 20), None);
+    let told = tiny.crowded(200 << 20).unwrap();
+    assert_eq!(
+        told,
+        "tiny needs 270.01 MiB, but other programs leave 200.00 MiB of this machine's memory: close some, \
+         or it may be slow or be ended by the system"
+    );
 }
 
 fn rows(checkpoint: &Checkpoint, ram_bytes: Option<u64>) -> String {

@@ -37,6 +37,10 @@ const FUEL: u64 = 1_000_000;
 
 /// What fuel does not see: a single operation on lists that share their items is paid for when it is
 /// done, and the string methods of Python are not paid for at all.
+///
+/// What these limits do not end: to compare or to hash two such lists (`a == b`, `a in c`, `{a: 1}`)
+/// allocates nothing, so the caller gets its error in time, but the thread keeps a core until the process
+/// ends. A server must not render a template again that has gone beyond its time.
 const LIMITS: Limits = Limits {
     memory: 512_000_000,
     time: Duration::from_secs(5),
