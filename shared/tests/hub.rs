@@ -643,7 +643,7 @@ fn a_revision_is_fetched_and_kept_beside_main() {
 // ---- refusals
 
 #[test]
-fn an_unknown_model_is_said_to_be_unknown() {
+fn an_unknown_model_is_said_to_be_unknown_and_leaves_no_folder() {
     let setup = Setup::new();
     for token in [None, Some("a-token".to_string())] {
         let settings = HubSettings {
@@ -652,6 +652,7 @@ fn an_unknown_model_is_said_to_be_unknown() {
         };
         let error = locate_with("somebody/else", None, &settings).unwrap_err();
         assert_says(&one_line(error), &["no model somebody/else", "spelling"]);
+        assert!(!settings.cache.join("models--somebody--else").exists());
     }
 }
 

@@ -53,6 +53,7 @@ pub(super) fn snapshot(
         // All that is unsure is whether the hub has an optional file more: not worth failing for.
         (Cached::Usable(path), false) => {
             complete(&cache, request, Remote::fetch_all).or_else(|error| {
+                check_interrupted()?;
                 tell(&format!("Using the cached copy of {repo}: {error:#}"));
                 Ok(path)
             })
@@ -104,6 +105,7 @@ fn complete<'a>(
     }
     let hub = Hub::new(request.settings)?;
     let listing = Listing::fetch(&hub, repo, revision).map_err(explain)?;
+    cache.make().map_err(|error| explain(error.into()))?;
     let remote = Remote {
         hub,
         cache,

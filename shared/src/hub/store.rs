@@ -220,10 +220,16 @@ impl RepoCache {
                 Ok(())
             },
         )?;
+        Ok(file)
+    }
+
+    /// Makes the repository's place. Not before the hub has told of it: a name that is misspelled would
+    /// else leave an empty model.
+    pub(super) fn make(&self) -> io::Result<()> {
         for name in ["blobs", "snapshots"] {
             std::fs::create_dir_all(self.root.join(name))?;
         }
-        Ok(file)
+        Ok(())
     }
 
     /// The lock under which all Hugging Face tools write one blob.
@@ -310,7 +316,7 @@ mod tests {
         };
         let cache = RepoCache::new(place.path(), &repo);
         let etag = Etag::parse(&"a".repeat(64)).unwrap();
-        let _lock = cache.lock(|| ()).unwrap();
+        cache.make().unwrap();
         assert_eq!(cache.lacking(&etag, 1000), 1000);
         std::fs::write(cache.part(&etag), [0; 300]).unwrap();
         assert_eq!(cache.lacking(&etag, 1000), 700);

@@ -147,6 +147,16 @@ fn a_download_that_is_interrupted_ends_and_goes_on_later() {
 }
 
 #[test]
+fn ctrl_c_while_the_hub_is_asked_for_what_is_new_ends_the_program() {
+    let setup = Setup::new();
+    setup.assert_whole();
+    std::fs::remove_dir_all(setup.repository().join(".no_exist")).unwrap();
+    setup.says("/revision/", Says::nothing());
+    let out = stdout(&child(&setup, &[("CTRL_C", "")]));
+    assert_says(&out, &["FAILED", "interrupted by Ctrl-C"]);
+}
+
+#[test]
 fn a_download_that_waits_for_another_one_ends_by_one_ctrl_c() {
     let setup = Setup::new();
     let locks = setup.home.path().join("hub/.locks").join(FOLDER);
