@@ -7,7 +7,7 @@
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use reqwest::Url;
 use reqwest::blocking::{Client, RequestBuilder, Response};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
@@ -61,11 +61,14 @@ pub(super) struct Hub {
 impl Hub {
     pub(super) fn new(settings: &HubSettings) -> Result<Self> {
         let shown = settings.shown_endpoint();
-        let advice = || format!("cannot talk to {shown}: check HF_ENDPOINT");
-        let base = Url::parse(&settings.endpoint).with_context(advice)?;
-        if !matches!(base.scheme(), "http" | "https") || base.host().is_none() {
-            return Err(anyhow!("it is no http or https address")).with_context(advice);
-        }
+        let is_web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.host().is_some();
+        let base = Url::parse(&settings.endpoint).ok().filter(is_web);
+        let base = base.with_context(|| {
+            format!(
+                "HF_ENDPOINT is {shown}, which is no address that begins with http:// or https://: set \
+                 it to one, or unset it for https://huggingface.co"
+            )
+        })?;
         let authorization = settings
             .token
             .as_deref()

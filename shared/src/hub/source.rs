@@ -90,6 +90,12 @@ fn existing(model: &str, path: PathBuf) -> Result<Source> {
              that holds them and config.json"
         );
     }
+    if !path.is_dir() {
+        bail!(
+            "--model {model} is a device or a pipe: it takes `tiny` (built in), a directory with \
+             config.json and safetensors, a .gguf file, or a hub id owner/name"
+        );
+    }
     if !path.join("config.json").is_file() {
         bail!(
             "--model {model}: the directory holds no config.json{}",
@@ -221,6 +227,12 @@ mod tests {
         assert_eq!(expand_home("~/models/x"), home.join("models/x"));
         assert_eq!(expand_home("~"), home);
         assert_eq!(expand_home("~other/x"), PathBuf::from("~other/x"));
+    }
+
+    #[test]
+    fn a_device_is_not_called_a_directory() {
+        let message = parse("/dev/zero").unwrap_err().to_string();
+        assert!(message.contains("/dev/zero is a device"), "{message}");
     }
 
     #[test]

@@ -198,3 +198,18 @@ fn a_hub_that_answered_is_not_said_to_be_the_one_that_cannot_be_reached() {
     );
     assert!(!message.contains("s3cret"), "{message}");
 }
+
+#[test]
+fn an_endpoint_that_is_no_address_of_a_hub_is_told_with_what_would_be_one() {
+    let setup = Setup::new();
+    for endpoint in [
+        "huggingface.co",
+        "ftp://me:s3cret@mirror",
+        "http://",
+        "file:///etc",
+    ] {
+        let out = stdout(&child(&setup, &[("HF_ENDPOINT", endpoint)]));
+        assert_says(&out, &["FAILED", "HF_ENDPOINT is", "http:// or https://"]);
+        assert!(!out.contains("s3cret"), "{out}");
+    }
+}
