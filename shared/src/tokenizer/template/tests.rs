@@ -158,7 +158,8 @@ const TAGS: &str = "{{ X }} ; {{- X -}} ; {% set a = X %} ; {% set b = X %} ; {%
     {% for i in range(99) %}{% set n.x = X %}{% endfor %} ; {% for i in range(20) %}{% set a = a ~ X %}{% endfor %} ; \
     {% macro m(a=b) %}{{ X }}{{ m(a) }}{% endmacro %}{{ m(X) }} ; {% filter upper %}{{ X }}{% endfilter %} ; \
     {% generation %}{{ X }}{% endgeneration %} ; {# X #} ; {% with c = X %}{{ c }}{% endwith %} ; \
-    {% block x %}{{ X }}{% endblock %}";
+    {% block x %}{{ X }}{% endblock %} ; {%set(n.x)=X%} ; {%\u{c}set(a, n.y)\u{c}= X, n -%} ; \
+    {% set n.y = X)), n, ((X %} ; {% set n.y | default(X, true) %}{% endset %} ; {{ n == X }}{{ {X: n.y}|pprint }}";
 const BROKEN: &str = "{{ X ; {% endfor %} ; {% X %} ; {% break %} ; {% include X %} ; {% call m(X) %} ; {{ loop(X) }} ; \
     {{ super() }} ; {{ raise_exception(X) }} ; {{ strftime_now(X) }} ; {{ X | X }} ; {{ X.X }} ; {{ X( }} ; {% set X %}";
 
