@@ -141,6 +141,22 @@ fn long_chains_do_not_overflow_the_stack() {
     ));
 }
 
+#[test]
+fn values_as_deep_as_a_template_is_long_do_not_overflow_the_stack() {
+    for link in ["[a]", "{'a':a}"] {
+        let set = format!("{{%set a={link}%}}");
+        let deep = set.repeat((250 << 10) / set.len());
+        for end in ["{{ a|tojson }}", "{{ [a] == [[a]] }}", "{{ a|pprint }}"] {
+            let template = format!("{{% set a = ['x'] %}}{deep}{end}");
+            // Under its own limits, for a stack takes time to overflow.
+            let template = ChatTemplate::new(&template, BTreeMap::new());
+            if let Err(error) = template.render(&[]) {
+                assert_told(&error);
+            }
+        }
+    }
+}
+
 // What expressions and templates are made of, with ` ; ` between two. X stands for an expression.
 const LEAVES: &str = "0 ; -1 ; 7 ; 1.5 ; 99999999999 ; none ; true ; nobody ; 'x' ; '' ; 'é{}' ; a ; b ; c ; n ; \
     n.x ; messages ; messages[0] ; bos_token ; range(9) ; range(9999) ; 'x' * 9999 ; [a] * 99 ; [c] * 9 ; a * 99 ; \
