@@ -248,7 +248,11 @@ mod tests {
     #[test]
     fn what_stays_within_its_limits_gives_its_result() {
         let many = || (0..100).map(|_| vec![1_u8; 1_000_000].len()).sum::<usize>();
-        assert_eq!(run("it", "", SMALL, many).unwrap(), 100_000_000);
+        let patient = Limits {
+            time: Duration::from_secs(20),
+            ..SMALL
+        };
+        assert_eq!(run("it", "", patient, many).unwrap(), 100_000_000);
     }
 
     #[test]
