@@ -2,9 +2,11 @@
 use shared::hub::ModelFiles;
 use shared::testing::hub_server::Fault;
 
-use crate::setup::{REPO, Setup, WEIGHTS, assert_says, names};
+use crate::setup::{REPO, Setup, WEIGHTS, assert_says};
 
+/// On macOS, which makes room on demand, it is only a warning.
 #[test]
+#[cfg(not(target_os = "macos"))]
 fn what_the_disk_has_no_room_for_is_refused_before_a_byte_of_it_is_asked_for() {
     // The rest of a part is asked about, too.
     for part in [None, Some(1000)] {
@@ -40,7 +42,7 @@ fn what_the_disk_has_no_room_for_is_refused_before_a_byte_of_it_is_asked_for() {
                 .iter()
                 .any(|request| request.contains("/resolve/"))
         );
-        assert_eq!(names(&setup.snapshot()), Vec::<String>::new());
+        assert!(!setup.snapshot().exists());
         setup.assert_untouched();
         setup.hub.clear_faults();
         setup.assert_whole();
@@ -48,6 +50,7 @@ fn what_the_disk_has_no_room_for_is_refused_before_a_byte_of_it_is_asked_for() {
 }
 
 #[test]
+#[cfg(not(target_os = "macos"))]
 fn a_number_of_bytes_that_overflows_is_refused_as_well() {
     let setup = Setup::new();
     setup.lists(|entries| {
