@@ -106,19 +106,19 @@ fn next_page(hub: &Hub, page: &Url, headers: &HeaderMap) -> Result<Option<Url>, 
         .get_all(LINK)
         .iter()
         .filter_map(|link| link.to_str().ok());
-    let mut links = links.flat_map(|link| link.split(','));
-    let Some(next) = links.find(|link| link.contains("rel=\"next\"")) else {
+    // A header can have several links, and an address can have a comma in it.
+    let mut before = links.filter_map(|link| Some(link.split_once("rel=\"next\"")?.0));
+    let Some(next) = before.next() else {
         return Ok(None);
     };
     let address = next
-        .split_once('<')
+        .rsplit_once('<')
         .and_then(|(_, rest)| rest.split_once('>'));
-    let url = address.and_then(|(address, _)| page.join(address).ok());
-    match url {
+    let address = address.map_or("", |(address, _)| address);
+    match page.join(address).ok() {
         Some(url) if hub.is_own(&url) => Ok(Some(url)),
         _ => Err(Failure::Senseless(format!(
-            "its list of files goes on at another address ({}), which is not asked",
-            next.trim()
+            "its list of files goes on at another address ({address}), which is not asked"
         ))),
     }
 }

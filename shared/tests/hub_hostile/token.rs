@@ -39,7 +39,7 @@ fn a_list_of_several_pages_on_the_same_host_is_read_whole() {
         }
     };
     let absolute = format!("{}/api/models/{REPO}/tree/main?cursor=x", setup.hub.url());
-    for next in [absolute.as_str(), "?cursor=x"] {
+    for next in [absolute.as_str(), "?cursor=x", "?cursor=x,y"] {
         setup.hub.clear_faults();
         setup.says("cursor=", setup.listing(of(true)));
         let next = format!("Link: <https://other.example/>; rel=\"prev\", <{next}>; rel=\"next\"");
