@@ -57,7 +57,12 @@ fn attack(case: u64, seen: &mut Seen) {
     let mut dice = Dice::new(case);
     // Whoever has a part of the model asks for less.
     if dice.one_in(3) {
-        setup.locate().unwrap();
+        // No attack yet, so nothing has to end soon.
+        let patient = HubSettings {
+            limits: HubLimits::default(),
+            ..setup.settings()
+        };
+        locate_with(REPO, None, &patient).unwrap();
         let _ = std::fs::remove_file(setup.snapshot().join(dice.pick(&[WEIGHTS, "config.json"])));
     }
     let litter = Litter::strewn(&setup, &mut dice);
