@@ -16,6 +16,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::any::Any;
 use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::panic::{self, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
@@ -63,15 +64,20 @@ pub(crate) fn run<T: Send + 'static>(
         // Nobody waits any more if it took too long.
         let _ = sender.send(outcome);
     };
-    thread::Builder::new()
+    let thread = thread::Builder::new()
         .name(NAME.to_owned())
         .stack_size(STACK)
         .spawn(work)
         .with_context(|| format!("starting a thread for {what}"))?;
+    // Dropped, it would be detached, and glibc 2.36 looks at a thread once more after that: if it has ended
+    // meanwhile, its stack is gone and the process crashes, once in some hundred thousand short programs.
+    let thread = ManuallyDrop::new(thread);
     let outcome = wait(limits, &account, &receiver).map_err(|end| match end {
         End::Interrupted(interrupted) => anyhow!(interrupted),
         End::Limit(limit) => anyhow!("{what} {limit}{advice}"),
     })?;
+    // It has nothing left to do, and its panics are in the outcome.
+    let _ = ManuallyDrop::into_inner(thread).join();
     outcome.map_err(|panic| anyhow!("{what} crashed: {}{advice}", words(&*panic)))
 }
 
