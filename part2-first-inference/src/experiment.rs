@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use console::metrics::Run;
-use console::numbers::or_dash;
+use console::numbers::{fixed, or_dash};
 use console::report::{Report, TextStream, status};
 use console::results::JsonReport;
 use shared::machine::{self, on_one_stream, peak_bytes};
@@ -43,14 +43,16 @@ pub fn run(args: Args) -> Result<()> {
     if args.inspect {
         return inspect(&args.model);
     }
-    let session = Session::open(&args.model)?;
+    let session = Session::open(&args.model)?.with_roof();
     let (request, tokenize_time) = session.request(&args.prompt, &args.sampling)?;
     let (run, recomputed, token_ms) = answer(&session, &request)?;
     let run = run.tokenize(tokenize_time);
     let versions = machine::versions()?;
     let mut report = Report::stdout();
     report.blank()?;
-    report.card(&session.card(&run, &versions))?;
+    let mut card = session.card(&run, &versions);
+    card.extend(reached(&run));
+    report.card(&card)?;
     report.blank()?;
     report.table(&HEAD, &[row(&run)])?;
     report.blank()?;
@@ -93,9 +95,20 @@ fn answer(session: &Session, request: &Request) -> Result<(Run, Vec<u64>, Vec<f6
         .load(load_time)
         .peak_bytes(peak_bytes()?)
         .weight_bytes(session.checkpoint.weight_bytes())
-        .kv_bytes(0);
+        .kv_bytes(0)
+        .step_bytes(session.checkpoint.read_bytes(), &session.machine);
     let token_ms = generation.timeline.token_ms();
     Ok((run, generation.positions_recomputed, token_ms))
+}
+
+/// How far below the ceiling naive decode is: a ceiling of reading, and it mostly computes.
+fn reached(run: &Run) -> Option<(String, String)> {
+    let share = 100.0 * run.mbu?;
+    let text = format!(
+        "{} % of the ceiling (MBU): a step computes all positions again",
+        fixed(share, 1)
+    );
+    Some(("reached".to_owned(), text))
 }
 
 const HEAD: [&str; 8] = [

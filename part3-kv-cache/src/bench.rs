@@ -160,7 +160,11 @@ impl Bench<'_> {
             .tokenize(self.tokenize_time)
             .peak_bytes(peak_bytes()?)
             .weight_bytes(self.session.checkpoint.weight_bytes())
-            .kv_bytes(cache.bytes());
+            .kv_bytes(cache.bytes())
+            .step_bytes(
+                self.step_bytes(generation.tokens.len(), cache.capacity()),
+                &self.session.machine,
+            );
         Ok(Measured {
             run,
             decode_ms,
@@ -168,6 +172,20 @@ impl Bench<'_> {
             capacity: cache.capacity(),
             active: active_bytes()?.saturating_sub(self.weights_active),
         })
+    }
+
+    /// What a decode step of an answer of n tokens reads, on average: the weights, and what it sees of a
+    /// cache of that capacity.
+    fn step_bytes(&self, n: usize, capacity: i32) -> u64 {
+        let checkpoint = &self.session.checkpoint;
+        let capacity = usize::try_from(capacity).unwrap_or(0);
+        let kv = |step: usize| {
+            let positions = (self.request.ids.len() + step).min(capacity);
+            let bytes = checkpoint.activation_bytes();
+            checkpoint.config.kv_bytes_read(positions, bytes)
+        };
+        let steps = n.saturating_sub(1).max(1);
+        checkpoint.read_bytes() + (1..=steps).map(kv).sum::<u64>() / steps as u64
     }
 
     fn stream(

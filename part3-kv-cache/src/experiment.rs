@@ -220,7 +220,7 @@ fn from_file(done: &str, cache: &Cache, bench: &Bench<'_>, ms: f64) -> String {
 }
 
 fn with_bench(run: &RunArgs, work: impl FnOnce(&Bench<'_>) -> Result<()>) -> Result<()> {
-    let session = Session::open(&run.model)?;
+    let session = Session::open(&run.model)?.with_roof();
     let (request, tokenize_time) = session.request(&run.prompt, &run.sampling)?;
     status(&format!("loading {}", session.checkpoint.name));
     let started = Instant::now();

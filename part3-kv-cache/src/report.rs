@@ -156,13 +156,14 @@ fn formula(bench: &Bench<'_>) -> String {
     )
 }
 
-const HEAD: [&str; 6] = [
+const HEAD: [&str; 7] = [
     "cache",
     "TTFT ms",
     "TPOT ms",
     "ITL p95 ms",
     "decode tok/s",
     "× off",
+    "MBU %",
 ];
 
 /// The unit in which a table tells keys and values: the smallest in which the numbers stay short.
@@ -214,6 +215,7 @@ fn row(rounds: &Rounds, first: &Rounds) -> Vec<String> {
             _ => or_dash(run.decode_tps, 1),
         },
         or_dash(ratio.filter(|_| first.run.variant == "off"), 2),
+        or_dash(run.mbu.map(|share| 100.0 * share), 1),
     ]
 }
 

@@ -40,13 +40,35 @@ fn the_comparison_has_four_caches_and_fits_80_columns() {
     for line in report.lines().skip(1) {
         assert!(line.chars().count() <= 80, "{line}");
     }
+    let json: Value = serde_json::from_str(json).unwrap();
+    if json["machine"]["device"] == "cpu" {
+        let measured = json["machine"]["bandwidth_bytes_per_s"].as_f64().unwrap();
+        assert!(report.contains("GB/s (measured)"), "{report}");
+        let products = json["machine"]["products"].as_str().unwrap();
+        assert!(report.contains("\n products  up to 32 rows"), "{report}");
+        assert!(products.contains("own loops"), "{products}");
+        for run in json["runs"].as_array().unwrap() {
+            let [tps, bytes, share] =
+                ["decode_tps", "step_bytes", "mbu"].map(|key| run[key].as_f64().unwrap());
+            let weights = run["weight_bytes"].as_f64().unwrap();
+            // One round, or medians of three.
+            assert!(
+                (share / (bytes * tps / measured) - 1.0).abs() < 1e-9,
+                "{run}"
+            );
+            assert!(bytes >= weights, "{run}");
+        }
+        assert_eq!(
+            json["runs"][0]["step_bytes"],
+            json["runs"][0]["weight_bytes"]
+        );
+    }
     let report = report.replace('\n', "");
     assert!(
         report.contains("prealloc gives the same tokens"),
         "{report}"
     );
     assert!(report.contains("= 4,096 bytes per position"), "{report}");
-    let json: Value = serde_json::from_str(json).unwrap();
     let runs = json["runs"].as_array().unwrap();
     let variants: Vec<&str> = runs
         .iter()

@@ -111,9 +111,20 @@ impl Checkpoint {
         }
     }
 
-    /// Size of the weights in memory, in bytes: what a decode step has to read.
+    /// Size of the weights in memory, in bytes.
     pub fn weight_bytes(&self) -> u64 {
         self.used_tensors()
+            .map(|tensor| self.bytes_in_memory(tensor))
+            .sum()
+    }
+
+    /// Bytes of weights that a decode step has to read: all but an embedding that is no head, too. Of
+    /// such a one a step reads one row.
+    pub fn read_bytes(&self) -> u64 {
+        let tied = self.tied();
+        let looked_up = |name: &str| !tied && name.starts_with("model.embed_tokens.");
+        self.used_tensors()
+            .filter(|tensor| !looked_up(&tensor.name))
             .map(|tensor| self.bytes_in_memory(tensor))
             .sum()
     }

@@ -90,6 +90,15 @@ impl ModelConfig {
         (elements * bytes_per_element) as u64
     }
 
+    /// Keys and values that a token reads which sees `positions`, in bytes; a layer with a window reads no
+    /// more than that.
+    pub fn kv_bytes_read(&self, positions: usize, bytes_per_element: usize) -> u64 {
+        let seen =
+            |window: &Option<usize>| window.map_or(positions, |window| window.min(positions));
+        let seen: usize = self.sliding_window.iter().map(seen).sum();
+        (seen * 2 * self.num_key_value_heads * self.head_dim * bytes_per_element) as u64
+    }
+
     /// How many inputs the matrix of a module has, by the last part of its name.
     pub(crate) fn in_features(&self, module: &str) -> Option<usize> {
         let (_, name) = module.rsplit_once('.').unwrap_or(("", module));

@@ -40,6 +40,18 @@ pub fn rows(matrix: &Matrix, ids: &Array) -> Result<Option<Array>> {
     Ok(None)
 }
 
+/// Whose loops multiply on this device, for the card.
+pub fn describe(backend: &str) -> String {
+    if cpu::is_on() {
+        return cpu::describe();
+    }
+    let own = match backend {
+        "cuda" => ", own kernel for one row of 4 bits",
+        _ => "",
+    };
+    format!("MLX ({backend}){own}")
+}
+
 /// How many steps may be on their way before the first one is read: two where a device works beside the
 /// host, one where the host is what works.
 pub fn steps_in_flight() -> usize {

@@ -53,6 +53,13 @@ impl Session {
         })
     }
 
+    /// The same with the memory roof of its machine, for a report that says which share of it was
+    /// reached. Measured before the weights take memory.
+    pub fn with_roof(mut self) -> Self {
+        self.machine = machine::with_roof(self.machine);
+        self
+    }
+
     /// The request that the flags ask for, and how long it took to encode its text.
     ///
     /// # Errors
@@ -111,7 +118,10 @@ impl Session {
             ("model".to_owned(), model),
             ("machine".to_owned(), self.machine.describe(versions)),
         ];
-        rows.extend(self.machine.ceiling_row(weights, run.kv_bytes.unwrap_or(0)));
+        rows.extend(self.machine.products_row());
+        let read = self.checkpoint.read_bytes();
+        let kv = run.step_bytes.unwrap_or(read).saturating_sub(read);
+        rows.extend(self.machine.ceiling_row(read, kv));
         let answer = format!(
             "{} prompt tokens, {} generated, ended by {}",
             run.prompt_tokens,

@@ -22,8 +22,14 @@ pub struct Machine {
     pub os: String,
     /// Cores of the CPU that the operating system shows.
     pub cores: usize,
-    /// Memory bandwidth in bytes per second, as the vendor publishes it; None where that is unknown.
+    /// Memory bandwidth in bytes per second; None where that is unknown.
     pub bandwidth_bytes_per_s: Option<f64>,
+    /// Whether that was measured here, by reading on all threads; else the vendor publishes it.
+    #[serde(default)]
+    pub bandwidth_is_measured: bool,
+    /// Whose loops multiply with a matrix of weights; empty where nobody said.
+    #[serde(default)]
+    pub products: String,
 }
 
 impl Machine {
@@ -44,15 +50,33 @@ impl Machine {
         (bytes_per_step > 0).then(|| bandwidth / bytes_per_step as f64)
     }
 
+    /// Model bandwidth utilization: which share of the bandwidth so many steps per second need, each of
+    /// which must read `bytes_per_step`. More than 1 where caches hold the weights: they are faster than
+    /// memory is.
+    pub fn mbu(&self, bytes_per_step: u64, steps_per_s: f64) -> Option<f64> {
+        Some(steps_per_s / self.ceiling_tps(bytes_per_step)?)
+    }
+
+    /// The row `products` of the card; None where nobody said.
+    pub fn products_row(&self) -> Option<(String, String)> {
+        let row = || ("products".to_owned(), self.products.clone());
+        (!self.products.is_empty()).then(row)
+    }
+
     /// The row `ceiling` of the card; None, and so no row, where the bandwidth is unknown.
     pub fn ceiling_row(&self, weight_bytes: u64, kv_bytes: u64) -> Option<(String, String)> {
         let tps = self.ceiling_tps(weight_bytes.saturating_add(kv_bytes))?;
         let bandwidth = self.bandwidth_bytes_per_s? / 1e9;
         let (weights, kv) = (decimal(weight_bytes), decimal(kv_bytes));
+        let (digits, source) = if self.bandwidth_is_measured {
+            (1, "measured")
+        } else {
+            (0, "published")
+        };
         let text = format!(
-            "{} tok/s at batch 1 = {} GB/s (published) / ({weights} weights + {kv} KV)",
+            "{} tok/s at batch 1 = {} GB/s ({source}) / ({weights} weights + {kv} KV)",
             fixed(tps, 1),
-            fixed(bandwidth, 0),
+            fixed(bandwidth, digits),
         );
         Some(("ceiling".to_owned(), text))
     }
@@ -82,6 +106,8 @@ mod tests {
             os: "macOS 15.1".into(),
             cores: 14,
             bandwidth_bytes_per_s,
+            bandwidth_is_measured: false,
+            products: String::new(),
         }
     }
 
@@ -111,6 +137,32 @@ mod tests {
         let expected =
             "100.0 tok/s at batch 1 = 273 GB/s (published) / (2.60 GB weights + 130.00 MB KV)";
         assert_eq!(text, expected);
+        let measured = Machine {
+            bandwidth_is_measured: true,
+            ..machine(Some(15.04e9))
+        };
+        let (_, text) = measured.ceiling_row(1_504_000_000, 0).unwrap();
+        let expected = "10.0 tok/s at batch 1 = 15.0 GB/s (measured) / (1.50 GB weights + 0 B KV)";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn mbu_is_the_share_of_the_bandwidth_that_the_steps_need() {
+        let known = machine(Some(273e9));
+        assert_eq!(known.mbu(2_730_000_000, 45.0), Some(0.45));
+        assert_eq!(known.mbu(0, 45.0), None);
+        assert_eq!(machine(None).mbu(2_730_000_000, 45.0), None);
+    }
+
+    #[test]
+    fn a_machine_of_an_older_report_has_no_products_and_a_published_bandwidth() {
+        let mut json = serde_json::to_value(machine(Some(273e9))).unwrap();
+        for key in ["bandwidth_is_measured", "products"] {
+            json.as_object_mut().unwrap().remove(key).unwrap();
+        }
+        let old: Machine = serde_json::from_value(json).unwrap();
+        assert_eq!(old, machine(Some(273e9)));
+        assert_eq!(old.products_row(), None);
     }
 
     #[test]

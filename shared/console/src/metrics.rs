@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::Machine;
+
 /// When a request started, and when each of its tokens was evaluated.
 ///
 /// MLX is lazy: mark a token only after its id has reached the host, or the mark says when the work
@@ -293,6 +295,12 @@ pub struct Run {
     pub kv_bytes: Option<u64>,
     /// Positions that were computed although they had been computed before.
     pub positions_recomputed: Option<u64>,
+    /// Bytes that a decode step must read: the weights, and the keys and values that it sees.
+    #[serde(default)]
+    pub step_bytes: Option<u64>,
+    /// [`Machine::mbu`], a share between 0 and 1; more where caches hold the weights.
+    #[serde(default)]
+    pub mbu: Option<f64>,
 }
 
 impl Run {
@@ -317,6 +325,8 @@ impl Run {
             weight_bytes: None,
             kv_bytes: None,
             positions_recomputed: None,
+            step_bytes: None,
+            mbu: None,
         }
     }
 
@@ -373,6 +383,13 @@ impl Run {
     /// Keys and values kept, in bytes.
     pub fn kv_bytes(mut self, bytes: u64) -> Self {
         self.kv_bytes = Some(bytes);
+        self
+    }
+
+    /// What a decode step must read, in bytes, and so which share of the machine's bandwidth was reached.
+    pub fn step_bytes(mut self, bytes: u64, machine: &Machine) -> Self {
+        self.step_bytes = Some(bytes);
+        self.mbu = self.decode_tps.and_then(|tps| machine.mbu(bytes, tps));
         self
     }
 
@@ -433,6 +450,7 @@ impl Rounds {
         run.itl_p95_ms = over(rounds, |run| run.itl_p95_ms).map(median);
         run.prefill_tps = prefill.map(median);
         run.decode_tps = decode.map(median);
+        run.mbu = over(rounds, |run| run.mbu).map(median);
         run.peak_bytes = rounds.iter().map(|run| run.peak_bytes).max().flatten();
         Some(Self {
             run,
@@ -580,6 +598,17 @@ mod tests {
 
     #[test]
     fn a_run_has_exactly_the_keys_of_the_json_line() {
+        let machine = Machine {
+            name: "chip".into(),
+            device: "cpu".into(),
+            backend: "cpu".into(),
+            ram_bytes: 1,
+            os: "Linux".into(),
+            cores: 2,
+            bandwidth_bytes_per_s: Some(250_000.0 / 0.03),
+            bandwidth_is_measured: true,
+            products: String::new(),
+        };
         let run = Run::from_timeline("naive", 50, &timeline(&[200, 210, 230]))
             .output(vec![1, 2, 3], "abc".into(), FinishReason::Stop)
             .load(millis(1500))
@@ -587,13 +616,14 @@ mod tests {
             .peak_bytes(3_000)
             .weight_bytes(2_000)
             .kv_bytes(0)
-            .positions_recomputed(101);
+            .positions_recomputed(101)
+            .step_bytes(2_500, &machine);
         let expected = json!({
             "variant": "naive", "prompt_tokens": 50, "tokens": [1, 2, 3], "text": "abc",
             "finish_reason": "stop", "load_ms": 1500.0, "tokenize_ms": 2.0, "ttft_ms": 200.0,
             "tpot_ms": 15.0, "itl_p95_ms": 19.5, "prefill_tps": 250.0,
             "decode_tps": 2.0 / 0.03, "peak_bytes": 3000, "weight_bytes": 2000, "kv_bytes": 0,
-            "positions_recomputed": 101,
+            "positions_recomputed": 101, "step_bytes": 2500, "mbu": 0.02,
         });
         assert_eq!(serde_json::to_value(&run).unwrap(), expected);
     }

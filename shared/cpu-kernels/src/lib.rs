@@ -16,6 +16,7 @@ mod level;
 mod matrix;
 mod packed;
 mod pool;
+mod roof;
 mod vector;
 
 pub use self::attention::{Attention, attention};
@@ -24,3 +25,4 @@ pub use self::element::{Float, Floats, to_bf16, to_f16};
 pub use self::level::Level;
 pub use self::matrix::{Matrix, Packed, product, unpack};
 pub use self::pool::threads;
+pub use self::roof::bandwidth;

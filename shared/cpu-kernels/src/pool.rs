@@ -70,6 +70,22 @@ pub(crate) fn in_pieces<T: Send>(
     });
 }
 
+/// What `add_up` says of pieces of `each` numbers, added up by all threads.
+pub(crate) fn sum(
+    numbers: &[u64],
+    each: usize,
+    add_up: impl Fn(&[u64]) -> u64 + Send + Sync,
+) -> u64 {
+    let wrapping = |a: u64, b: u64| a.wrapping_add(b);
+    with_pool(|pool| match pool {
+        Some(pool) => pool.install(|| {
+            let sums = numbers.par_chunks(each).map(&add_up);
+            sums.reduce(|| 0, wrapping)
+        }),
+        None => numbers.chunks(each).map(&add_up).fold(0, wrapping),
+    })
+}
+
 thread_local! {
     static POOL: OnceCell<Option<ThreadPool>> = const { OnceCell::new() };
 }

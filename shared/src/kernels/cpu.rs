@@ -17,6 +17,7 @@ mod tests;
 use std::cell::Cell;
 
 use anyhow::{Context, Result, ensure};
+use console::numbers::plural;
 use cpu_kernels::{Float, Level, Packed, unpack};
 use mlx_rs::{Array, Dtype, ops};
 
@@ -43,6 +44,16 @@ thread_local! {
 /// Whether this device is the CPU, and `SHARED_KERNELS=mlx` does not ask for MLX's own operations.
 pub(crate) fn is_on() -> bool {
     ON.get()
+}
+
+/// For the card: the instructions and the threads of the loops.
+pub(super) fn describe() -> String {
+    let threads = cpu_kernels::threads();
+    format!(
+        "up to {FEW_ROWS} rows own loops, {}, {threads} {}; more rows BLAS",
+        Level::best().name(),
+        plural(threads, "thread"),
+    )
 }
 
 /// Runs `work` with MLX's own operations.

@@ -170,6 +170,8 @@ fn the_json_line_is_one_line_with_the_keys_of_every_part() {
         os: "Linux".into(),
         cores: 2,
         bandwidth_bytes_per_s: None,
+        bandwidth_is_measured: false,
+        products: String::new(),
     };
     let versions = Versions {
         mlx: "0.32.2".into(),

@@ -36,6 +36,8 @@ fn results() -> Results {
             os: "macOS 15.1".into(),
             cores: 16,
             bandwidth_bytes_per_s: None,
+            bandwidth_is_measured: false,
+            products: String::new(),
         },
         versions: Versions {
             mlx: "0.32.2".into(),
