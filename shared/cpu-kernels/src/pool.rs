@@ -1,10 +1,13 @@
 //! The threads that share a product.
 
 use std::cell::OnceCell;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
-use rayon::{ThreadPool, ThreadPoolBuilder};
+use rayon::{ThreadPool, ThreadPoolBuilder, Yield};
 
 /// Bytes that are worth a thread's attention: to wake one takes as long as to read these.
 const WORTH: usize = 64 << 10;
@@ -62,7 +65,7 @@ pub(crate) fn in_pieces<T: Send>(
     let pieces = (n * bytes / WORTH).clamp(1, PIECES * threads());
     let each = n.div_ceil(pieces).max(1);
     with_pool(|pool| match pool {
-        Some(pool) if pieces > 1 => pool.install(|| {
+        Some(pool) if pieces > 1 => pool.run(|| {
             let pieces = y.par_chunks_mut(each * width).enumerate();
             pieces.for_each(|(piece, y)| fill(piece * each, y));
         }),
@@ -78,7 +81,7 @@ pub(crate) fn sum(
 ) -> u64 {
     let wrapping = |a: u64, b: u64| a.wrapping_add(b);
     with_pool(|pool| match pool {
-        Some(pool) => pool.install(|| {
+        Some(pool) => pool.run(|| {
             let sums = numbers.par_chunks(each).map(&add_up);
             sums.reduce(|| 0, wrapping)
         }),
@@ -86,17 +89,91 @@ pub(crate) fn sum(
     })
 }
 
+/// How long the other threads look for work after the last product before they fall asleep: longer than
+/// what stands between two products of a layer. To wake one takes 50 µs, as long as many a product does.
+const AWAKE: Duration = Duration::from_micros(200);
+
 thread_local! {
-    static POOL: OnceCell<Option<ThreadPool>> = const { OnceCell::new() };
+    static POOL: OnceCell<Option<Pool>> = const { OnceCell::new() };
 }
 
-/// The pool that the calling thread is a member of: it works, too, instead of waiting asleep for the
-/// others, which would take longer than a small product does. Between two products the others look for
-/// work for some microseconds and then fall asleep: waiting takes no core from anybody.
-fn with_pool<T>(run: impl FnOnce(Option<&ThreadPool>) -> T) -> T {
-    let several = || {
+/// The threads that the calling one is a member of: it works, too, instead of waiting asleep for the
+/// others, which would take longer than a small product does.
+struct Pool {
+    threads: ThreadPool,
+    awake: Arc<Awake>,
+}
+
+/// What keeps the other threads from falling asleep between two products.
+struct Awake {
+    start: Instant,
+    /// Nanoseconds from `start` to the last product.
+    last: AtomicU64,
+    /// Threads that look for work.
+    threads: AtomicUsize,
+}
+
+impl Pool {
+    fn new() -> Option<Self> {
         let builder = ThreadPoolBuilder::new().num_threads(threads());
-        builder.use_current_thread().build().ok()
-    };
-    POOL.with(|pool| run(pool.get_or_init(|| (threads() > 1).then(several)?).as_ref()))
+        let awake = Awake {
+            start: Instant::now(),
+            last: AtomicU64::new(0),
+            threads: AtomicUsize::new(0),
+        };
+        Some(Self {
+            threads: builder.use_current_thread().build().ok()?,
+            awake: Arc::new(awake),
+        })
+    }
+
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.wake();
+        let result = self.threads.install(work);
+        self.awake.touch();
+        result
+    }
+
+    /// Wakes the other threads, unless they are awake.
+    fn wake(&self) {
+        let awake = &self.awake;
+        awake.touch();
+        if awake.threads.load(Ordering::Acquire) > 0 {
+            return;
+        }
+        let others = self.threads.current_num_threads() - 1;
+        awake.threads.store(others, Ordering::Release);
+        let awake = Arc::clone(awake);
+        self.threads.spawn_broadcast(move |member| {
+            if member.index() > 0 {
+                awake.look_for_work();
+                awake.threads.fetch_sub(1, Ordering::Release);
+            }
+        });
+    }
+}
+
+impl Awake {
+    fn touch(&self) {
+        self.last.store(self.now(), Ordering::Relaxed);
+    }
+
+    fn now(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// Gives the core to whoever asks for it, another program included.
+    fn look_for_work(&self) {
+        while self.now().saturating_sub(self.last.load(Ordering::Relaxed)) < AWAKE.as_nanos() as u64
+        {
+            if rayon::yield_now() != Some(Yield::Executed) {
+                thread::yield_now();
+            }
+        }
+    }
+}
+
+fn with_pool<T>(run: impl FnOnce(Option<&Pool>) -> T) -> T {
+    let several = || (threads() > 1).then(Pool::new).flatten();
+    POOL.with(|pool| run(pool.get_or_init(several).as_ref()))
 }
