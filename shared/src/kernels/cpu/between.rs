@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use cpu_kernels::{Attention, Level, Turn};
@@ -14,6 +16,9 @@ use crate::layers::Mask;
 
 /// Numbers up to which moving them on the host is cheaper than asking MLX for a view.
 const FEW: usize = 1 << 16;
+
+/// How long it is worth staying awake for a cache's views.
+const PATIENCE: Duration = Duration::from_micros(200);
 
 /// `a + b` of one shape.
 pub(crate) fn add(a: &Array, b: &Array) -> Result<Option<Array>> {
@@ -205,7 +210,7 @@ pub(crate) fn attention(
     let few = q.dim(2) as usize <= FEW_ROWS && k.dim(3) == v.dim(3);
     if few && !matches!(mask, Mask::Array(_)) {
         // The wait of a layer: a cache hands out views.
-        transforms::eval([k, v])?;
+        wait_for([k, v])?;
         return attend(q, k, v, scale, mask);
     }
     if q.dtype() == Dtype::Float32 {
@@ -221,6 +226,18 @@ pub(crate) fn attention(
         None,
     )?;
     Ok(Some(y.as_dtype(q.dtype())?))
+}
+
+/// Evaluates arrays for which MLX's thread has a few microseconds of work. It is asked again and again whether
+/// they are there, since to fall asleep and be woken takes longer than the work; the core is free for whoever
+/// wants it meanwhile.
+fn wait_for(arrays: [&Array; 2]) -> Result<()> {
+    transforms::async_eval(arrays)?;
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE && !arrays.iter().all(|array| host::is_available(array)) {
+        thread::yield_now();
+    }
+    Ok(transforms::eval(arrays)?)
 }
 
 fn attend(q: &Array, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Option<Array>> {
