@@ -1,4 +1,5 @@
-//! A row times the matrices of a small model, in bytes of the matrix per second: `cargo bench -p cpu-kernels`.
+//! One row times the matrices of a small model, in bytes of the matrix per second, and several rows, in
+//! multiplications per second: `cargo bench -p cpu-kernels`.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -15,8 +16,11 @@ const SHAPES: [[usize; 2]; 2] = [[576, 1536], [49152, 576]];
 
 const GROUP_SIZE: usize = 64;
 
-fn one_row(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("one_row");
+/// Rows of a batch.
+const ROWS: [usize; 2] = [8, 32];
+
+fn products(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("products");
     group
         .sample_size(20)
         .warm_up_time(Duration::from_millis(500))
@@ -59,9 +63,18 @@ fn one_row(criterion: &mut Criterion) {
 
 fn time(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, matrix: &Matrix<'_>, bytes: usize) {
     let (n, k) = (matrix.rows(), matrix.columns());
-    let x = weights(k);
     group.throughput(Throughput::Bytes(bytes as u64));
-    group.bench_function(BenchmarkId::new(name, format!("{n}x{k}")), |bencher| {
+    time_rows(group, name, matrix, 1);
+    for m in ROWS {
+        group.throughput(Throughput::Elements((m * n * k) as u64));
+        time_rows(group, name, matrix, m);
+    }
+}
+
+fn time_rows(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, matrix: &Matrix<'_>, m: usize) {
+    let (n, k) = (matrix.rows(), matrix.columns());
+    let x = weights(m * k);
+    group.bench_function(BenchmarkId::new(name, format!("{m}x{n}x{k}")), |bencher| {
         bencher.iter(|| product(Level::best(), black_box(&x), black_box(matrix)));
     });
 }
@@ -79,5 +92,5 @@ fn mixed(at: u32) -> u32 {
         .wrapping_mul(0x85eb_ca6b)
 }
 
-criterion_group!(benches, one_row);
+criterion_group!(benches, products);
 criterion_main!(benches);
