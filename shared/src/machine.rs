@@ -60,8 +60,8 @@ pub fn detect() -> Result<Machine> {
     })
 }
 
-/// The machine with its bandwidth, which is measured where it is a CPU: a third of a second, three times in
-/// all.
+/// The machine with its bandwidth, which is measured where it is a CPU: a third of a second, in the first
+/// eight runs only.
 pub fn with_roof(machine: Machine) -> Machine {
     match roof::measured(&machine) {
         Some(measured) => Machine {
