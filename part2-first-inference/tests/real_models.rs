@@ -150,10 +150,7 @@ fn smollm2_gives_the_tokens_of_mlx_lm_in_bf16() {
 #[test]
 fn smollm2_gives_the_tokens_of_mlx_lm_in_4_bits() {
     let Some(checkpoint) = smollm2() else { return };
-    let group = GroupQuantization {
-        group_size: 64,
-        bits: 4,
-    };
+    let group = GroupQuantization::affine(64, 4);
     let (config, weights) = convert::quantized(&checkpoint, group).unwrap();
     let model = Model::new(&config, weights).unwrap();
     compare(&model, &expected("smollm2", "4-bit"), 1e-4, choices);

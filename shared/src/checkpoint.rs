@@ -19,7 +19,7 @@ use mlx_rs::Dtype;
 
 use stored::Stored;
 
-use crate::config::ModelConfig;
+use crate::config::{Mode, ModelConfig};
 use crate::gguf::GgufHeader;
 use crate::hub::ModelFiles;
 use crate::remarks::tell_all;
@@ -194,7 +194,7 @@ impl Checkpoint {
         let quantization = self.config.quantization.as_ref();
         match (part, quantization.and_then(|all| all.of(module))) {
             ("weight", Some(group)) => stored * 32 / group.bits as u64,
-            ("scales" | "biases", _) => 0,
+            ("scales" | "biases" | "global_scale", _) => 0,
             _ => stored,
         }
     }
@@ -202,10 +202,8 @@ impl Checkpoint {
     /// Bytes of one element of the activations, and so of the KV cache: MLX computes in the widest
     /// float type that takes part, and F32 takes part only where a checkpoint has it.
     pub fn activation_bytes(&self) -> usize {
-        if let Some(dtype) = self.dtype {
-            return dtype.bytes();
-        }
-        let wide = self.used_tensors().any(|tensor| tensor.dtype == "F32");
+        let types = self.activation_types();
+        let wide = types.contains(&::safetensors::Dtype::F32);
         if wide { 4 } else { 2 }
     }
 
@@ -224,11 +222,20 @@ impl Checkpoint {
         let half = kinds.contains("F16") || kinds.iter().any(|kind| kind.starts_with('Q'));
         let mut types = Vec::new();
         types.extend(half.then_some(F16));
-        types.extend(kinds.contains("BF16").then_some(BF16));
+        types.extend((kinds.contains("BF16") || self.has_float_rows()).then_some(BF16));
         if kinds.contains("F32") || types.len() != 1 {
             types.push(F32);
         }
         types
+    }
+
+    /// Whether the embedding is packed in a float mode, whose rows MLX unpacks to BF16.
+    fn has_float_rows(&self) -> bool {
+        const EMBEDDING: &str = "model.embed_tokens";
+        let packed = self.scaled_modules().any(|module| module == EMBEDDING);
+        let quantization = self.config.quantization.as_ref();
+        let group = quantization.and_then(|all| all.of(EMBEDDING));
+        packed && group.is_some_and(|group| group.mode != Mode::Affine)
     }
 
     /// What no format forbids, but MLX or the layers could not use.
@@ -245,7 +252,9 @@ impl Checkpoint {
                 self.name
             );
             ensure!(
-                KNOWN.contains(&dtype.as_str()) || superfluous(name, self.tied()),
+                KNOWN.contains(&dtype.as_str())
+                    || (dtype == "U8" && name.ends_with(".scales"))
+                    || superfluous(name, self.tied()),
                 "tensor {name} of {} is stored as {dtype}, which is not supported: convert the \
                  model to BF16, F16 or F32",
                 self.name

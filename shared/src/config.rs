@@ -15,7 +15,7 @@ mod rope;
 use anyhow::{Result, bail, ensure};
 
 use keys::{MAX_HEAD_DIM, MAX_HEADS, MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH};
-pub use quantization::{GroupQuantization, Quantization};
+pub use quantization::{GroupQuantization, Mode, Quantization};
 pub use rope::{RopeConfig, RopeScaling};
 
 /// The values of `model_type` that belong to [`Family::Llama`].

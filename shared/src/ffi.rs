@@ -5,6 +5,7 @@
 
 pub mod cuda_kernel;
 pub mod host;
+pub mod quantized;
 pub mod slices;
 
 use std::ffi::{CStr, CString};

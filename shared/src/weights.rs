@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use mlx_rs::{Array, Dtype};
 
-use crate::config::{GroupQuantization, ModelConfig, Quantization};
+use crate::config::{GroupQuantization, Mode, ModelConfig, Quantization};
 
 /// How many names an error lists before it only counts.
 const LISTED: usize = 5;
@@ -22,6 +22,8 @@ pub struct Weights {
     layers: usize,
     quantization: Option<Quantization>,
     tied: bool,
+    /// What float modes are unpacked to.
+    unpacked: Dtype,
 }
 
 /// An `[out, in]` matrix, as it is stored.
@@ -45,26 +47,53 @@ pub struct Dense {
     pub batch_of_one: Option<Array>,
 }
 
-/// A quantized matrix: packed codes with a scale and a bias per group, `w = scale · code + bias`.
+/// A quantized matrix: packed codes with a scale per group. In affine mode there is a bias for each scale,
+/// and `w = scale · code + bias`; in the float modes `w = scale · float`.
 #[derive(Debug, Clone)]
 pub struct QuantizedTriple {
     /// Codes `[out, in·bits/32]`, u32.
     pub weight: Array,
-    /// `[out, in/G]`
+    /// `[out, in/G]`: floats in affine mode, else floats of 8 bits, which MLX has as bytes.
     pub scales: Array,
-    /// `[out, in/G]`
-    pub biases: Array,
+    /// `[out, in/G]`, in affine mode only.
+    pub biases: Option<Array>,
+    /// One f32 for the whole matrix, in nvfp4 mode at will: the absolute value that MLX gives the largest
+    /// code under the largest scale, 6 · 448.
+    pub global_scale: Option<Array>,
     /// G, how many neighbours in a row share a scale and a bias.
     pub group_size: i32,
     /// Bits of one code.
     pub bits: i32,
+    /// What the codes stand for.
+    pub mode: Mode,
+    /// The type of its rows when they are unpacked. The scales of the float modes do not say it.
+    pub dtype: Dtype,
 }
 
 impl QuantizedTriple {
+    /// An affine one, from what MLX's `quantize` gives.
+    pub fn affine(weight: Array, scales: Array, biases: Array, group_size: i32, bits: i32) -> Self {
+        Self {
+            dtype: scales.dtype(),
+            weight,
+            scales,
+            biases: Some(biases),
+            global_scale: None,
+            group_size,
+            bits,
+            mode: Mode::Affine,
+        }
+    }
+
     /// Whether the rows of both can stand in one matrix.
     pub fn is_packed_like(&self, other: &Self) -> bool {
-        let packing = |q: &Self| (q.group_size, q.bits, q.scales.dtype(), q.biases.dtype());
-        packing(self) == packing(other)
+        let packing = |q: &Self| {
+            let biases = q.biases.as_ref().map(Array::dtype);
+            let sizes = (q.group_size, q.bits, q.mode);
+            (sizes, q.scales.dtype(), biases, q.dtype)
+        };
+        let alone = |q: &Self| q.global_scale.is_some();
+        packing(self) == packing(other) && !alone(self) && !alone(other)
     }
 }
 
@@ -84,6 +113,16 @@ impl Weights {
             tensors,
             quantization: config.quantization.clone(),
             tied,
+            unpacked: Dtype::Bfloat16,
+        }
+    }
+
+    /// Float modes are unpacked to `dtype`, and not to MLX's BF16, which has room for all of their numbers.
+    #[must_use]
+    pub fn unpacked_to(self, dtype: Dtype) -> Self {
+        Self {
+            unpacked: dtype,
+            ..self
         }
     }
 
@@ -152,7 +191,12 @@ impl Weights {
         if !self.contains(&format!("{prefix}.scales")) {
             return Ok(None);
         }
-        let GroupQuantization { group_size, bits } = self.quantization_of(prefix)?;
+        let group = self.quantization_of(prefix)?;
+        let GroupQuantization {
+            group_size,
+            bits,
+            mode,
+        } = group;
         ensure!(
             in_features.is_multiple_of(group_size),
             "{prefix} has rows of {in_features}, which groups of {group_size} do not divide"
@@ -168,13 +212,55 @@ impl Weights {
             in_features * bits / 32
         );
         let groups = [out_features, in_features / group_size];
+        let (scales, biases) = (format!("{prefix}.scales"), format!("{prefix}.biases"));
+        if mode == Mode::Affine {
+            let (scales, biases) = (self.take(&scales, &groups)?, self.take(&biases, &groups)?);
+            let (group_size, bits) = (group_size as i32, bits as i32);
+            return Ok(Some(QuantizedTriple::affine(
+                weight, scales, biases, group_size, bits,
+            )));
+        }
         Ok(Some(QuantizedTriple {
             weight,
-            scales: self.take(&format!("{prefix}.scales"), &groups)?,
-            biases: self.take(&format!("{prefix}.biases"), &groups)?,
+            scales: self.take_bytes(&scales, &groups, mode)?,
+            biases: None,
+            global_scale: self.take_global_scale(prefix, mode)?,
             group_size: group_size as i32,
             bits: bits as i32,
+            mode,
+            dtype: self.unpacked,
         }))
+    }
+
+    /// Scales of a float mode.
+    fn take_bytes(&mut self, name: &str, shape: &[usize; 2], mode: Mode) -> Result<Array> {
+        let array = self.remove(name)?;
+        let fits = array.shape() == shape.map(|size| size as i32);
+        ensure!(
+            fits && array.dtype() == Dtype::Uint8,
+            "tensor {name} is {:?} {:?}, but {} has scales of one byte, {shape:?}",
+            array.dtype(),
+            array.shape(),
+            mode.name()
+        );
+        Ok(array)
+    }
+
+    /// `{prefix}.global_scale`, which is one number, if it is there.
+    fn take_global_scale(&mut self, prefix: &str, mode: Mode) -> Result<Option<Array>> {
+        let name = format!("{prefix}.global_scale");
+        if mode != Mode::Nvfp4 || !self.contains(&name) {
+            return Ok(None); // without a use in another mode it is left over, and told
+        }
+        let scale = self.remove(&name)?;
+        ensure!(
+            scale.size() == 1 && is_weight_type(scale.dtype()),
+            "tensor {name} is {:?} {:?}, expected one float",
+            scale.dtype(),
+            scale.shape()
+        );
+        let scale = scale.reshape(&[])?.as_dtype(Dtype::Float32)?;
+        Ok(Some(scale))
     }
 
     /// Ends the loading: nothing may be left, but for what a configuration makes superfluous.

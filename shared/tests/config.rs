@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use shared::config::{GroupQuantization, ModelConfig, RopeScaling};
+use shared::config::{GroupQuantization, Mode, ModelConfig, RopeScaling};
 
 fn llama() -> Value {
     json!({
@@ -347,14 +347,8 @@ fn quantization_has_overrides_by_module() {
         "lm_head": false,
     }}));
     let quantization = config.quantization.unwrap();
-    let default = GroupQuantization {
-        group_size: 64,
-        bits: 4,
-    };
-    let other = GroupQuantization {
-        group_size: 32,
-        bits: 8,
-    };
+    let default = GroupQuantization::affine(64, 4);
+    let other = GroupQuantization::affine(32, 8);
     assert_eq!(quantization.of("model.layers.0.mlp.down_proj"), Some(other));
     assert_eq!(
         quantization.of("model.layers.1.mlp.down_proj"),
@@ -369,7 +363,7 @@ fn quantization_has_overrides_by_module() {
 
 #[test]
 fn weights_quantized_by_others_are_refused_by_the_name_of_the_method() {
-    for method in ["awq", "gptq", "fp8", "bitsandbytes"] {
+    for method in ["awq", "gptq", "fp8", "bitnet", "bitsandbytes"] {
         refused(
             json!({"quantization_config": {"quant_method": method}}),
             &[method, "MLX"],
@@ -393,11 +387,47 @@ fn quantization_that_mlx_does_not_have_is_refused() {
     refused(json!({"group_size": 64, "bits": 7}), &["bits 7"]);
     refused(json!({"bits": 4}), &["group_size is missing"]);
     refused(
-        json!({"group_size": 32, "bits": 4, "mode": "mxfp4"}),
-        &["mxfp4", "affine"],
+        json!({"group_size": 32, "bits": 4, "mode": "int4"}),
+        &["int4", "affine, mxfp4, mxfp8, nvfp4"],
+    );
+    refused(
+        json!({"group_size": 64, "bits": 4, "mode": "mxfp4"}),
+        &["group_size 64", "mxfp4: 4 bits in groups of 32"],
     );
     let nested = json!({"group_size": 64, "bits": 4, "lm_head": {"group_size": 64, "bits": 1}});
     refused(nested, &["lm_head", "bits 1"]);
+}
+
+#[test]
+fn float_modes_have_one_packing_each() {
+    for (mode, group_size, bits) in [
+        (Mode::Mxfp4, 32, 4),
+        (Mode::Mxfp8, 32, 8),
+        (Mode::Nvfp4, 16, 4),
+    ] {
+        let expected = GroupQuantization {
+            group_size,
+            bits,
+            mode,
+        };
+        let of = |value: Value| read(json!({"quantization": value})).quantization.unwrap();
+        let full = json!({"group_size": group_size, "bits": bits, "mode": mode.name()});
+        assert_eq!(of(full).default, expected);
+        assert_eq!(of(json!({"mode": mode.name()})).default, expected);
+        let inner = json!({"group_size": 64, "bits": 4, "lm_head": {"mode": mode.name()}});
+        assert_eq!(of(inner).of("lm_head"), Some(expected));
+    }
+}
+
+#[test]
+fn other_programs_names_of_mlxs_modes_are_understood() {
+    for mode in [Mode::Mxfp4, Mode::Mxfp8] {
+        let config = read(json!({"quantization_config": {"quant_method": mode.name()}}));
+        assert_eq!(
+            Some(config.quantization.unwrap().default),
+            mode.only_packing()
+        );
+    }
 }
 
 #[test]

@@ -503,22 +503,10 @@ fn the_most_frequent_type_is_the_default_and_others_are_overrides() {
         file.tensor("blk.0.attn_k.weight", &[64], 3, &[0; 40]);
     }));
     let quantization = config.quantization.unwrap();
-    assert_eq!(
-        quantization.default,
-        GroupQuantization {
-            group_size: 32,
-            bits: 4
-        }
-    );
+    assert_eq!(quantization.default, GroupQuantization::affine(32, 4));
     assert_eq!(quantization.overrides.len(), 1);
     let embedding = quantization.of("model.embed_tokens");
-    assert_eq!(
-        embedding,
-        Some(GroupQuantization {
-            group_size: 32,
-            bits: 8
-        })
-    );
+    assert_eq!(embedding, Some(GroupQuantization::affine(32, 8)));
 }
 
 #[test]

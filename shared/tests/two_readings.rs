@@ -9,6 +9,7 @@ use shared::checkpoint::Checkpoint;
 use shared::hub::ModelFiles;
 use shared::testing::checkpoints::chain::{Chain, added_token};
 use shared::testing::checkpoints::{self, edit};
+use shared::testing::fixtures;
 use shared::tokenizer::{Tokenizer, TokenizerFiles};
 use tempfile::TempDir;
 
@@ -325,4 +326,87 @@ fn an_added_run_of_sentencepiece_spaces_is_still_a_run_of_spaces() {
         tokenizer.decode(&[3, 1, 2, 4, 3], false).unwrap(),
         "c  a▁b\n c"
     );
+}
+
+// ---- the map of quantized modules
+
+/// The fixture of three modes in one checkpoint, its map changed.
+fn mixed(change: impl Fn(&mut serde_json::Map<String, Value>)) -> Checkpoint {
+    let name = "llama-nvfp4-mixed";
+    let dir = TempDir::new().unwrap();
+    let from = fixtures::directory().join(name);
+    std::fs::copy(
+        from.join("model.safetensors"),
+        dir.path().join("model.safetensors"),
+    )
+    .unwrap();
+    let mut config: Value = fixtures::json(&format!("{name}/config.json")).unwrap();
+    change(config.as_object_mut().unwrap());
+    std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    open(dir.path())
+}
+
+#[test]
+fn modes_are_read_from_the_tensors_where_no_map_names_them() {
+    let whole = mixed(|_| ());
+    assert!(whole.remarks.is_empty(), "{:?}", whole.remarks);
+    let alone = mixed(|config| {
+        config.remove("quantization_config");
+        config["quantization"] = json!({"group_size": 16, "bits": 4, "mode": "nvfp4"});
+    });
+    remarked(&alone.remarks, &["lm_head", "down_proj", "decide"]);
+    let without = mixed(|config| {
+        config.remove("quantization_config");
+        config.remove("quantization");
+    });
+    let of = |checkpoint: &Checkpoint, module: &str| {
+        checkpoint.config.quantization.as_ref().unwrap().of(module)
+    };
+    for module in [
+        "lm_head",
+        "model.layers.0.mlp.down_proj",
+        "model.embed_tokens",
+    ] {
+        let said = of(&whole, module);
+        assert!(said.is_some());
+        assert_eq!(of(&alone, module), said, "{module}");
+        assert_eq!(of(&without, module), said, "{module}");
+    }
+    assert_eq!(alone.parameters(), whole.parameters());
+    assert_eq!(without.weight_bytes(), whole.weight_bytes());
+}
+
+#[test]
+fn entries_of_the_map_are_matched_without_the_prefix_of_a_larger_model() {
+    let with = |prefix: &str| {
+        mixed(|config| {
+            let map = config["quantization"].as_object().unwrap().clone();
+            let renamed = map.into_iter().map(|(key, value)| match value {
+                Value::Object(_) | Value::Bool(_) => (format!("{prefix}{key}"), value),
+                _ => (key, value),
+            });
+            config["quantization"] = Value::Object(renamed.collect());
+        })
+    };
+    let (plain, prefixed) = (with(""), with("language_model."));
+    assert!(prefixed.remarks.is_empty(), "{:?}", prefixed.remarks);
+    assert_eq!(prefixed.config.quantization, plain.config.quantization);
+}
+
+#[test]
+fn an_entry_of_the_map_that_is_of_no_module_is_told() {
+    let entry = "model.layers.9.mlp.up_proj";
+    let checkpoint = mixed(|config| {
+        config["quantization"][entry] = json!({"group_size": 32, "bits": 8});
+    });
+    remarked(&checkpoint.remarks, &[entry, "no module"]);
+    assert_eq!(checkpoint.parameters(), mixed(|_| ()).parameters());
+}
+
+#[test]
+fn activations_that_should_be_quantized_stay_floats_and_that_is_told() {
+    let checkpoint = mixed(|config| {
+        config.insert("quantize_activations".to_owned(), json!(true));
+    });
+    remarked(&checkpoint.remarks, &["quantize_activations", "floats"]);
 }

@@ -9,7 +9,8 @@ use mlx_rs::{Array, Dtype, ops};
 use proptest::prelude::*;
 use serde_json::json;
 use shared::checkpoint::Checkpoint;
-use shared::config::ModelConfig;
+use shared::config::{Mode, ModelConfig};
+use shared::ffi::quantized::quantize;
 use shared::hub::{ModelFiles, embedded};
 use shared::layers::to_f32;
 use shared::testing::checkpoints::{self, Defect, broken};
@@ -266,21 +267,10 @@ fn bits_and_group_size_are_those_of_the_shapes_whatever_the_config_says() {
     let right = mixed(|_| {});
     assert!(right.remarks.is_empty(), "{:?}", right.remarks);
     type Change = fn(&mut serde_json::Value);
-    let changes: [(Change, &str); 5] = [
-        // What conversions have done: entries lost, or spelled as another program does.
+    let changes: [(Change, &str); 4] = [
+        // What conversions have done: entries lost.
         (
             |config| config["quantization"] = json!({"group_size": 64, "bits": 8}),
-            "layers.1.mlp.down_proj, which decide",
-        ),
-        (
-            |config| {
-                let all = config["quantization"].as_object().unwrap().clone();
-                let prefixed = all.into_iter().map(|(key, value)| match key.as_str() {
-                    "group_size" | "bits" | "mode" => (key, value),
-                    _ => (format!("language_model.{key}"), value),
-                });
-                config["quantization"] = prefixed.collect::<serde_json::Map<_, _>>().into();
-            },
             "layers.1.mlp.down_proj, which decide",
         ),
         (
@@ -544,6 +534,72 @@ fn a_quantized_matrix_is_taken_with_scales_and_biases() {
     weights.finish().unwrap();
 }
 
+/// Weights with one matrix `[4, 64]` packed in a float mode, and a global scale.
+fn in_mode(mode: Mode, change: impl FnOnce(&mut HashMap<String, Array>)) -> Weights {
+    let dense = Array::ones::<f32>(&[4, 64]).unwrap();
+    let group = mode.only_packing().unwrap();
+    let (weight, scales, _) = quantize(&dense, group).unwrap();
+    let mut tensors = HashMap::from([
+        ("m.weight".to_owned(), weight),
+        ("m.scales".to_owned(), scales),
+        ("m.global_scale".to_owned(), Array::from_f32(5376.0)),
+    ]);
+    change(&mut tensors);
+    Weights::new(
+        tensors,
+        &quantized_config(json!({"m": {"mode": mode.name()}})),
+    )
+}
+
+#[test]
+fn only_nvfp4_takes_a_global_scale() {
+    let x = Array::ones::<f32>(&[1, 64]).unwrap();
+    let product = |mut weights: Weights| {
+        let matrix = weights.root().linear("m", 4, 64, false).unwrap();
+        weights.finish().unwrap();
+        to_f32(&matrix.forward(&x).unwrap()).unwrap()
+    };
+    let plain = product(in_mode(Mode::Nvfp4, |tensors| {
+        tensors.remove("m.global_scale");
+    }));
+    let doubled: Vec<f32> = plain.iter().map(|y| 2.0 * y).collect();
+    assert_eq!(product(in_mode(Mode::Nvfp4, |_| ())), doubled); // 5376 is 2 · 6 · 448
+    for mode in [Mode::Mxfp4, Mode::Mxfp8] {
+        let mut weights = in_mode(mode, |_| ());
+        let triple = weights.take_quantized("m", 4, 64).unwrap().unwrap();
+        assert!(triple.global_scale.is_none() && triple.biases.is_none());
+        says(weights.finish(), &["m.global_scale"]);
+    }
+}
+
+#[test]
+fn pieces_of_a_float_mode_that_do_not_fit_are_named() {
+    let ones = |shape: &[i32]| Array::ones::<f32>(shape).unwrap();
+    let cases: [(&str, Array, &[&str]); 3] = [
+        (
+            "m.scales",
+            ones(&[4, 4]),
+            &["m.scales", "Float32", "nvfp4", "one byte"],
+        ),
+        (
+            "m.scales",
+            Array::ones::<u8>(&[4, 2]).unwrap(),
+            &["m.scales", "[4, 2]", "[4, 4]"],
+        ),
+        (
+            "m.global_scale",
+            ones(&[2]),
+            &["m.global_scale", "one float"],
+        ),
+    ];
+    for (name, part, words) in cases {
+        let mut weights = in_mode(Mode::Nvfp4, |tensors| {
+            tensors.insert(name.to_owned(), part);
+        });
+        says(weights.take_quantized("m", 4, 64), words);
+    }
+}
+
 #[test]
 fn a_matrix_without_scales_is_dense() {
     let mut weights = quantized(|tensors| {
@@ -723,6 +779,7 @@ fn inspection_says_how_a_checkpoint_differs_from_llama() {
         "mistral-sliding-window",
         "qwen2",
         "qwen3-8bit-mixed",
+        "llama-nvfp4-mixed",
         "gguf-llama",
     ]
     .into_iter()

@@ -155,10 +155,7 @@ impl Checkpoint {
                     0 => String::new(),
                     n => format!(" ({n} modules otherwise)"),
                 };
-                vec![format!(
-                    "{} bits in groups of {}{others}",
-                    all.default.bits, all.default.group_size
-                )]
+                vec![format!("{}{others}", all.default)]
             }
             _ => {
                 let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();

@@ -6,11 +6,12 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use mlx_rs::{Array, Dtype, io::GgufFile, ops, transforms};
+use mlx_rs::{Array, Dtype, io::GgufFile, transforms};
 use safetensors::SafeTensors;
 
 use super::{Checkpoint, mlx_dtype};
-use crate::config::ModelConfig;
+use crate::config::{Mode, ModelConfig};
+use crate::ffi::quantized::{Pieces, dequantize};
 use crate::gguf::{ROPE_FACTORS, hugging_face_name};
 use crate::hub::{ModelFiles, embedded};
 use crate::weights::{Weights, is_weight_type, superfluous};
@@ -32,7 +33,11 @@ impl Checkpoint {
         // time to first token would not be what it says.
         transforms::eval(tensors.values())
             .map_err(|error| reading(Path::new(&self.name), &error))?;
-        Ok(Weights::new(tensors, &self.config))
+        let weights = Weights::new(tensors, &self.config);
+        Ok(match self.dtype {
+            Some(dtype) => weights.unpacked_to(mlx_dtype(dtype)),
+            None => weights,
+        })
     }
 
     /// Reads all tensors into memory as dense floats of `dtype`; packed ones are unpacked in f32
@@ -66,21 +71,24 @@ impl Checkpoint {
             .with_context(|| {
                 format!("{module} has scales, but the config says nothing of quantization")
             })?;
-        let mut part = |name: &str| {
-            stored
-                .remove(&format!("{module}.{name}"))
-                .with_context(|| format!("the checkpoint has no {module}.{name}"))
+        let mut part = |name: &str| stored.remove(&format!("{module}.{name}"));
+        let missing = |name: &str| format!("the checkpoint has no {module}.{name}");
+        let weight = part("weight").with_context(|| missing("weight"))?;
+        let mut scales = part("scales").with_context(|| missing("scales"))?;
+        let mut biases = None;
+        if group.mode == Mode::Affine {
+            let wide = |array: Array| array.as_dtype(Dtype::Float32);
+            scales = wide(scales)?;
+            biases = Some(wide(part("biases").with_context(|| missing("biases"))?)?);
+        }
+        let pieces = Pieces {
+            weight: &weight,
+            scales: &scales,
+            biases: biases.as_ref(),
+            group,
         };
-        let scales = part("scales")?.as_dtype(Dtype::Float32)?;
-        let biases = part("biases")?.as_dtype(Dtype::Float32)?;
-        let (size, bits) = (group.group_size as i32, group.bits as i32);
-        Ok(ops::dequantize(
-            part("weight")?,
-            scales,
-            &biases,
-            size,
-            bits,
-        )?)
+        let global_scale = part("global_scale");
+        dequantize(&pieces, global_scale.as_ref(), Some(Dtype::Float32))
     }
 
     /// MLX unpacks Q4_0, Q4_1 and Q8_0 into triples in groups of 32 with f16 scales, and keeps F32,

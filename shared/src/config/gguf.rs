@@ -111,8 +111,7 @@ fn group_of(kind: GgufType) -> Option<GroupQuantization> {
         GgufType::Q8_0 => 8,
         _ => return None,
     };
-    let group_size = 32;
-    Some(GroupQuantization { group_size, bits })
+    Some(GroupQuantization::affine(32, bits))
 }
 
 /// The most frequent parameters become the default, the others overrides.

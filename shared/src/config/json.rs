@@ -65,6 +65,13 @@ fn read_llama(keys: &Keys) -> Result<ModelConfig> {
     let heads = keys.require_size("num_attention_heads", MAX_HEADS)?;
     let hidden_size = keys.require_size("hidden_size", MAX_WIDTH)?;
     let mut remarks = Vec::new();
+    if keys.flag("quantize_activations")? == Some(true) {
+        remarks.push(
+            "quantize_activations of config.json was read past: activations stay floats, which is slower \
+             on some machines and more exact"
+                .to_owned(),
+        );
+    }
     Ok(ModelConfig {
         family: Family::Llama,
         hidden_size,

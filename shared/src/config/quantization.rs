@@ -1,38 +1,124 @@
 //! How MLX quantized a checkpoint, module by module.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Display};
 
-use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use anyhow::{Context, Result, bail};
+use serde_json::{Map, Value};
 
 use super::keys::Keys;
+use crate::remarks::clipped;
 
-/// Parameters of MLX's affine quantization of one module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What the codes of a packed matrix stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mode {
+    /// Steps of one width: `scale · code + bias`, with a scale and a bias for each group.
+    Affine,
+    /// Floats of 4 bits (E2M1) times a power of two (E8M0) for each 32: OCP's microscaling format.
+    Mxfp4,
+    /// Floats of 8 bits (E4M3) times a power of two for each 32.
+    Mxfp8,
+    /// Floats of 4 bits times a float of 8 bits (E4M3) for each 16, and at will times one float for all.
+    Nvfp4,
+}
+
+impl Mode {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Affine, Self::Mxfp4, Self::Mxfp8, Self::Nvfp4];
+
+    /// MLX's name, which stands in `config.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Affine => "affine",
+            Self::Mxfp4 => "mxfp4",
+            Self::Mxfp8 => "mxfp8",
+            Self::Nvfp4 => "nvfp4",
+        }
+    }
+
+    /// The mode of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+
+    /// The one group size and number of bits that a float mode has; None for affine, which has many.
+    pub fn only_packing(self) -> Option<GroupQuantization> {
+        let (group_size, bits) = match self {
+            Self::Affine => return None,
+            Self::Mxfp4 => (32, 4),
+            Self::Mxfp8 => (32, 8),
+            Self::Nvfp4 => (16, 4),
+        };
+        Some(GroupQuantization {
+            group_size,
+            bits,
+            mode: self,
+        })
+    }
+}
+
+/// Parameters of MLX's quantization of one module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupQuantization {
-    /// G, how many neighbours in a row share a scale and a bias.
+    /// G, how many neighbours in a row share a scale (and in affine mode a bias).
     pub group_size: usize,
     /// Bits of one weight.
     pub bits: usize,
+    /// What the bits stand for.
+    pub mode: Mode,
 }
 
 impl GroupQuantization {
+    /// Affine codes, the mode of most checkpoints.
+    pub const fn affine(group_size: usize, bits: usize) -> Self {
+        Self {
+            group_size,
+            bits,
+            mode: Mode::Affine,
+        }
+    }
+
     /// Whether MLX has kernels for it.
-    fn is_supported(self) -> bool {
-        [32, 64, 128].contains(&self.group_size) && [2, 3, 4, 5, 6, 8].contains(&self.bits)
+    pub fn is_supported(self) -> bool {
+        match self.mode.only_packing() {
+            Some(only) => self == only,
+            None => {
+                [32, 64, 128].contains(&self.group_size) && [2, 3, 4, 5, 6, 8].contains(&self.bits)
+            }
+        }
     }
 
     /// How a row of `inputs` weights was packed into `words` of 32 bits with `groups` scales; `None` if
-    /// MLX cannot have done that.
-    pub(crate) fn of_row(inputs: usize, words: usize, groups: usize) -> Option<Self> {
-        let found = Self {
-            group_size: inputs.checked_div(groups)?,
-            bits: words.checked_mul(32)?.checked_div(inputs)?,
+    /// MLX cannot have done that. Scales of one byte are those of a float mode, which the two sizes then
+    /// tell from each other.
+    pub(crate) fn of_row(
+        inputs: usize,
+        words: usize,
+        groups: usize,
+        byte_scales: bool,
+    ) -> Option<Self> {
+        let group_size = inputs.checked_div(groups)?;
+        let bits = words.checked_mul(32)?.checked_div(inputs)?;
+        let packing = |mode| Self {
+            group_size,
+            bits,
+            mode,
         };
-        let fits = found.is_supported()
-            && found.group_size * groups == inputs
-            && found.bits * inputs == 32 * words;
+        let mut modes = Mode::ALL.into_iter().map(packing);
+        let found = modes
+            .find(|found| byte_scales != (found.mode == Mode::Affine) && found.is_supported())?;
+        let fits = found.group_size * groups == inputs && found.bits * inputs == 32 * words;
         fits.then_some(found)
+    }
+}
+
+impl Display for GroupQuantization {
+    /// `4 bits in groups of 64`, after the mode where that is not affine.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.mode != Mode::Affine {
+            write!(f, "{}: ", self.mode.name())?;
+        }
+        write!(f, "{} bits in groups of {}", self.bits, self.group_size)
     }
 }
 
@@ -68,17 +154,34 @@ pub(super) fn read(keys: &Keys) -> Result<Option<Quantization>> {
             overrides: overrides(&keys)?,
         }));
     }
-    let Some(foreign) = keys.object("quantization_config")? else {
-        return Ok(None);
+    match keys.object("quantization_config")? {
+        Some(foreign) => of_another_program(foreign).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// What other programs call the modes that MLX has, too.
+fn of_another_program(foreign: &Map<String, Value>) -> Result<Quantization> {
+    let text = |key: &str| foreign.get(key).and_then(Value::as_str);
+    let method = text("quant_method").unwrap_or("unknown");
+    let mode = match method {
+        "mxfp4" | "mxfp8" => Mode::from_name(method),
+        _ => None,
     };
-    let method = foreign
-        .get("quant_method")
-        .and_then(Value::as_str)
-        .unwrap_or("unknown");
+    if let Some(default) = mode.and_then(Mode::only_packing) {
+        let overrides = BTreeMap::new();
+        return Ok(Quantization { default, overrides });
+    }
+    let kind = match text("format").or_else(|| text("quant_algo")) {
+        Some(format) => format!(" ({format})"),
+        None => String::new(),
+    };
     bail!(
-        "the weights are quantized with {method} (quantization_config in config.json), which is \
-         not supported: use the original model or an MLX conversion of it, such as those of the \
-         mlx-community"
+        "the weights are quantized with {}{} (quantization_config in config.json), which is not \
+         supported: use the original model or an MLX conversion of it, such as those of the \
+         mlx-community",
+        clipped(method, 60),
+        clipped(&kind, 60)
     )
 }
 
@@ -102,21 +205,41 @@ fn overrides(keys: &Keys) -> Result<BTreeMap<String, Option<GroupQuantization>>>
 }
 
 fn group(keys: &Keys) -> Result<GroupQuantization> {
-    match keys.text("mode")? {
-        None | Some("affine") => {}
-        Some(mode) => bail!(
-            "mode {mode:?} in {} is not supported: only affine is",
+    let mode = match keys.text("mode")? {
+        None => Mode::Affine,
+        Some(name) => Mode::from_name(name).with_context(|| {
+            let names = Mode::ALL.map(Mode::name).join(", ");
+            format!(
+                "mode {name:?} in {} is not supported: only {names} are",
+                keys.file
+            )
+        })?,
+    };
+    let only = mode.only_packing();
+    let size = |key, most, only: Option<usize>| match keys.size(key, most)?.or(only) {
+        Some(size) => Ok(size),
+        None => Err(keys.missing(key)),
+    };
+    let group = GroupQuantization {
+        group_size: size("group_size", 1 << 16, only.map(|only| only.group_size))?,
+        bits: size("bits", 32, only.map(|only| only.bits))?,
+        mode,
+    };
+    if group.is_supported() {
+        return Ok(group);
+    }
+    let GroupQuantization {
+        group_size, bits, ..
+    } = group;
+    match only {
+        Some(only) => bail!(
+            "group_size {group_size} with bits {bits} in {} is not supported: MLX has {only}",
+            keys.file
+        ),
+        None => bail!(
+            "group_size {group_size} with bits {bits} in {} is not supported: MLX has groups of 32, \
+             64 or 128 and 2, 3, 4, 5, 6 or 8 bits",
             keys.file
         ),
     }
-    let group_size = keys.require_size("group_size", 1 << 16)?;
-    let bits = keys.require_size("bits", 32)?;
-    let group = GroupQuantization { group_size, bits };
-    ensure!(
-        group.is_supported(),
-        "group_size {group_size} with bits {bits} in {} is not supported: MLX has groups of 32, \
-         64 or 128 and 2, 3, 4, 5, 6 or 8 bits",
-        keys.file
-    );
-    Ok(group)
 }

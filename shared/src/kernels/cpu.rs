@@ -68,7 +68,7 @@ pub(super) fn without<T>(work: impl FnOnce() -> T) -> T {
 /// `x Wᵀ + b`; None for many rows of f32, which MLX gives to the BLAS as they are.
 pub(super) fn product(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Result<Option<Array>> {
     let Some(weight) = stored(matrix)? else {
-        return Ok(None);
+        return widened(x, matrix, bias);
     };
     let columns = weight.columns();
     let last = x.shape().last().map_or(0, |size| *size as usize);
@@ -96,6 +96,20 @@ pub(super) fn product(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Resul
         }
     }
     array(&y, &with_last(x, weight.rows()), x.dtype()).map(Some)
+}
+
+/// The product with a matrix of a float mode, for which there is no loop here: MLX's, which adds up in the
+/// type of x, with x in f32. None where that is its type anyway.
+fn widened(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Result<Option<Array>> {
+    let (Matrix::Quantized(packed), Dtype::Bfloat16 | Dtype::Float16) = (matrix, x.dtype()) else {
+        return Ok(None);
+    };
+    let y = packed.product(&x.as_dtype(Dtype::Float32)?)?;
+    let y = match bias {
+        Some(bias) => y.add(bias.as_dtype(Dtype::Float32)?)?,
+        None => y,
+    };
+    Ok(Some(y.as_dtype(x.dtype())?))
 }
 
 /// The matrix in tiles of f32, each multiplied by the BLAS behind MLX: as fast as f32, without a widened
@@ -157,7 +171,10 @@ fn stored(matrix: &Matrix) -> Result<Option<cpu_kernels::Matrix<'_>>> {
             Ok(floats(&dense.weight)?.map(matrix))
         }
         Matrix::Quantized(q) => {
-            let (Some(scales), Some(biases)) = (floats(&q.scales)?, floats(&q.biases)?) else {
+            let Some(biases) = &q.biases else {
+                return Ok(None); // a float mode
+            };
+            let (Some(scales), Some(biases)) = (floats(&q.scales)?, floats(biases)?) else {
                 return Ok(None);
             };
             let packed = Packed {

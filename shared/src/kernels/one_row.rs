@@ -12,6 +12,7 @@ use std::collections::hash_map::Entry;
 use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, Dtype};
 
+use crate::config::Mode;
 use crate::ffi;
 use crate::ffi::cuda_kernel::{CudaKernel, Launch};
 use crate::machine::on_gpu;
@@ -35,12 +36,15 @@ pub(super) fn product(x: &Array, matrix: &QuantizedTriple) -> Result<Option<Arra
     if !is_available() {
         return Ok(None);
     }
+    let Some(biases) = &matrix.biases else {
+        return Ok(None);
+    };
     let shape = Shape::of(matrix);
     if !shape.is_supported(matrix) || !shape.takes(x) {
         return Ok(None);
     }
     let (n, k, groups) = (shape.rows, shape.columns, shape.columns / shape.group_size);
-    let inputs = [x, &matrix.weight, &matrix.scales, &matrix.biases];
+    let inputs = [x, &matrix.weight, &matrix.scales, biases];
     let shapes = inputs.map(Array::shape);
     ensure!(
         shapes[1..] == [[n, k / 8], [n, groups], [n, groups]],
@@ -88,7 +92,8 @@ impl Shape {
         matrix.bits == 4
             && self.group_size % COLUMNS_PER_THREAD == 0
             && self.columns <= MAX_COLUMNS
-            && matrix.biases.dtype() == self.dtype
+            && matrix.mode == Mode::Affine
+            && matrix.biases.as_ref().map(Array::dtype) == Some(self.dtype)
     }
 
     /// Whether x is one row of the matrix's type, `[1, 1, K]`.
@@ -147,19 +152,13 @@ mod tests {
     fn packed(rows: i32, columns: i32, group_size: i32, dtype: Dtype) -> QuantizedTriple {
         let dense = normal(&[rows, columns], dtype);
         let (weight, scales, biases) = ops::quantize(&dense, group_size, 4).unwrap();
-        QuantizedTriple {
-            weight,
-            scales,
-            biases,
-            group_size,
-            bits: 4,
-        }
+        QuantizedTriple::affine(weight, scales, biases, group_size, 4)
     }
 
     /// The product in f32, without a matrix product: MLX may take one with fewer digits on a GPU.
     fn exact(x: &Array, q: &QuantizedTriple) -> Vec<f32> {
         let float = |x: &Array| x.as_dtype(Dtype::Float32).unwrap();
-        let (scales, biases) = (float(&q.scales), float(&q.biases));
+        let (scales, biases) = (float(&q.scales), float(q.biases.as_ref().unwrap()));
         let dense = ops::dequantize(&q.weight, scales, &biases, q.group_size, q.bits).unwrap();
         let products = dense.multiply(float(x)).unwrap(); // [1, N, K]
         to_f32(&products.sum_axis(-1, None).unwrap()).unwrap()

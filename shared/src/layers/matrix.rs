@@ -1,8 +1,10 @@
 //! Products with a matrix of weights, dense or packed: what a decoder spends its time on.
 
 use anyhow::Result;
-use mlx_rs::{Array, ops};
+use mlx_rs::{Array, Dtype, ops};
 
+use crate::config::GroupQuantization;
+use crate::ffi::quantized::{GLOBAL_SCALE, Pieces, dequantize, quantized_matmul};
 use crate::machine::on_gpu;
 use crate::weights::{Dense, Matrix, QuantizedTriple};
 use crate::{ffi, kernels};
@@ -32,6 +34,51 @@ impl Dense {
     }
 }
 
+impl QuantizedTriple {
+    fn pieces(&self) -> Pieces<'_> {
+        Pieces {
+            weight: &self.weight,
+            scales: &self.scales,
+            biases: self.biases.as_ref(),
+            group: GroupQuantization {
+                group_size: self.group_size as usize,
+                bits: self.bits as usize,
+                mode: self.mode,
+            },
+        }
+    }
+
+    /// MLX's operation: x `[…, in]` → `[…, out]`.
+    ///
+    /// It knows of no global scale, which is multiplied into x: in f32, because without it the numbers of
+    /// the matrix go up to 2688, and sums of them beyond the range of f16.
+    pub(crate) fn product(&self, x: &Array) -> Result<Array> {
+        let Some(scale) = &self.global_scale else {
+            return quantized_matmul(x, &self.pieces());
+        };
+        let factor = scale.divide(Array::from_f32(GLOBAL_SCALE))?;
+        let wide = x.as_dtype(Dtype::Float32)?.multiply(factor)?;
+        Ok(quantized_matmul(&wide, &self.pieces())?.as_dtype(x.dtype())?)
+    }
+
+    /// Rows of codes, with their scales and biases, as numbers.
+    fn unpack(
+        &self,
+        weight: &Array,
+        scales: &Array,
+        biases: Option<&Array>,
+        dtype: Dtype,
+    ) -> Result<Array> {
+        let rows = Pieces {
+            weight,
+            scales,
+            biases,
+            ..self.pieces()
+        };
+        dequantize(&rows, self.global_scale.as_ref(), Some(dtype))
+    }
+}
+
 impl Matrix {
     /// `x Wᵀ`: x `[…, in]` → `[…, out]`.
     ///
@@ -53,15 +100,7 @@ impl Matrix {
                 return Ok(ops::addmm(bias, x, dense.factor(x), None, None)?);
             }
             (Self::Dense(dense), None) => ops::matmul(x, dense.factor(x))?,
-            (Self::Quantized(q), _) => ops::quantized_matmul(
-                x,
-                &q.weight,
-                &q.scales,
-                &q.biases,
-                true,
-                q.group_size,
-                q.bits,
-            )?,
+            (Self::Quantized(q), _) => q.product(x)?,
         };
         Ok(match bias {
             Some(bias) => product.add(bias)?,
@@ -77,13 +116,12 @@ impl Matrix {
         }
         Ok(match self {
             Self::Dense(dense) => dense.weight.take_axis(ids, 0)?,
-            Self::Quantized(q) => ops::dequantize(
-                q.weight.take_axis(ids, 0)?,
-                q.scales.take_axis(ids, 0)?,
-                &q.biases.take_axis(ids, 0)?,
-                q.group_size,
-                q.bits,
-            )?,
+            Self::Quantized(q) => {
+                let of = |array: &Array| array.take_axis(ids, 0);
+                let (weight, scales) = (of(&q.weight)?, of(&q.scales)?);
+                let biases = q.biases.as_ref().map(of).transpose()?;
+                q.unpack(&weight, &scales, biases.as_ref(), q.dtype)?
+            }
         })
     }
 
@@ -91,9 +129,7 @@ impl Matrix {
     pub(super) fn dense(&self) -> Result<Array> {
         Ok(match self {
             Self::Dense(dense) => dense.weight.clone(),
-            Self::Quantized(q) => {
-                ops::dequantize(&q.weight, &q.scales, &q.biases, q.group_size, q.bits)?
-            }
+            Self::Quantized(q) => q.unpack(&q.weight, &q.scales, q.biases.as_ref(), q.dtype)?,
         })
     }
 
@@ -114,22 +150,23 @@ impl Matrix {
                 Ok(joined.map(Dense::new).transpose()?.map(Self::Dense))
             }
             [Self::Quantized(first), ..] => {
-                let join = |array: fn(&QuantizedTriple) -> &Array| {
+                let join = |array: fn(&QuantizedTriple) -> Option<&Array>| {
                     join_rows(parts, |part| match part {
-                        Self::Quantized(q) if q.is_packed_like(first) => Some(array(q).clone()),
+                        Self::Quantized(q) if q.is_packed_like(first) => array(q).cloned(),
                         _ => None,
                     })
                 };
-                let (weight, scales) = (join(|q| &q.weight)?, join(|q| &q.scales)?);
-                let arrays = weight.zip(scales).zip(join(|q| &q.biases)?);
-                Ok(arrays.map(|((weight, scales), biases)| {
-                    Self::Quantized(QuantizedTriple {
-                        weight,
-                        scales,
-                        biases,
-                        ..*first
-                    })
-                }))
+                let weight = join(|q| Some(&q.weight))?;
+                let Some((weight, scales)) = weight.zip(join(|q| Some(&q.scales))?) else {
+                    return Ok(None);
+                };
+                Ok(Some(Self::Quantized(QuantizedTriple {
+                    weight,
+                    scales,
+                    biases: join(|q| q.biases.as_ref())?,
+                    global_scale: None,
+                    ..*first
+                })))
             }
             [] => Ok(None),
         }

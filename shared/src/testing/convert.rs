@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use anyhow::Result;
-use mlx_rs::{Dtype, ops};
+use mlx_rs::Dtype;
 
 use crate::checkpoint::Checkpoint;
 use crate::config::{GroupQuantization, ModelConfig, Quantization};
+use crate::ffi::quantized::quantize;
 use crate::weights::Weights;
 
 /// Every tensor as dense floats of `dtype`; packed ones are unpacked in f32 first.
@@ -17,7 +18,7 @@ pub fn dense(checkpoint: &Checkpoint, dtype: Dtype) -> Result<(ModelConfig, Weig
     checkpoint.load_dense_weights(dtype)
 }
 
-/// Every matrix packed into `group.bits` bits by MLX, from f32, as `mlx_lm.convert -q` does.
+/// Every matrix packed by MLX, from f32, as `mlx_lm.convert -q` does.
 ///
 /// # Errors
 /// If the weights cannot be read or converted.
@@ -33,10 +34,9 @@ pub fn quantized(
             tensors.insert(name, array);
             continue;
         };
-        let (weight, scales, biases) =
-            ops::quantize(&array, group.group_size as i32, group.bits as i32)?;
+        let (weight, scales, biases) = quantize(&array, group)?;
         tensors.insert(format!("{module}.scales"), scales);
-        tensors.insert(format!("{module}.biases"), biases);
+        tensors.extend(biases.map(|biases| (format!("{module}.biases"), biases)));
         tensors.insert(name, weight);
     }
     config.quantization = Some(Quantization {
