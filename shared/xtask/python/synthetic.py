@@ -194,6 +194,45 @@ QUANTIZED = [
             "lm_head": False,
         },
     },
+    {
+        **fixture("llama-mxfp4", 30, hidden_size=32, tie_word_embeddings=True),
+        "mode": "mxfp4",
+        "group_size": 32,
+        "bits": 4,
+        "overrides": {},
+    },
+    {
+        **fixture(
+            "qwen3-mxfp8",
+            43,
+            architectures=["Qwen3ForCausalLM"],
+            model_type="qwen3",
+            hidden_size=32,
+            head_dim=8,
+            torch_dtype="bfloat16",
+        ),
+        "mode": "mxfp8",
+        "group_size": 32,
+        "bits": 8,
+        "overrides": {},
+    },
+    {
+        **fixture(
+            "llama-nvfp4-mixed",
+            12,
+            note="The default is nvfp4; lm_head has 8 affine bits in groups of 32, down_proj of layer 0 is "
+            "mxfp4, q_proj of layer 1 is not quantized.",
+            hidden_size=32,
+        ),
+        "mode": "nvfp4",
+        "group_size": 16,
+        "bits": 4,
+        "overrides": {
+            "lm_head": {"group_size": 32, "bits": 8, "mode": "affine"},
+            "model.layers.0.mlp.down_proj": {"group_size": 32, "bits": 4, "mode": "mxfp4"},
+            "model.layers.1.self_attn.q_proj": False,
+        },
+    },
 ]
 
 
@@ -279,6 +318,7 @@ def write_quantized(folder, spec, seed):
         config,
         spec["group_size"],
         spec["bits"],
+        mode=spec.get("mode", "affine"),
         quant_predicate=lambda path, _: overrides.get(path, True),
     )
     # quantize_model records parameters but not refusals; a hand-made config has those too.
