@@ -212,7 +212,7 @@ fn an_awq_checkpoint_is_refused_by_its_name() {
 
 #[test]
 fn a_k_quant_gguf_is_refused_by_its_type() {
-    fails_with_defect(Defect::KQuantGguf, &["Q4_K", "Q8_0"]);
+    fails_with_defect(Defect::IQuantGguf, &["IQ2_XXS", "Q4_K"]);
 }
 
 #[test]

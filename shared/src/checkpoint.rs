@@ -5,6 +5,7 @@
 
 mod complete;
 mod fit;
+mod gguf;
 mod inspect;
 mod load;
 mod packing;
@@ -16,6 +17,7 @@ use std::collections::HashSet;
 use anyhow::{Context, Result, bail, ensure};
 use console::cli::FloatType;
 use mlx_rs::Dtype;
+use repacking::blocks::{Form, GROUP, Kind};
 
 use stored::Stored;
 
@@ -131,16 +133,25 @@ impl Checkpoint {
 
     /// Size of one tensor in memory.
     ///
-    /// Only GGUF's packed types are larger here than in the file: MLX stores a scale and a bias of
-    /// 16 bits for each 32 weights, where Q4_0 and Q8_0 do without the bias, and unpacks Q6_K.
+    /// Only GGUF's packed types are larger here than in the file: MLX has a scale and a bias for each 32
+    /// weights, where Q4_0 and Q8_0 do without the bias and K-quants share a part of both, and there are
+    /// types that MLX has no matrices of.
     pub fn bytes_in_memory(&self, tensor: &TensorInfo) -> u64 {
-        let float = self.dtype.map(|dtype| dtype.bytes() as u64);
-        let scales = 2 * float.unwrap_or(2); // with the biases, of a group
-        match (tensor.dtype.as_str(), float) {
-            ("Q4_0", _) => tensor.bytes / 18 * (16 + scales),
-            ("Q4_1", _) => tensor.bytes / 20 * (16 + scales),
-            ("Q8_0", _) => tensor.bytes / 34 * (32 + scales),
-            ("Q6_K", float) => tensor.bytes / 210 * 256 * float.unwrap_or(2),
+        let asked = self.dtype.map(|dtype| dtype.bytes() as u64);
+        if let Some(kind) = Kind::from_name(&tensor.dtype) {
+            let numbers = tensor.bytes / kind.bytes() as u64 * kind.numbers() as u64;
+            return match kind.form() {
+                Form::Affine {
+                    bits,
+                    exact_in_16_bits,
+                } => {
+                    let float = asked.unwrap_or(if exact_in_16_bits { 2 } else { 4 });
+                    numbers / GROUP as u64 * (GROUP as u64 / 8 * bits as u64 + 2 * float)
+                }
+                Form::Numbers => numbers * asked.unwrap_or(2),
+            };
+        }
+        match (tensor.dtype.as_str(), asked) {
             ("F32", Some(float)) => tensor.bytes / 4 * float,
             ("F16" | "BF16", Some(float)) => tensor.bytes / 2 * float,
             _ => tensor.bytes,
@@ -218,12 +229,20 @@ impl Checkpoint {
             None => {}
         }
         let kinds: HashSet<_> = self.used_tensors().map(|tensor| &*tensor.dtype).collect();
-        // What GGUF packs, MLX unpacks to f16.
-        let half = kinds.contains("F16") || kinds.iter().any(|kind| kind.starts_with('Q'));
+        // What GGUF packs has numbers or scales of f16, but for those that have no room there.
+        let packed: Vec<Form> = kinds
+            .iter()
+            .filter_map(|kind| Some(Kind::from_name(kind)?.form()))
+            .collect();
+        let is_wide = |form: &Form| matches!(form, Form::Affine { exact_in_16_bits, .. } if !exact_in_16_bits);
+        let (wide, half) = (
+            packed.iter().any(is_wide),
+            packed.iter().any(|form| !is_wide(form)),
+        );
         let mut types = Vec::new();
-        types.extend(half.then_some(F16));
+        types.extend((half || kinds.contains("F16")).then_some(F16));
         types.extend((kinds.contains("BF16") || self.has_float_rows()).then_some(BF16));
-        if kinds.contains("F32") || types.len() != 1 {
+        if wide || kinds.contains("F32") || types.len() != 1 {
             types.push(F32);
         }
         types
@@ -240,7 +259,7 @@ impl Checkpoint {
 
     /// What no format forbids, but MLX or the layers could not use.
     fn check_tensors(&self) -> Result<()> {
-        const KNOWN: [&str; 8] = ["F32", "F16", "BF16", "U32", "Q4_0", "Q4_1", "Q8_0", "Q6_K"];
+        const KNOWN: [&str; 4] = ["F32", "F16", "BF16", "U32"];
         let mut names = HashSet::new();
         for TensorInfo {
             name, dtype, shape, ..
@@ -253,6 +272,7 @@ impl Checkpoint {
             );
             ensure!(
                 KNOWN.contains(&dtype.as_str())
+                    || Kind::from_name(dtype).is_some()
                     || (dtype == "U8" && name.ends_with(".scales"))
                     || superfluous(name, self.tied()),
                 "tensor {name} of {} is stored as {dtype}, which is not supported: convert the \

@@ -1,8 +1,7 @@
 //! The header of a GGUF file (llama.cpp's format): metadata and the list of tensors.
 //!
-//! MLX has a reader for the tensors, but it trusts the file: a wrong length sends it past the end
-//! of its memory map. So the whole header is read here first, with every length checked, and MLX
-//! sees only files that passed. The metadata comes from here too, because MLX cannot list it.
+//! The whole header is read with every length checked, because what comes from a network may be of any
+//! length; the tensors are read later (`checkpoint`), where this header says that they lie.
 //!
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little
 //! endian.
@@ -70,8 +69,7 @@ impl GgufHeader {
     /// Parses the start of `bytes`, the contents of a whole file.
     ///
     /// # Errors
-    /// The bytes are not GGUF version 2 or 3, end too early, have a tensor outside the file, or
-    /// use something that MLX's reader gets wrong.
+    /// The bytes are not GGUF version 2 or 3, end too early, or have a tensor outside the file.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
         ensure!(
@@ -281,9 +279,8 @@ fn check_version(version: u32) -> Result<()> {
 
 /// All keys with their values, and the keys whose values hold a string that is not UTF-8.
 ///
-/// No key may come twice, and the alignment is a uint32: MLX's reader, which will read the same file,
-/// takes the last uint32 and passes over other types. A file that means something else would have its
-/// weights read from the wrong places.
+/// No key may come twice, and the alignment is a uint32, as the format has it: readers differ in which of two
+/// they believe, and with another alignment the weights would be read from the wrong places.
 fn read_metadata(
     reader: &mut Reader,
     count: u64,

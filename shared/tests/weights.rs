@@ -217,7 +217,7 @@ fn every_defect_has_one_clear_line() {
         Defect::WrongShape => &["mlp.down_proj.weight", "[768, 256]", "[256, 768]"],
         Defect::UnknownModelType => &["llamma", "qwen3"],
         Defect::Awq => &["awq", "MLX"],
-        Defect::KQuantGguf => &["Q4_K", "blk.0.ffn_down.weight", "Q8_0"],
+        Defect::IQuantGguf => &["IQ2_XXS", "blk.0.ffn_down.weight", "Q4_K"],
         Defect::BrokenJson => &["config.json", "line"],
         Defect::NoConfig => &["config.json", "broken"],
         Defect::NoTokenizer | Defect::RaisingTemplate | Defect::NotANumber => &[],

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::Checkpoint;
+use console::cli::FloatType;
 use console::numbers::{binary, count, decimal};
+use repacking::blocks::{Form, Kind};
 
 use crate::config::{Family, RopeScaling};
 
@@ -32,6 +34,9 @@ impl Checkpoint {
             ("weights", self.weights()),
             ("KV cache", self.kv_cache()),
         ];
+        if let Some(text) = self.unpacked() {
+            rows.insert(7, ("unpacked", text));
+        }
         if let Some(ram) = ram_bytes {
             let positions = config.max_position_embeddings;
             let fits = match self.check_fit(positions, ram) {
@@ -164,8 +169,27 @@ impl Checkpoint {
                 }
                 let mut types: Vec<_> = bytes.into_iter().collect();
                 types.sort_by_key(|&(_, bytes)| std::cmp::Reverse(bytes));
-                types.into_iter().map(|(name, _)| name.to_owned()).collect()
+                types
+                    .into_iter()
+                    .map(|(name, _)| self.stored_as(name))
+                    .collect()
             }
+        }
+    }
+
+    /// The name of a type, and what becomes of scales that 16 bits do not hold.
+    fn stored_as(&self, name: &str) -> String {
+        let form = Kind::from_name(name).map(Kind::form);
+        let Some(Form::Affine {
+            exact_in_16_bits: false,
+            ..
+        }) = form
+        else {
+            return name.to_owned();
+        };
+        match self.dtype {
+            None | Some(FloatType::F32) => format!("{name} with scales of 32 bits"),
+            Some(_) => format!("{name} with scales rounded to 16 bits"),
         }
     }
 

@@ -2,23 +2,23 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
-use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use mlx_rs::{Array, Dtype, io::GgufFile, transforms};
+use anyhow::{Context, Result, anyhow};
+use mlx_rs::{Array, Dtype, transforms};
 use safetensors::SafeTensors;
 
 use super::{Checkpoint, mlx_dtype};
 use crate::config::{Mode, ModelConfig};
 use crate::ffi::quantized::{Pieces, dequantize};
-use crate::gguf::{ROPE_FACTORS, hugging_face_name};
 use crate::hub::{ModelFiles, embedded};
+use crate::remarks::tell_all;
 use crate::weights::{Weights, is_weight_type, superfluous};
 
 impl Checkpoint {
     /// Reads all tensors into memory.
     pub fn load_weights(&self) -> Result<Weights> {
+        tell_all(self.unpacked().as_slice());
         let mut tensors = match &self.files {
             ModelFiles::Embedded => load_embedded()?,
             ModelFiles::Directory(_) => load_shards(&self.files.shards()?)?,
@@ -89,51 +89,6 @@ impl Checkpoint {
         };
         let global_scale = part("global_scale");
         dequantize(&pieces, global_scale.as_ref(), Some(Dtype::Float32))
-    }
-
-    /// MLX unpacks Q4_0, Q4_1 and Q8_0 into triples in groups of 32 with f16 scales, and keeps F32,
-    /// so the first f32 norm makes all activations f32, as in mlx-lm on the same arrays.
-    fn load_gguf(&self, path: &Path) -> Result<HashMap<String, Array>> {
-        // Opening changes nothing. It asks for what MLX will ask for without saying so.
-        let writable = OpenOptions::new().read(true).write(true).open(path);
-        writable.with_context(|| {
-            let path = path.display();
-            format!("opening {path}: MLX needs write access to GGUF files, use a copy you own")
-        })?;
-        let file = GgufFile::load(path).map_err(|error| reading(path, &error))?;
-        let arrays = file.arrays().map_err(|error| reading(path, &error))?;
-        let mut tensors = HashMap::new();
-        for (name, array) in arrays {
-            if name == ROPE_FACTORS {
-                continue; // part of the configuration
-            }
-            let array = self.undo_permutation(&name, array)?;
-            tensors.insert(hugging_face_name(&name), array);
-        }
-        Ok(tensors)
-    }
-
-    /// llama.cpp stores the rows of q and k of the `llama` architecture as interleaved pairs; the
-    /// layout of Hugging Face has the two halves of a head one after the other. Rows move as a
-    /// whole, so codes, scales and biases are treated alike.
-    fn undo_permutation(&self, name: &str, array: Array) -> Result<Array> {
-        let config = &self.config;
-        let heads = match name {
-            _ if config.model_type != "llama" => return Ok(array),
-            name if name.contains(".attn_q.") => config.num_attention_heads,
-            name if name.contains(".attn_k.") => config.num_key_value_heads,
-            _ => return Ok(array),
-        };
-        let (heads, half) = (heads as i32, (config.head_dim / 2) as i32);
-        ensure!(
-            array.shape().first() == Some(&(heads * 2 * half)),
-            "tensor {name} has shape {:?}, expected {heads} heads of {} rows",
-            array.shape(),
-            2 * half
-        );
-        let shape = array.shape().to_vec();
-        let pairs = array.reshape(&[heads, half, 2, -1])?;
-        Ok(pairs.swap_axes(1, 2)?.reshape(&shape)?)
     }
 }
 

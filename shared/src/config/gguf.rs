@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail, ensure};
+use repacking::blocks::{Form, GROUP, Kind};
 
 use super::{
     Family, GroupQuantization, MODEL_TYPES, ModelConfig, Quantization, RopeConfig, RopeScaling,
@@ -97,21 +98,22 @@ fn check_types(header: &GgufHeader) -> Result<()> {
         .collect();
     ensure!(
         list.is_empty(),
-        "tensors are stored as {}: only F32, F16, BF16, Q4_0, Q4_1, Q8_0 and Q6_K can be loaded, \
-         choose such a file of the model",
-        list.join(", ")
+        "tensors are stored as {}: only F32, F16, BF16, {} can be loaded, choose such a file of the model",
+        list.join(", "),
+        Kind::ALL.map(Kind::name).join(", ")
     );
     Ok(())
 }
 
-/// What MLX unpacks this type into; `None` if it isn't quantized.
+/// What this type is repacked into; `None` if it becomes numbers.
 fn group_of(kind: GgufType) -> Option<GroupQuantization> {
-    let bits = match kind {
-        GgufType::Q4_0 | GgufType::Q4_1 => 4,
-        GgufType::Q8_0 => 8,
-        _ => return None,
+    let GgufType::Packed(kind) = kind else {
+        return None;
     };
-    Some(GroupQuantization::affine(32, bits))
+    match kind.form() {
+        Form::Affine { bits, .. } => Some(GroupQuantization::affine(GROUP, bits)),
+        Form::Numbers => None,
+    }
 }
 
 /// The most frequent parameters become the default, the others overrides.

@@ -133,9 +133,7 @@ impl<'a> Reader<'a> {
             0 | 1 | 7 => 1,
             2 | 3 => 2,
             4..=6 => 4,
-            10 | 11 => 8,
-            // MLX's reader takes them for 32 bits wide and loses its place in the file.
-            12 => bail!("64-bit floats in metadata are not supported"),
+            10..=12 => 8,
             kind => bail!("unknown value type {kind}"),
         };
         let bytes = self.take(count.saturating_mul(width))?;
@@ -145,6 +143,7 @@ impl<'a> Reader<'a> {
             0 | 2 | 4 | 10 => GgufValue::Unsigneds(values.map(unsigned).collect()),
             1 | 3 | 5 | 11 => GgufValue::Signeds(values.map(signed).collect()),
             6 => GgufValue::Floats(values.map(|v| f32::from_bits(unsigned(v) as u32)).collect()),
+            12 => GgufValue::Floats(values.map(|v| f64::from_bits(unsigned(v)) as f32).collect()),
             _ => GgufValue::Bools(values.map(|value| value[0] != 0).collect()),
         })
     }

@@ -1,5 +1,7 @@
 //! What a GGUF header consists of: values, entries, and the types that tensors are stored in.
 
+use repacking::blocks::Kind;
+
 /// One metadata value. Integers are widened to 64 bits.
 #[derive(Debug, Clone, PartialEq)]
 pub enum GgufValue {
@@ -42,7 +44,6 @@ pub struct GgufTensor {
 
 /// How a tensor's elements are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(non_camel_case_types)]
 pub enum GgufType {
     /// 32-bit floats.
     F32,
@@ -50,37 +51,22 @@ pub enum GgufType {
     F16,
     /// bfloat16.
     BF16,
-    /// 4 bits with a 16-bit scale for each 32 elements.
-    Q4_0,
-    /// 4 bits with a 16-bit scale and a 16-bit minimum for each 32 elements.
-    Q4_1,
-    /// 8 bits with a 16-bit scale for each 32 elements.
-    Q8_0,
-    /// 6 bits with an 8-bit scale for each 16 elements and a 16-bit one for each 256. MLX has no such
-    /// matrices and unpacks it to 16-bit floats. Files that are called Q4_0 have their output in it.
-    Q6_K,
+    /// Codes in blocks.
+    Packed(Kind),
     /// A type that cannot be loaded, by its number.
     Other(u32),
 }
 
 /// Names of the types that exist but cannot be loaded, for the error message.
-const OTHER_TYPES: [(u32, &str); 24] = [
-    (6, "Q5_0"),
-    (7, "Q5_1"),
+const OTHER_TYPES: [(u32, &str); 19] = [
     (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
-    (12, "Q4_K"),
-    (13, "Q5_K"),
     (15, "Q8_K"),
     (16, "IQ2_XXS"),
     (17, "IQ2_XS"),
     (18, "IQ3_XXS"),
     (19, "IQ1_S"),
-    (20, "IQ4_NL"),
     (21, "IQ3_S"),
     (22, "IQ2_S"),
-    (23, "IQ4_XS"),
     (24, "I8"),
     (25, "I16"),
     (26, "I32"),
@@ -88,7 +74,10 @@ const OTHER_TYPES: [(u32, &str); 24] = [
     (28, "F64"),
     (29, "IQ1_M"),
     (34, "TQ1_0"),
+    (35, "TQ2_0"),
     (39, "MXFP4"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
 ];
 
 impl GgufType {
@@ -97,12 +86,8 @@ impl GgufType {
         match id {
             0 => Self::F32,
             1 => Self::F16,
-            2 => Self::Q4_0,
-            3 => Self::Q4_1,
-            8 => Self::Q8_0,
-            14 => Self::Q6_K,
             30 => Self::BF16,
-            other => Self::Other(other),
+            id => Kind::from_id(id).map_or(Self::Other(id), Self::Packed),
         }
     }
 
@@ -111,7 +96,8 @@ impl GgufType {
         let known = |id| OTHER_TYPES.iter().find(|(other, _)| *other == id);
         match self {
             Self::Other(id) => known(id).map_or(format!("type {id}"), |(_, name)| (*name).into()),
-            loadable => format!("{loadable:?}"),
+            Self::Packed(kind) => kind.name(),
+            floats => format!("{floats:?}"),
         }
     }
 
@@ -120,15 +106,12 @@ impl GgufType {
         match self {
             Self::F32 => Some((1, 4)),
             Self::F16 | Self::BF16 => Some((1, 2)),
-            Self::Q4_0 => Some((32, 18)),
-            Self::Q4_1 => Some((32, 20)),
-            Self::Q8_0 => Some((32, 34)),
-            Self::Q6_K => Some((256, 210)),
+            Self::Packed(kind) => Some((kind.numbers() as u64, kind.bytes() as u64)),
             Self::Other(_) => None,
         }
     }
 
-    /// Whether MLX's reader takes it.
+    /// Whether it can be loaded.
     pub fn is_loadable(self) -> bool {
         self.block().is_some()
     }

@@ -39,8 +39,8 @@ pub enum Defect {
     UnknownModelType,
     /// The config says that AWQ quantized the weights.
     Awq,
-    /// A GGUF file with a tensor in Q4_K.
-    KQuantGguf,
+    /// A GGUF file with a tensor in IQ2_XXS.
+    IQuantGguf,
     /// `config.json` ends in the middle.
     BrokenJson,
     /// No `tokenizer.json`.
@@ -64,7 +64,7 @@ impl Defect {
         Self::NotANumber,
         Self::UnknownModelType,
         Self::Awq,
-        Self::KQuantGguf,
+        Self::IQuantGguf,
         Self::BrokenJson,
         Self::NoTokenizer,
         Self::RaisingTemplate,
@@ -77,8 +77,8 @@ impl Defect {
 /// # Errors
 /// If `dir` cannot be written to.
 pub fn broken(defect: Defect, dir: &Path) -> Result<PathBuf> {
-    if defect == Defect::KQuantGguf {
-        return k_quant(dir);
+    if defect == Defect::IQuantGguf {
+        return i_quant(dir);
     }
     intact(dir)?;
     match defect {
@@ -207,11 +207,11 @@ fn change_list(defect: Defect, tensors: &mut Tensors) -> Result<()> {
     Ok(())
 }
 
-fn k_quant(dir: &Path) -> Result<PathBuf> {
-    const Q4_K: u32 = 12;
+fn i_quant(dir: &Path) -> Result<PathBuf> {
+    const IQ2_XXS: u32 = 16;
     let mut file = GgufFile::llama();
-    file.tensor("blk.0.ffn_down.weight", &[256, 1], Q4_K, &[0; 144]);
-    let path = dir.join("model-Q4_K_M.gguf");
+    file.tensor("blk.0.ffn_down.weight", &[256, 1], IQ2_XXS, &[0; 66]);
+    let path = dir.join("model-IQ2_XXS.gguf");
     fs::write(&path, file.bytes()).with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
 }

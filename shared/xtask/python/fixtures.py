@@ -18,7 +18,9 @@ import mlx.core as mx
 # The same device everywhere, and before mlx-lm is imported: it makes its stream then.
 mx.set_default_device(mx.cpu)
 
+import gguf_blocks
 import gguf_fixtures
+import gguf_k
 import gpt2_fixtures
 import ops
 import oracle
@@ -39,8 +41,10 @@ def make_gpt2(args, out):
 
 
 def make_gguf(args, out):
+    gguf_blocks.make(out / "ops/gguf-blocks.bin")
     for spec in gguf_fixtures.specs():
         record(out / spec["name"], gguf_fixtures.make(out / spec["name"], spec))
+    record(out / gguf_k.SPEC["name"], gguf_k.make(out / gguf_k.SPEC["name"]))
 
 
 def record(folder, expected):
