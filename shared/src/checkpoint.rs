@@ -5,6 +5,7 @@
 
 mod complete;
 mod fit;
+mod foreign;
 mod gguf;
 mod inspect;
 mod load;
@@ -92,6 +93,9 @@ impl Checkpoint {
             gguf,
             dtype: None,
         };
+        checkpoint
+            .describe_foreign()
+            .with_context(|| format!("reading the headers of {name}"))?;
         checkpoint.check_tensors()?;
         checkpoint.check_complete(stored.contradiction)?;
         checkpoint.read_packing();

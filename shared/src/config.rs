@@ -5,6 +5,7 @@
 //! once, so that code that builds tensors from it can multiply and divide without looking again.
 //! GPT-2 is described in the same terms, as a [`Family`] of its own.
 
+mod foreign;
 mod gguf;
 mod gpt2;
 mod json;
@@ -14,6 +15,7 @@ mod rope;
 
 use anyhow::{Result, bail, ensure};
 
+pub use foreign::Foreign;
 use keys::{MAX_HEAD_DIM, MAX_HEADS, MAX_LAYERS, MAX_POSITIONS, MAX_VOCABULARY, MAX_WIDTH};
 pub use quantization::{GroupQuantization, Mode, Quantization};
 pub use rope::{RopeConfig, RopeScaling};
@@ -72,6 +74,8 @@ pub struct ModelConfig {
     pub sliding_window: Vec<Option<usize>>,
     /// How MLX quantized the checkpoint; `None` for full-precision weights.
     pub quantization: Option<Quantization>,
+    /// Which other program quantized it, if its weights are repacked while they are loaded.
+    pub foreign: Option<Foreign>,
     /// The id that starts a text.
     pub bos_token_id: Option<u32>,
     /// Ids that end generation: the union of `config.json` and `generation_config.json`, or of the keys

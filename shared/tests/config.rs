@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use shared::config::{GroupQuantization, Mode, ModelConfig, RopeScaling};
+use shared::config::{Foreign, GroupQuantization, Mode, ModelConfig, RopeScaling};
 
 fn llama() -> Value {
     json!({
@@ -363,12 +363,17 @@ fn quantization_has_overrides_by_module() {
 
 #[test]
 fn weights_quantized_by_others_are_refused_by_the_name_of_the_method() {
-    for method in ["awq", "gptq", "fp8", "bitnet", "bitsandbytes"] {
+    for method in ["fp8", "bitnet", "bitsandbytes"] {
         refused(
             json!({"quantization_config": {"quant_method": method}}),
             &[method, "MLX"],
         );
     }
+    let packed = json!({"quant_method": "compressed-tensors", "format": "pack-quantized"});
+    refused(
+        json!({"quantization_config": packed}),
+        &["compressed-tensors (pack-quantized)", "MLX"],
+    );
     let mlx = json!({"group_size": 64, "bits": 4});
     assert!(
         read(json!({"quantization": mlx, "quantization_config": mlx}))
@@ -396,6 +401,33 @@ fn quantization_that_mlx_does_not_have_is_refused() {
     );
     let nested = json!({"group_size": 64, "bits": 4, "lm_head": {"group_size": 64, "bits": 1}});
     refused(nested, &["lm_head", "bits 1"]);
+}
+
+#[test]
+fn awq_and_gptq_are_taken_in_4_bits_and_in_the_layouts_that_are_known() {
+    let foreign = |value: Value| read(json!({"quantization_config": value})).foreign;
+    let awq = json!({"quant_method": "awq", "bits": 4, "group_size": 128, "version": "GEMM"});
+    assert_eq!(foreign(awq), Some(Foreign::Awq));
+    for (format, add) in [("gptq", 1), ("gptq_v2", 0)] {
+        let gptq = json!({"quant_method": "gptq", "bits": 4, "checkpoint_format": format});
+        assert_eq!(foreign(gptq), Some(Foreign::Gptq { add }));
+    }
+    let refused =
+        |value: Value, words: &[&str]| refused(json!({"quantization_config": value}), words);
+    refused(
+        json!({"quant_method": "awq", "version": "gemv"}),
+        &["AWQ", "gemv", "gemm"],
+    );
+    refused(
+        json!({"quant_method": "awq", "w_bit": 3}),
+        &["AWQ", "3 bits"],
+    );
+    refused(
+        json!({"quant_method": "gptq", "bits": 8}),
+        &["GPTQ", "8 bits"],
+    );
+    let marlin = json!({"quant_method": "gptq", "checkpoint_format": "marlin"});
+    refused(marlin, &["GPTQ", "marlin"]);
 }
 
 #[test]

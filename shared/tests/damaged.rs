@@ -240,9 +240,16 @@ fn json_of(fixture: &str, file: &str) -> Value {
 
 #[test]
 fn damaged_configs_are_read_or_refused() {
-    let mut configs: Vec<Value> = ["llama-rope-llama3", "llama-rope-yarn", "qwen3-8bit-mixed"]
-        .map(|name| json_of(name, "config.json"))
-        .to_vec();
+    let mut configs: Vec<Value> = [
+        "llama-rope-llama3",
+        "llama-rope-yarn",
+        "qwen3-8bit-mixed",
+        "llama-nvfp4-mixed",
+        "llama-awq",
+        "llama-gptq",
+    ]
+    .map(|name| json_of(name, "config.json"))
+    .to_vec();
     configs.push(json_of("mistral-layer-types", "config.json"));
     configs.push(json_of("gpt2/hub", "config.json"));
     let generation = json!({"eos_token_id": [1, 2], "temperature": 0.6, "do_sample": true});
@@ -315,7 +322,16 @@ fn damaged_safetensors_are_read_or_refused() {
     let index = json!({"weight_map": {
         "model.norm.weight": "model.safetensors", "b": "model-00002-of-00002.safetensors",
     }});
-    let sound = ["llama", "llama-4bit-tied", "qwen3-8bit-mixed"].map(|name| {
+    let sound = [
+        "llama",
+        "llama-4bit-tied",
+        "qwen3-8bit-mixed",
+        "llama-nvfp4-mixed",
+        "llama-mxfp4",
+        "llama-awq",
+        "llama-gptq",
+    ]
+    .map(|name| {
         let root = fixtures::directory().join(name);
         let read = |file: &str| fs::read(root.join(file)).unwrap();
         (read("config.json"), read("model.safetensors"))
@@ -441,7 +457,7 @@ fn damaged_gguf_files_are_read_or_refused() {
         chain.gguf_q4_0(),
         Chain::new(&["<|endoftext|>", "a", "b"], &[1]).gguf(),
     ];
-    let fixtures = ["gguf-llama", "gguf-qwen2"]
+    let fixtures = ["gguf-llama", "gguf-qwen2", "gguf-k"]
         .map(|name| fs::read(fixtures::directory().join(name).join("model.gguf")).unwrap());
     survives("gguf", |dice| {
         let mut bytes = if dice.one_in(2) {

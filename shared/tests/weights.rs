@@ -600,6 +600,79 @@ fn pieces_of_a_float_mode_that_do_not_fit_are_named() {
     }
 }
 
+/// A fixture with one of its tensors changed.
+fn changed(fixture: &str, tensor: &str, change: impl Fn(Array) -> Option<Array>) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    let from = fixtures::directory().join(fixture);
+    fs::copy(
+        from.join("config.json"),
+        directory.path().join("config.json"),
+    )
+    .unwrap();
+    let mut tensors = Array::load_safetensors(from.join("model.safetensors")).unwrap();
+    let array = tensors.remove(tensor).unwrap();
+    tensors.extend(change(array).map(|array| (tensor.to_owned(), array)));
+    let path = directory.path().join("model.safetensors");
+    let tensors: Vec<_> = tensors
+        .iter()
+        .map(|(name, array)| (name.as_str(), array))
+        .collect();
+    Array::save_safetensors(tensors, None, &path).unwrap();
+    directory
+}
+
+#[test]
+fn awqs_and_gptqs_packings_of_one_model_are_the_same_matrices() {
+    let load = |name: &str| {
+        let checkpoint = fixtures::checkpoint(name).unwrap();
+        checkpoint.load_weights().unwrap().into_tensors()
+    };
+    let (awq, gptq) = (load("llama-awq"), load("llama-gptq"));
+    assert_eq!(awq.len(), gptq.len());
+    for (name, array) in &awq {
+        assert!(array.eq_values(&gptq[name]).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn groups_whose_inputs_are_not_neighbours_are_refused_by_name() {
+    let module = "model.layers.1.mlp.down_proj";
+    let g_idx = format!("{module}.g_idx");
+    let reversed = changed("llama-gptq", &g_idx, |groups| {
+        Some(ops::subtract(Array::from_int(1), groups).unwrap())
+    });
+    says(
+        load(reversed.path()),
+        &[module, "g_idx", "desc_act", "MLX conversion"],
+    );
+    let without = changed("llama-gptq", &g_idx, |_| None);
+    load(without.path()).unwrap();
+}
+
+#[test]
+fn tensors_of_an_awq_matrix_that_do_not_fit_are_named() {
+    let module = "model.layers.0.self_attn.q_proj";
+    let cut = |array: Array| Some(ops::split_equal(&array, 2, 0).unwrap().remove(0));
+    for (end, words) in [
+        ("qweight", [module, "[16, 4]", "32 inputs"]),
+        ("scales", [module, "no ", ".scales"]),
+    ] {
+        let directory = changed("llama-awq", &format!("{module}.{end}"), |array| {
+            if end == "scales" { None } else { cut(array) }
+        });
+        says(open(directory.path()), &words);
+    }
+    let symmetric = changed("llama-awq", &format!("{module}.qzeros"), |_| None);
+    let tensors = open(symmetric.path())
+        .unwrap()
+        .load_weights()
+        .unwrap()
+        .into_tensors();
+    let of = |part: &str| to_f32(&tensors[&format!("{module}.{part}")]).unwrap();
+    let pairs = of("scales").into_iter().zip(of("biases"));
+    assert!(pairs.into_iter().all(|(scale, bias)| bias == -8.0 * scale));
+}
+
 #[test]
 fn a_matrix_without_scales_is_dense() {
     let mut weights = quantized(|tensors| {
@@ -781,6 +854,8 @@ fn inspection_says_how_a_checkpoint_differs_from_llama() {
         "qwen3-8bit-mixed",
         "llama-nvfp4-mixed",
         "gguf-llama",
+        "gguf-k",
+        "llama-awq",
     ]
     .into_iter()
     .map(|name| {

@@ -160,7 +160,11 @@ impl Checkpoint {
                     0 => String::new(),
                     n => format!(" ({n} modules otherwise)"),
                 };
-                vec![format!("{}{others}", all.default)]
+                let from = match self.config.foreign {
+                    Some(foreign) => format!(", repacked from {}", foreign.name()),
+                    None => String::new(),
+                };
+                vec![format!("{}{others}{from}", all.default)]
             }
             _ => {
                 let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();

@@ -24,6 +24,7 @@ impl Checkpoint {
             ModelFiles::Directory(_) => load_shards(&self.files.shards()?)?,
             ModelFiles::Gguf(path) => self.load_gguf(path)?,
         };
+        self.repack_foreign(&mut tensors)?;
         let tied = self.tied();
         tensors.retain(|name, _| !superfluous(name, tied)); // never read: loading is lazy
         if let Some(dtype) = self.dtype {

@@ -63,6 +63,7 @@ fn read_metadata(keys: &Keys) -> Result<ModelConfig> {
         tie_word_embeddings: Some(header.tensor("output.weight").is_none()),
         sliding_window: vec![None; layers.min(1 << 16)],
         quantization: read_quantization(header),
+        foreign: None,
         bos_token_id: header.token("bos_token_id"),
         eos_token_ids: header.stop_tokens(),
         torch_dtype: None,

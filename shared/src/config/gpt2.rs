@@ -47,6 +47,7 @@ pub(super) fn read(keys: &Keys) -> Result<ModelConfig> {
         tie_word_embeddings: Some(true),
         sliding_window: vec![None; layers],
         quantization: None,
+        foreign: None,
         bos_token_id: keys.ids("bos_token_id")?.first().copied(),
         eos_token_ids: keys.ids("eos_token_id")?,
         torch_dtype: keys.text("torch_dtype")?.map(str::to_owned),

@@ -72,6 +72,7 @@ fn read_llama(keys: &Keys) -> Result<ModelConfig> {
                 .to_owned(),
         );
     }
+    let (quantization, foreign) = quantization::read(keys)?;
     Ok(ModelConfig {
         family: Family::Llama,
         hidden_size,
@@ -94,7 +95,8 @@ fn read_llama(keys: &Keys) -> Result<ModelConfig> {
         qk_norm: model_type == "qwen3",
         tie_word_embeddings: keys.flag("tie_word_embeddings")?,
         sliding_window: sliding_windows(keys, &model_type, layers)?,
-        quantization: quantization::read(keys)?,
+        quantization,
+        foreign,
         bos_token_id: keys.ids("bos_token_id")?.first().copied(),
         eos_token_ids: keys.ids("eos_token_id")?,
         torch_dtype: keys

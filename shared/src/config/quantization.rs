@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use anyhow::{Context, Result, bail};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::foreign::{self, Foreign};
 use super::keys::Keys;
-use crate::remarks::clipped;
 
 /// What the codes of a packed matrix stand for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,46 +143,27 @@ impl Quantization {
 
 /// `quantization` is MLX's own key. `quantization_config` repeats it in MLX checkpoints, and
 /// belongs to another method (AWQ, GPTQ, FP8, …) in all others.
-pub(super) fn read(keys: &Keys) -> Result<Option<Quantization>> {
+pub(super) fn read(keys: &Keys) -> Result<(Option<Quantization>, Option<Foreign>)> {
     if let Some(object) = keys.object("quantization")? {
         let keys = Keys {
             file: "quantization of config.json",
             object,
         };
-        return Ok(Some(Quantization {
+        let own = Quantization {
             default: group(&keys)?,
             overrides: overrides(&keys)?,
-        }));
+        };
+        return Ok((Some(own), None));
     }
-    match keys.object("quantization_config")? {
-        Some(foreign) => of_another_program(foreign).map(Some),
-        None => Ok(None),
-    }
-}
-
-/// What other programs call the modes that MLX has, too.
-fn of_another_program(foreign: &Map<String, Value>) -> Result<Quantization> {
-    let text = |key: &str| foreign.get(key).and_then(Value::as_str);
-    let method = text("quant_method").unwrap_or("unknown");
-    let mode = match method {
-        "mxfp4" | "mxfp8" => Mode::from_name(method),
-        _ => None,
+    let Some(object) = keys.object("quantization_config")? else {
+        return Ok((None, None));
     };
-    if let Some(default) = mode.and_then(Mode::only_packing) {
-        let overrides = BTreeMap::new();
-        return Ok(Quantization { default, overrides });
-    }
-    let kind = match text("format").or_else(|| text("quant_algo")) {
-        Some(format) => format!(" ({format})"),
-        None => String::new(),
+    let keys = Keys {
+        file: "quantization_config of config.json",
+        object,
     };
-    bail!(
-        "the weights are quantized with {}{} (quantization_config in config.json), which is not \
-         supported: use the original model or an MLX conversion of it, such as those of the \
-         mlx-community",
-        clipped(method, 60),
-        clipped(&kind, 60)
-    )
+    let (quantization, foreign) = foreign::read(&keys)?;
+    Ok((Some(quantization), foreign))
 }
 
 fn overrides(keys: &Keys) -> Result<BTreeMap<String, Option<GroupQuantization>>> {

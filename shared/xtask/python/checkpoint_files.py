@@ -13,6 +13,7 @@ def save_safetensors(path, weights):
         mx.float16: "F16",
         mx.bfloat16: "BF16",
         mx.uint32: "U32",
+        mx.int32: "I32",
         mx.uint8: "U8",
         mx.bool_: "BOOL",
     }

@@ -18,6 +18,7 @@ import mlx.core as mx
 # The same device everywhere, and before mlx-lm is imported: it makes its stream then.
 mx.set_default_device(mx.cpu)
 
+import four_bits
 import gguf_blocks
 import gguf_fixtures
 import gguf_k
@@ -34,6 +35,7 @@ from gguf_to_hf import convert
 def make_synthetic(args, out):
     for spec in synthetic.specs():
         record(out / spec["name"], synthetic.make(out / spec["name"], spec))
+    four_bits.make(out, record)
 
 
 def make_gpt2(args, out):
