@@ -9,6 +9,7 @@ mod foreign;
 mod gguf;
 mod inspect;
 mod load;
+mod nvfp4;
 mod packing;
 mod safetensors;
 mod stored;
@@ -95,6 +96,7 @@ impl Checkpoint {
         };
         checkpoint
             .describe_foreign()
+            .and_then(|()| checkpoint.describe_nvfp4())
             .with_context(|| format!("reading the headers of {name}"))?;
         checkpoint.check_tensors()?;
         checkpoint.check_complete(stored.contradiction)?;

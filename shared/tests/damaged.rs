@@ -330,6 +330,7 @@ fn damaged_safetensors_are_read_or_refused() {
         "llama-mxfp4",
         "llama-awq",
         "llama-gptq",
+        "llama-nvfp4-packed",
     ]
     .map(|name| {
         let root = fixtures::directory().join(name);

@@ -635,6 +635,56 @@ fn awqs_and_gptqs_packings_of_one_model_are_the_same_matrices() {
 }
 
 #[test]
+fn modelopts_names_of_nvfp4_are_the_same_matrices_as_those_of_compressed_tensors() {
+    let from = fixtures::directory().join("llama-nvfp4-packed");
+    let directory = TempDir::new().unwrap();
+    let mut config: serde_json::Value = fixtures::json("llama-nvfp4-packed/config.json").unwrap();
+    config["quantization_config"] = json!({"quant_method": "modelopt", "quant_algo": "NVFP4"});
+    fs::write(directory.path().join("config.json"), config.to_string()).unwrap();
+    let renamed = Array::load_safetensors(from.join("model.safetensors")).unwrap();
+    let renamed: Vec<(String, Array)> = renamed
+        .into_iter()
+        .map(|(name, array)| {
+            let inverse = name.ends_with(".weight_global_scale");
+            let name = name
+                .replace(".weight_packed", ".weight")
+                .replace(".weight_global_scale", ".weight_scale_2")
+                .replace(".input_global_scale", ".input_scale");
+            let one = Array::from_f32(1.0);
+            (
+                name,
+                if inverse {
+                    one.divide(array).unwrap()
+                } else {
+                    array
+                },
+            )
+        })
+        .collect();
+    let path = directory.path().join("model.safetensors");
+    let tensors: Vec<_> = renamed
+        .iter()
+        .map(|(name, array)| (name.as_str(), array))
+        .collect();
+    Array::save_safetensors(tensors, None, &path).unwrap();
+    let ours = open(directory.path())
+        .unwrap()
+        .load_weights()
+        .unwrap()
+        .into_tensors();
+    let theirs = fixtures::checkpoint("llama-nvfp4-packed").unwrap();
+    let theirs = theirs.load_weights().unwrap().into_tensors();
+    assert_eq!(ours.len(), theirs.len());
+    for (name, array) in &theirs {
+        assert_eq!(
+            to_f32(&ours[name]).unwrap(),
+            to_f32(array).unwrap(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
 fn groups_whose_inputs_are_not_neighbours_are_refused_by_name() {
     let module = "model.layers.1.mlp.down_proj";
     let g_idx = format!("{module}.g_idx");

@@ -30,7 +30,7 @@ impl Checkpoint {
     /// # Errors
     /// If the tensors of a matrix do not fit each other: with its name.
     pub(super) fn describe_foreign(&mut self) -> Result<()> {
-        let Some(foreign) = self.config.foreign else {
+        let Some(foreign) = self.config.foreign.filter(|foreign| foreign.is_columns()) else {
             return Ok(());
         };
         let stored: HashMap<&str, &TensorInfo> = self
@@ -70,7 +70,7 @@ impl Checkpoint {
 
     /// Repacks all matrices.
     pub(super) fn repack_foreign(&self, tensors: &mut HashMap<String, Array>) -> Result<()> {
-        if self.config.foreign.is_none() {
+        if !self.config.foreign.is_some_and(Foreign::is_columns) {
             return Ok(());
         }
         let ends = |name: &String| Some(name.strip_suffix(PACKED)?.to_owned());

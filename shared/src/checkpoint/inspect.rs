@@ -161,7 +161,7 @@ impl Checkpoint {
                     n => format!(" ({n} modules otherwise)"),
                 };
                 let from = match self.config.foreign {
-                    Some(foreign) => format!(", repacked from {}", foreign.name()),
+                    Some(foreign) => format!(", stored by {}", foreign.name()),
                     None => String::new(),
                 };
                 vec![format!("{}{others}{from}", all.default)]

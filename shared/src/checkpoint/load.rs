@@ -25,6 +25,7 @@ impl Checkpoint {
             ModelFiles::Gguf(path) => self.load_gguf(path)?,
         };
         self.repack_foreign(&mut tensors)?;
+        self.rename_nvfp4(&mut tensors)?;
         let tied = self.tied();
         tensors.retain(|name, _| !superfluous(name, tied)); // never read: loading is lazy
         if let Some(dtype) = self.dtype {
@@ -93,10 +94,10 @@ impl Checkpoint {
     }
 }
 
-/// Codes of quantized matrices stay as they are.
+/// Codes of quantized matrices stay as they are, and so does a global scale, which is one number.
 fn convert_floats(tensors: &mut HashMap<String, Array>, dtype: Dtype) -> Result<()> {
-    for tensor in tensors.values_mut() {
-        if is_weight_type(tensor.dtype()) {
+    for (name, tensor) in tensors {
+        if is_weight_type(tensor.dtype()) && !name.ends_with(".global_scale") {
             *tensor = tensor.as_dtype(dtype)?;
         }
     }

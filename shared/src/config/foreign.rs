@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::{GroupQuantization, Mode, Quantization};
 use crate::remarks::clipped;
 
-/// Weights of another program that are repacked while they are loaded: 4-bit codes of `[in, out]`.
+/// Weights of another program that are repacked, or only renamed, while they are loaded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// AutoAWQ.
@@ -19,6 +19,10 @@ pub enum Foreign {
         /// What is added to the zeros: the first version of the format stores them less one.
         add: u32,
     },
+    /// compressed-tensors, in nvfp4.
+    CompressedTensors,
+    /// NVIDIA's ModelOpt, in nvfp4.
+    ModelOpt,
 }
 
 impl Foreign {
@@ -27,7 +31,14 @@ impl Foreign {
         match self {
             Self::Awq => "awq",
             Self::Gptq { .. } => "gptq",
+            Self::CompressedTensors => "compressed-tensors",
+            Self::ModelOpt => "modelopt",
         }
+    }
+
+    /// Whether matrices are stored as 4-bit codes of `[in, out]`.
+    pub(crate) fn is_columns(self) -> bool {
+        matches!(self, Self::Awq | Self::Gptq { .. })
     }
 }
 
@@ -38,9 +49,17 @@ pub(super) fn read(keys: &Keys) -> Result<(Quantization, Option<Foreign>)> {
         "mxfp4" | "mxfp8" => None,
         "awq" => Some(awq(keys)?),
         "gptq" => Some(gptq(keys)?),
+        "compressed-tensors" if keys.text("format")? == Some("nvfp4-pack-quantized") => {
+            Some(Foreign::CompressedTensors)
+        }
+        "modelopt" if keys.text("quant_algo")? == Some("NVFP4") => Some(Foreign::ModelOpt),
         _ => return refuse(keys, method),
     };
-    let default = match Mode::from_name(method).and_then(Mode::only_packing) {
+    let mode = match foreign {
+        Some(Foreign::CompressedTensors | Foreign::ModelOpt) => Some(Mode::Nvfp4),
+        _ => Mode::from_name(method),
+    };
+    let default = match mode.and_then(Mode::only_packing) {
         Some(only) => only,
         // A hint; the shapes decide.
         None => {

@@ -23,6 +23,7 @@ import gguf_blocks
 import gguf_fixtures
 import gguf_k
 import gpt2_fixtures
+import nvfp4
 import ops
 import oracle
 import real
@@ -36,6 +37,7 @@ def make_synthetic(args, out):
     for spec in synthetic.specs():
         record(out / spec["name"], synthetic.make(out / spec["name"], spec))
     four_bits.make(out, record)
+    record(out / nvfp4.NAME, nvfp4.make(out / nvfp4.NAME))
 
 
 def make_gpt2(args, out):

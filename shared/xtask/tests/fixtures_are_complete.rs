@@ -55,7 +55,7 @@ fn checkpoints() -> BTreeMap<String, Value> {
 fn there_is_a_checkpoint_for_each_switch() {
     let names: Vec<String> = checkpoints().into_keys().collect();
     let wanted = "gguf-k gguf-llama gguf-qwen2 gpt2 llama llama-4bit-tied llama-awq llama-bf16 llama-bias llama-gptq llama-head-dim \
-        llama-mxfp4 llama-nvfp4-mixed llama-rope-linear llama-rope-llama3 llama-rope-yarn llama-sharded llama-tied \
+        llama-mxfp4 llama-nvfp4-mixed llama-nvfp4-packed llama-rope-linear llama-rope-llama3 llama-rope-yarn llama-sharded llama-tied \
         mistral-layer-types mistral-sliding-window qwen2 qwen2-sliding-window qwen3 \
         qwen3-8bit-mixed qwen3-mxfp8";
     assert_eq!(names.join(" "), wanted);
