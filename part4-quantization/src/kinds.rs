@@ -1,0 +1,72 @@
+//! The kinds of caches, by name: what a flag chooses from.
+
+use anyhow::Result;
+use mlx_rs::Array;
+use shared::config::ModelConfig;
+
+use crate::cache::{Cache, KvCache};
+use crate::concat::Concat;
+use crate::keys_values::KeysValues;
+use crate::prealloc::Prealloc;
+use crate::rotating::Rotating;
+
+/// How to store keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheKind {
+    /// Not at all: part 2.
+    Off,
+    /// A new array for every token.
+    Concat,
+    /// One array with room for more, written in place.
+    Prealloc,
+    /// The latest `size` positions only, the first `sinks` among them for good.
+    Rotating {
+        /// Positions that are stored, the sinks included.
+        size: i32,
+        /// First positions that are never overwritten: attention sinks (arXiv 2309.17453).
+        sinks: i32,
+    },
+}
+
+/// An empty cache. A layer that has a sliding window itself rotates over no more than that, and
+/// without sinks: its model never saw any.
+pub fn empty_cache(kind: CacheKind, config: &ModelConfig) -> Cache {
+    let layer = |window: &Option<usize>| -> Box<dyn KvCache> {
+        match (kind, window) {
+            (CacheKind::Off, _) => Box::new(Off),
+            (CacheKind::Concat, _) => Box::new(Concat::default()),
+            (CacheKind::Prealloc, _) => Box::new(Prealloc::default()),
+            (CacheKind::Rotating { size, .. }, Some(window)) if *window as i32 <= size => {
+                Box::new(Rotating::new(*window as i32, 0))
+            }
+            (CacheKind::Rotating { size, sinks }, _) => Box::new(Rotating::new(size, sinks)),
+        }
+    };
+    Cache::new(config.sliding_window.iter().map(layer).collect())
+}
+
+/// Stores nothing: what is new is all that there is.
+#[derive(Debug)]
+struct Off;
+
+impl KvCache for Off {
+    fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<(Array, Array)> {
+        Ok((keys, values))
+    }
+
+    fn offset(&self) -> i32 {
+        0
+    }
+
+    fn stores(&self) -> bool {
+        false
+    }
+
+    fn stored(&self) -> Option<&KeysValues> {
+        None
+    }
+
+    fn trim(&mut self, _: i32) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! Part 4: quantization.
+//!
+//! The one idea: a weight needs far fewer bits than it has, if a few neighbours share a scale and a bias.
+//! A step reads every weight once, so fewer bits are fewer bytes and more tokens per second. What it costs
+//! in quality is measured, not hoped for.
+//!
+//! In reading order:
+//!
+//! - [`quantize`]: weights in, packed weights out: scales, biases and codes
+//! - [`model`]: as in part 3
+//! - [`generate`]: as in part 3
+//! - [`cache`]: as in part 3
+//! - [`concat`]: as in part 3
+//! - [`prealloc`]: as in part 3
+//! - [`keys_values`]: as in part 3
+//! - [`ahead`]: as in part 3
+//!
+//! Beside it:
+//!
+//! - [`kinds`]: the kinds of caches, by name
+//! - [`rotating`]: a window that forgets, as in part 3
+//! - [`experiment`]: what the video shows, as numbers
+//!
+//! [`concat`]: mod@concat
+
+pub mod ahead;
+pub mod cache;
+pub mod concat;
+pub mod experiment;
+pub mod generate;
+pub mod keys_values;
+pub mod kinds;
+pub mod model;
+pub mod prealloc;
+pub mod quantize;
+pub mod rotating;
