@@ -2,7 +2,7 @@
 
     python fixtures.py ROOT_OF_THE_WORKSPACE [group ...] [--smollm2 model.gguf] [--cache folder]
 
-The groups are `synthetic`, `gpt2`, `gguf`, `ops`, `rotating`, `tokenizer`, `tiny`, `smollm2` and
+The groups are `synthetic`, `gpt2`, `gguf`, `ops`, `affine`, `rotating`, `tokenizer`, `tiny`, `smollm2` and
 `rotating-smollm2`; all of them without a name. `smollm2` takes more than half an hour, nearly all of
 it in bf16, 4-bit and naive decoding on the CPU.
 """
@@ -18,6 +18,7 @@ import mlx.core as mx
 # The same device everywhere, and before mlx-lm is imported: it makes its stream then.
 mx.set_default_device(mx.cpu)
 
+import affine
 import four_bits
 import gguf_blocks
 import gguf_fixtures
@@ -60,6 +61,10 @@ def make_ops(args, out):
     ops.make(out / "ops")
 
 
+def make_affine(args, out):
+    affine.make(out / "ops")
+
+
 def make_rotating(args, out):
     rotating.make(out)
 
@@ -97,6 +102,7 @@ GROUPS = {
     "gpt2": make_gpt2,
     "gguf": make_gguf,
     "ops": make_ops,
+    "affine": make_affine,
     "rotating": make_rotating,
     "tokenizer": make_tokenizer,
     "tiny": make_tiny,

@@ -13,11 +13,12 @@ use console::workspace::Workspace;
 const REAL: [&str; 3] = ["tiny", "smollm2", "rotating-smollm2"];
 
 /// All groups, in the order in which they are written.
-const GROUPS: [&str; 9] = [
+const GROUPS: [&str; 10] = [
     "synthetic",
     "gpt2",
     "gguf",
     "ops",
+    "affine",
     "rotating",
     "tokenizer",
     "tiny",
