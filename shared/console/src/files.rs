@@ -1,7 +1,9 @@
 //! Files that are read within limits, and written whole or not at all.
 
+mod new_directory;
 mod read;
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use tempfile::NamedTempFile;
 
+pub use new_directory::NewDirectory;
 use read::check_name;
 pub use read::{open, read, read_text, read_text_if_there};
 
@@ -113,12 +116,8 @@ fn temporary(directory: &Path, prefix: &str) -> io::Result<NamedTempFile> {
 fn sweep(directory: &Path, prefix: &str) {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     for entry in entries {
-        let name = entry.file_name();
-        let random = name.to_str().and_then(|name| name.strip_prefix(prefix));
-        let ours = random.is_some_and(|random| {
-            random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
-        });
-        if !ours || !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if !is_file || !is_leftover(&entry.file_name(), prefix) {
             continue;
         }
         let Ok(leftover) = open(&entry.path()) else {
@@ -130,6 +129,14 @@ fn sweep(directory: &Path, prefix: &str) {
             let _ = fs::remove_file(entry.path());
         }
     }
+}
+
+/// Whether a name is the prefix with what `tempfile` puts behind it.
+fn is_leftover(name: &OsStr, prefix: &str) -> bool {
+    let random = name.to_str().and_then(|name| name.strip_prefix(prefix));
+    random.is_some_and(|random| {
+        random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
 }
 
 /// As [`replace`], but leaves a file alone that says the same already.
