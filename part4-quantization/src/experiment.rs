@@ -1,15 +1,25 @@
 //! What the video shows: what each width costs in bytes, quality and speed.
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use console::cli::ModelArgs;
+
+use crate::convert::{self, ConvertArgs};
 
 /// Part 4: quantization: smaller models that still work.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     #[command(flatten)]
     model: ModelArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Write a quantized checkpoint that mlx-lm loads, too
+    Convert(Box<ConvertArgs>),
 }
 
 /// Runs what the flags ask for and prints the report.
@@ -17,6 +27,11 @@ pub struct Args {
 /// # Errors
 /// If the model, the prompt or the output fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
-    let _ = args;
-    Ok(())
+    match args.command {
+        Some(Command::Convert(args)) => convert::run(&args),
+        None => {
+            let _ = args.model;
+            Ok(())
+        }
+    }
 }

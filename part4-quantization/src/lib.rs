@@ -19,6 +19,8 @@
 //!
 //! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, as in part 3
+//! - [`recipe`]: which module gets how many bits
+//! - [`convert`]: a checkpoint in, a quantized one out
 //! - [`experiment`]: what the video shows, as numbers
 //!
 //! [`concat`]: mod@concat
@@ -26,6 +28,7 @@
 pub mod ahead;
 pub mod cache;
 pub mod concat;
+pub mod convert;
 pub mod experiment;
 pub mod generate;
 pub mod keys_values;
@@ -33,4 +36,5 @@ pub mod kinds;
 pub mod model;
 pub mod prealloc;
 pub mod quantize;
+pub mod recipe;
 pub mod rotating;

@@ -156,7 +156,7 @@ pub fn quantize_rows(
         columns.is_multiple_of(size),
         "groups of {size} do not divide rows of {columns}"
     );
-    check_finite(values, columns)?;
+    check_finite(values, 0, columns)?;
     // 32 weights and their multiples fill whole words, so a group never shares a word with the next.
     let words = size * bits / 32;
     let groups = values.len() / size;
@@ -180,8 +180,12 @@ pub fn quantize_rows(
     Ok(packed)
 }
 
-/// The distance of two numbers must be finite, too.
-fn check_finite(values: &[f32], columns: usize) -> Result<()> {
+/// Refuses rows, from `first_row` on, with a number that is not finite, or so large that the distance of two
+/// would not be.
+///
+/// # Errors
+/// With its place.
+pub fn check_finite(values: &[f32], first_row: usize, columns: usize) -> Result<()> {
     let usable = |value: &f32| value.abs() <= f32::MAX / 2.0; // not so for NaN
     let Some(at) = values.iter().position(|value| !usable(value)) else {
         return Ok(());
@@ -189,10 +193,22 @@ fn check_finite(values: &[f32], columns: usize) -> Result<()> {
     anyhow::bail!(
         "row {}, column {} is {}, which no grid can hold: the checkpoint is damaged, or its type was too \
          narrow for it",
-        at / columns,
+        first_row + at / columns,
         at % columns,
         values[at]
     )
+}
+
+/// How many codes of rows depend on the device that packs them.
+pub fn differing_codes(values: &[f32], group: GroupQuantization) -> u64 {
+    let groups = values.par_chunks(group.group_size).with_min_len(1024);
+    let differing = groups.map(|values| {
+        let [cpu, gpu] =
+            [Rounding::Cpu, Rounding::Gpu].map(|rounding| Grid::of(values, group.bits, rounding));
+        let differs = |value: &&f32| cpu.code(**value) != gpu.code(**value);
+        values.iter().filter(differs).count() as u64
+    });
+    differing.sum()
 }
 
 /// `[out, in]` → codes `[out, in · bits / 32]`, scales and biases `[out, in / G]` in the type of the weight.

@@ -76,7 +76,7 @@ fn hard_rows_are_packed_as_python_packs_them_and_as_the_formula_of_the_gpu_says(
         assert_same(&ours, &theirs, name);
         settings += 1;
     }
-    assert_eq!(settings, 3 * 8 * 2);
+    assert_eq!(settings, 3 * 7 * 2);
 }
 
 /// A group of one of the kinds that are special.

@@ -3,6 +3,7 @@
 //! The headers are read through a memory map and with every offset checked, because MLX trusts the
 //! files that it is given.
 
+mod companions;
 mod complete;
 mod fit;
 mod foreign;
@@ -11,8 +12,10 @@ mod inspect;
 mod load;
 mod nvfp4;
 mod packing;
+mod rows;
 mod safetensors;
 mod stored;
+mod writer;
 
 use std::collections::HashSet;
 
@@ -21,7 +24,9 @@ use console::cli::FloatType;
 use mlx_rs::Dtype;
 use repacking::blocks::{Form, GROUP, Kind};
 
+pub use rows::RowReader;
 use stored::Stored;
+pub use writer::{CheckpointWriter, NewTensor};
 
 use crate::config::{Mode, ModelConfig};
 use crate::gguf::GgufHeader;

@@ -48,8 +48,13 @@ impl Stored {
     }
 }
 
-/// The header of one shard; the tensors of `path` lie inside the file and do not overlap.
 fn read_shard(path: &Path) -> Result<Vec<TensorInfo>> {
+    Ok(infos(&header(path)?.1))
+}
+
+/// The header of one shard, and the byte at which the data of its tensors begins; the tensors of `path` lie
+/// inside the file and do not overlap.
+pub(super) fn header(path: &Path) -> Result<(u64, Metadata)> {
     let reading = || format!("reading the header of {}", path.display());
     ensure!(
         path.extension()
@@ -74,7 +79,7 @@ fn read_shard(path: &Path) -> Result<Vec<TensorInfo>> {
         count(map.len() as u64),
         count(expected as u64)
     );
-    Ok(infos(&header))
+    Ok((8 + start as u64, header))
 }
 
 /// The errors of the safetensors crate, in words that say what to do.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 
 use anyhow::{Context, Result, bail};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::foreign::{self, Foreign};
 use super::keys::Keys;
@@ -139,6 +139,30 @@ impl Quantization {
             .copied()
             .unwrap_or(Some(self.default))
     }
+}
+
+impl Quantization {
+    /// The value of `quantization` in `config.json`, in the order in which mlx-lm writes it.
+    pub fn to_json(&self) -> Value {
+        let mut object = group_json(self.default);
+        for (module, group) in &self.overrides {
+            let value = group.map_or(Value::Bool(false), |group| group_json(group).into());
+            object.insert(module.clone(), value);
+        }
+        object.into()
+    }
+}
+
+fn group_json(group: GroupQuantization) -> Map<String, Value> {
+    let entries = [
+        ("group_size", group.group_size.into()),
+        ("bits", group.bits.into()),
+        ("mode", group.mode.name().into()),
+    ];
+    entries
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .collect()
 }
 
 /// `quantization` is MLX's own key. `quantization_config` repeats it in MLX checkpoints, and

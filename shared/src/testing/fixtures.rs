@@ -109,6 +109,12 @@ pub fn smollm2() -> Option<PathBuf> {
     fetched("smollm2", "smollm2-135m-instruct.gguf")
 }
 
+/// The same as a directory of floats, if `cargo xtask fetch smollm2-f32` has unpacked it; as [`smollm2`].
+pub fn smollm2_f32() -> Option<PathBuf> {
+    let weights = fetched("smollm2-f32", "smollm2-f32/model.safetensors")?;
+    weights.parent().map(Path::to_owned)
+}
+
 /// GPT-2's own tokenizer, if `cargo xtask fetch gpt2-tokenizer` has brought it; as [`smollm2`].
 pub fn gpt2_tokenizer() -> Option<PathBuf> {
     fetched("gpt2-tokenizer", "gpt2-tokenizer/tokenizer.json")

@@ -7,8 +7,8 @@ from checkpoint_files import save_safetensors
 
 COLUMNS = 128
 WIDTHS = (2, 3, 4, 5, 6, 8)
-# The other groups with one width: the formula is the same.
-SETTINGS = [(bits, 64) for bits in WIDTHS] + [(4, 32), (4, 128)]
+# Another group with one width: the formula is the same.
+SETTINGS = [(bits, 64) for bits in WIDTHS] + [(4, 32)]
 TYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
 
 

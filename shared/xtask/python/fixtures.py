@@ -2,9 +2,9 @@
 
     python fixtures.py ROOT_OF_THE_WORKSPACE [group ...] [--smollm2 model.gguf] [--cache folder]
 
-The groups are `synthetic`, `gpt2`, `gguf`, `ops`, `affine`, `rotating`, `tokenizer`, `tiny`, `smollm2` and
-`rotating-smollm2`; all of them without a name. `smollm2` takes more than half an hour, nearly all of
-it in bf16, 4-bit and naive decoding on the CPU.
+The groups are `synthetic`, `gpt2`, `gguf`, `ops`, `affine`, `rotating`, `tokenizer`, `tiny`,
+`conversions`, `smollm2` and `rotating-smollm2`; all of them without a name. `smollm2` takes more than
+half an hour, nearly all of it in bf16, 4-bit and naive decoding on the CPU.
 """
 
 import argparse
@@ -19,6 +19,7 @@ import mlx.core as mx
 mx.set_default_device(mx.cpu)
 
 import affine
+import conversions
 import four_bits
 import gguf_blocks
 import gguf_fixtures
@@ -89,6 +90,10 @@ def make_tiny(args, out):
     real.make_tiny(tiny(args), out, say)
 
 
+def make_conversions(args, out):
+    conversions.make(tiny(args), out, say)
+
+
 def make_smollm2(args, out):
     real.make_smollm2(args.smollm2, args.cache, out, say)
 
@@ -106,6 +111,7 @@ GROUPS = {
     "rotating": make_rotating,
     "tokenizer": make_tokenizer,
     "tiny": make_tiny,
+    "conversions": make_conversions,
     "smollm2": make_smollm2,
     "rotating-smollm2": make_rotating_smollm2,
 }

@@ -1,0 +1,157 @@
+//! The new directory: a few rows at a time are read, packed and written.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use console::cli::FloatType;
+use console::files::NewDirectory;
+use console::interrupt::check_interrupted;
+use shared::checkpoint::{Checkpoint, CheckpointWriter, NewTensor, RowReader, TensorInfo};
+use shared::config::{GroupQuantization, Quantization};
+
+use crate::quantize::{Rounding, check_finite, differing_codes, quantize_rows};
+
+/// Weights that are worked on at once: 16 MiB in f32.
+const PIECE: usize = 4 << 20;
+
+/// Bytes of a file of weights, as in mlx-lm.
+const SHARD: u64 = 5 << 30;
+
+/// A checkpoint, and what is to be made of it.
+pub(super) struct Conversion<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) reader: RowReader,
+    pub(super) quantization: &'a Quantization,
+    pub(super) rounding: Rounding,
+    pub(super) compare_rounding: bool,
+    /// The text of its `README.md`.
+    pub(super) card: String,
+}
+
+/// What came of it.
+#[derive(Default)]
+pub(super) struct Done {
+    /// Of all tensors.
+    pub(super) bytes: u64,
+    /// Codes that were made.
+    pub(super) packed: u64,
+    /// Those that the other rounding would change, if they were counted.
+    pub(super) differing: u64,
+}
+
+impl Conversion<'_> {
+    /// Makes the directory, or nothing; `progress` is told how many weights are done.
+    pub(super) fn write(&self, out: &Path, progress: &dyn Fn(u64)) -> Result<Done> {
+        let directory = NewDirectory::beside(out)?;
+        let place = directory.path();
+        let tensors = self.new_tensors()?;
+        let mut done = Done {
+            bytes: tensors.iter().map(NewTensor::bytes).sum(),
+            ..Done::default()
+        };
+        let parameters = self.checkpoint.parameters();
+        let mut writer = CheckpointWriter::create(place, &tensors, parameters, SHARD)?;
+        for tensor in self.tensors() {
+            for values in self.pieces(tensor)? {
+                check_interrupted()?;
+                let values = values?;
+                let writing = || format!("converting tensor {}", tensor.name);
+                self.write_piece(tensor, &values, &mut writer, &mut done)
+                    .with_context(writing)?;
+                progress(values.len() as u64);
+            }
+        }
+        writer.finish()?;
+        self.checkpoint.write_companions(place, self.quantization)?;
+        fs::write(place.join("README.md"), &self.card).context("writing README.md")?;
+        directory.finish()?;
+        Ok(done)
+    }
+
+    fn tensors(&self) -> impl Iterator<Item = &TensorInfo> {
+        self.checkpoint.elements().map(|(tensor, _)| tensor)
+    }
+
+    fn float(&self, tensor: &TensorInfo) -> Result<FloatType> {
+        match self.checkpoint.float_of_conversion() {
+            Some(float) => Ok(float),
+            None => self.reader.float(&tensor.name),
+        }
+    }
+
+    /// The module that a tensor is the matrix of, if that is to be packed.
+    fn packing<'t>(&self, tensor: &'t TensorInfo) -> Option<(&'t str, GroupQuantization)> {
+        let module = tensor.name.strip_suffix(".weight")?;
+        let group = self.quantization.of(module)?;
+        (tensor.shape.len() == 2).then_some((module, group))
+    }
+
+    fn new_tensors(&self) -> Result<Vec<NewTensor>> {
+        let mut all = Vec::new();
+        for tensor in self.tensors() {
+            let new = |name: &str, float, shape: &[usize]| NewTensor {
+                name: name.to_owned(),
+                float,
+                shape: shape.to_vec(),
+            };
+            let float = Some(self.float(tensor)?);
+            let (Some((module, group)), [rows, columns]) =
+                (self.packing(tensor), &tensor.shape[..])
+            else {
+                all.push(new(&tensor.name, float, &tensor.shape));
+                continue;
+            };
+            let groups = [*rows, columns / group.group_size];
+            all.push(new(&tensor.name, None, &[*rows, columns * group.bits / 32]));
+            all.push(new(&format!("{module}.scales"), float, &groups));
+            all.push(new(&format!("{module}.biases"), float, &groups));
+        }
+        Ok(all)
+    }
+
+    /// Some rows of a tensor after the other.
+    fn pieces(&self, tensor: &TensorInfo) -> Result<impl Iterator<Item = Result<Vec<f32>>>> {
+        let (name, float) = (&tensor.name, self.float(tensor)?);
+        let columns = columns(tensor);
+        let rows = tensor.shape.iter().product::<usize>() / columns;
+        let step = (PIECE / columns).max(1);
+        Ok((0..rows).step_by(step).map(move |start| {
+            let values = self
+                .reader
+                .read(name, start..rows.min(start + step), float)?;
+            check_finite(&values, start, columns)
+                .with_context(|| format!("reading tensor {name}"))?;
+            Ok(values)
+        }))
+    }
+
+    fn write_piece(
+        &self,
+        tensor: &TensorInfo,
+        values: &[f32],
+        writer: &mut CheckpointWriter,
+        done: &mut Done,
+    ) -> Result<()> {
+        let Some((module, group)) = self.packing(tensor) else {
+            return writer.write_floats(&tensor.name, values);
+        };
+        let packed = quantize_rows(values, columns(tensor), group, self.rounding)?;
+        writer.write_words(&tensor.name, &packed.words)?;
+        writer.write_floats(&format!("{module}.scales"), &packed.scales)?;
+        writer.write_floats(&format!("{module}.biases"), &packed.biases)?;
+        done.packed += values.len() as u64;
+        if self.compare_rounding {
+            done.differing += differing_codes(values, group);
+        }
+        Ok(())
+    }
+}
+
+/// Numbers in a row; a vector is a column.
+fn columns(tensor: &TensorInfo) -> usize {
+    match tensor.shape[..] {
+        [.., _, columns] => columns.max(1),
+        _ => 1,
+    }
+}

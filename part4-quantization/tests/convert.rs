@@ -1,0 +1,272 @@
+//! What `convert` writes: the bytes of `mlx_lm.convert`, and a checkpoint that answers alike here and there.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process;
+
+use assert_cmd::Command;
+use part4_quantization::generate::{Generator, generate};
+use part4_quantization::kinds::{CacheKind, empty_cache};
+use part4_quantization::model::Model;
+use safetensors::SafeTensors;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use shared::checkpoint::Checkpoint;
+use shared::hub;
+use shared::kernels::with_mlx;
+use shared::request::Request;
+use shared::testing::fixtures;
+use shared::testing::skip::skipped;
+use tempfile::TempDir;
+
+/// Converts; the new directory is in `place`.
+fn convert(place: &TempDir, args: &[&str]) -> PathBuf {
+    let out = place.path().join("converted");
+    let mut command = Command::cargo_bin("part4-quantization").unwrap();
+    command.arg("convert").arg("--out").arg(&out);
+    command.args(args).assert().success();
+    let left = std::fs::read_dir(place.path()).unwrap().count();
+    assert_eq!(left, 1, "something is left beside the directory");
+    out
+}
+
+fn read(path: PathBuf) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn open(folder: &Path) -> Checkpoint {
+    let name = folder.to_str().unwrap();
+    let checkpoint = Checkpoint::open(name, hub::locate(name, None).unwrap()).unwrap();
+    assert_eq!(checkpoint.remarks, Vec::<String>::new());
+    checkpoint
+}
+
+fn greedy(folder: &Path, ids: &[u32], count: usize) -> Vec<u32> {
+    let checkpoint = open(folder);
+    let model = Model::load(&checkpoint).unwrap();
+    let request = Request {
+        ids: ids.to_vec(),
+        max_tokens: count,
+        ..Request::default()
+    };
+    let mut cache = empty_cache(CacheKind::Prealloc, &checkpoint.config);
+    let mut generator = Generator::new(&model, &mut cache, &request, 512).unwrap();
+    let generation = generate(&mut generator, |_| Ok(ControlFlow::Continue(())));
+    generation.unwrap().tokens
+}
+
+fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}
+
+/// What mlx-lm was told, as flags.
+fn flags(settings: &Value) -> Vec<String> {
+    let mut flags = Vec::new();
+    for (setting, flag) in [
+        ("q_bits", "--bits"),
+        ("q_group_size", "--group-size"),
+        ("quant_predicate", "--mixed"),
+        ("dtype", "--dtype"),
+    ] {
+        let text = match &settings[setting] {
+            Value::Null => continue,
+            Value::String(text) => text.clone(),
+            number => number.to_string(),
+        };
+        let text = match text.as_str() {
+            "float32" => "f32".to_owned(),
+            "float16" => "f16".to_owned(),
+            _ => text,
+        };
+        flags.extend([flag.to_owned(), text]);
+    }
+    flags
+}
+
+/// What stands in `config.json`, modules apart, in the form of the fixture.
+fn parts_of_config(folder: &Path) -> (Value, Value, Value) {
+    let mut config = read(folder.join("config.json"));
+    let keys: Vec<&String> = config.as_object().unwrap().keys().collect();
+    assert!(keys.is_sorted(), "{keys:?}");
+    let take = |config: &mut Value, key: &str| config.as_object_mut().unwrap().remove(key);
+    let quantization = take(&mut config, "quantization").unwrap();
+    assert_eq!(
+        take(&mut config, "quantization_config").as_ref(),
+        Some(&quantization)
+    );
+    let (mut top, mut modules) = (Map::new(), BTreeMap::new());
+    for (key, value) in quantization.as_object().unwrap() {
+        if key.contains('.') {
+            assert_eq!(value["mode"], "affine");
+            assert_eq!(value["group_size"], quantization["group_size"]);
+            modules.insert(key.clone(), value["bits"].clone());
+        } else {
+            top.insert(key.clone(), value.clone());
+        }
+    }
+    (config, top.into(), json!(modules))
+}
+
+#[test]
+fn a_conversion_is_byte_for_byte_that_of_mlx_lm() {
+    let fixture: Value = fixtures::json("tiny/converted.json").unwrap();
+    for (name, expected) in fixture["conversions"].as_object().unwrap() {
+        let place = TempDir::new().unwrap();
+        let flags = flags(&expected["settings"]);
+        let folder = convert(
+            &place,
+            &flags.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
+
+        let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let mut digest = Sha256::new();
+        let mut names = file.names();
+        names.sort_unstable();
+        names
+            .iter()
+            .for_each(|name| digest.update(file.tensor(name).unwrap().data()));
+        let digest: String = digest
+            .finalize()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        assert_eq!(expected["tensors"], names.len(), "{name}");
+        assert_eq!(expected["sha256"], digest, "{name}");
+
+        let (mut config, quantization, modules) = parts_of_config(&folder);
+        if expected["settings"]["dtype"].is_string() {
+            // Ours says which type the tensors have; mlx-lm's keeps the old one.
+            assert_ne!(config["torch_dtype"], expected["config"]["torch_dtype"]);
+            config["torch_dtype"] = expected["config"]["torch_dtype"].clone();
+        }
+        assert_eq!(config, expected["config"], "{name}");
+        assert_eq!(quantization, expected["quantization"], "{name}");
+        assert_eq!(modules, expected["modules"], "{name}");
+        let index = read(folder.join("model.safetensors.index.json"));
+        assert_eq!(index["metadata"], expected["metadata"], "{name}");
+        assert_eq!(index["weight_map"].as_object().unwrap().len(), names.len());
+    }
+}
+
+#[test]
+fn a_conversion_gives_the_greedy_tokens_of_mlx_lm() {
+    let fixture: Value = fixtures::json("tiny/converted.json").unwrap();
+    let mut prompts = 0;
+    for expected in fixture["conversions"].as_object().unwrap().values() {
+        let Some(of_fixture) = expected["prompts"].as_array() else {
+            continue;
+        };
+        let place = TempDir::new().unwrap();
+        let flags = flags(&expected["settings"]);
+        let folder = convert(
+            &place,
+            &flags.iter().map(String::as_str).collect::<Vec<_>>(),
+        );
+        for prompt in of_fixture {
+            let tokens = || greedy(&folder, &ids(&prompt["ids"]), 64);
+            assert_eq!(tokens(), ids(&prompt["greedy"]));
+            assert_eq!(with_mlx(tokens), ids(&prompt["greedy"]));
+            prompts += 1;
+        }
+    }
+    assert_eq!(prompts, 4);
+}
+
+#[test]
+fn files_around_the_weights_are_copied_as_they_are() {
+    let place = TempDir::new().unwrap();
+    let folder = convert(&place, &[]);
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/models/tiny");
+    for name in [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+    ] {
+        let [ours, source] = [&folder, &tiny].map(|from| std::fs::read(from.join(name)).unwrap());
+        assert!(ours == source, "{name}");
+    }
+    let card = std::fs::read_to_string(folder.join("README.md")).unwrap();
+    assert!(card.contains("library_name: mlx\n"), "{card}");
+    assert!(
+        card.contains("4 bits in groups of 64 (57 modules)"),
+        "{card}"
+    );
+}
+
+/// The interpreter that `cargo xtask fetch mlx-lm` installs.
+fn mlx_lm() -> Option<PathBuf> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.mlx/oracle/bin/python");
+    if python.exists() {
+        return Some(python);
+    }
+    skipped("needs mlx-lm: `cargo xtask fetch mlx-lm`");
+    None
+}
+
+fn greedy_by_mlx_lm(python: &Path, folder: &Path, ids: &[u32]) -> Vec<u32> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/xtask/python/greedy.py");
+    let mut command = process::Command::new(python);
+    command.arg(script).arg(folder).arg("64");
+    command.args(ids.iter().map(u32::to_string));
+    let output = command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Overrides are no flag of mlx-lm, but its loader knows what they leave in the configuration.
+#[test]
+fn mlx_lm_loads_what_overrides_left_and_gives_the_same_tokens() {
+    let Some(python) = mlx_lm() else {
+        return;
+    };
+    let place = TempDir::new().unwrap();
+    let overrides = [
+        ["--override", "embed_tokens=8:32"],
+        ["--override", r"layers\.[01]\.=none"],
+        ["--override", "o_proj=5"],
+    ];
+    let flags = [
+        &["--dtype", "f32", "--mixed", "mixed_3_4"][..],
+        &overrides.concat(),
+    ]
+    .concat();
+    let folder = convert(&place, &flags);
+    let prompt: Vec<u32> = (0..20).map(|index| 100 + index * 37 % 3900).collect();
+    let tokens = greedy(&folder, &prompt, 64);
+    assert_eq!(tokens, greedy_by_mlx_lm(&python, &folder, &prompt));
+    let quantization = open(&folder).config.quantization.unwrap();
+    let of = |module: &str| {
+        quantization
+            .of(module)
+            .map(|group| (group.bits, group.group_size))
+    };
+    assert_eq!(of("model.embed_tokens"), Some((8, 32)));
+    assert_eq!(of("model.layers.1.mlp.up_proj"), None);
+    assert_eq!(of("model.layers.1.self_attn.o_proj"), Some((5, 64)));
+}
+
+/// The fixture was converted by mlx-lm from the same directory.
+#[test]
+fn smollm2_gives_the_greedy_tokens_of_mlx_lms_conversion() {
+    let Some(source) = fixtures::smollm2_f32() else {
+        return;
+    };
+    let place = TempDir::new().unwrap();
+    let folder = convert(&place, &["--model", source.to_str().unwrap()]);
+    let expected: Value = fixtures::json("smollm2/expected.json").unwrap();
+    let variants = expected["variants"].as_array().unwrap();
+    let variant = variants.iter().find(|v| v["variant"] == "4-bit").unwrap();
+    for prompt in variant["prompts"].as_array().unwrap() {
+        let tokens = greedy(&folder, &ids(&prompt["ids"]), 64);
+        assert_eq!(tokens, ids(&prompt["greedy"]));
+    }
+}
