@@ -30,7 +30,7 @@ pub struct ConvertArgs {
     model: ModelArgs,
 
     /// The directory to make; it must not be there
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     out: PathBuf,
 
     #[command(flatten)]
@@ -108,6 +108,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     let checkpoint = open_checkpoint(&args.model)?;
     checkpoint.config.require_llama()?;
     refuse_quantized(&checkpoint)?;
+    checkpoint.check_shapes()?;
     let plan = plan(&checkpoint, &args.recipe)?;
     for module in &plan.indivisible {
         warn(&format!(

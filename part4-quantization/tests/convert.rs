@@ -20,6 +20,7 @@ use shared::kernels::with_mlx;
 use shared::request::Request;
 use shared::testing::fixtures;
 use shared::testing::skip::skipped;
+use shared::tokenizer::Tokenizer;
 use tempfile::TempDir;
 
 /// Converts; the new directory is in `place`.
@@ -252,6 +253,63 @@ fn mlx_lm_loads_what_overrides_left_and_gives_the_same_tokens() {
     assert_eq!(of("model.embed_tokens"), Some((8, 32)));
     assert_eq!(of("model.layers.1.mlp.up_proj"), None);
     assert_eq!(of("model.layers.1.self_attn.o_proj"), Some((5, 64)));
+}
+
+/// A GGUF file of floats, made by llama.cpp's own writer: config.json and the tokenizer are made of its metadata.
+#[test]
+fn a_gguf_file_of_floats_becomes_a_directory_that_mlx_lm_loads() {
+    let Some(python) = mlx_lm() else {
+        return;
+    };
+    let source = TempDir::new().unwrap();
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/xtask/python");
+    let script = "
+import sys
+from pathlib import Path
+import gguf_fixtures as fixtures
+for spec in (fixtures.LLAMA, fixtures.QWEN2):
+    path = Path(sys.argv[1]) / (spec['name'] + '.gguf')
+    fixtures.write(path, spec | {'types': {'': fixtures.Q.F16}}, spec['seed'])
+";
+    let mut command = process::Command::new(&python);
+    command.args(["-c", script]).arg(source.path());
+    command
+        .env("PYTHONPATH", &scripts)
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    for name in ["gguf-llama", "gguf-qwen2"] {
+        let place = TempDir::new().unwrap();
+        let file = source.path().join(format!("{name}.gguf"));
+        let flags = [
+            "--dtype",
+            "f32",
+            "--group-size",
+            "32",
+            "--bits",
+            "8",
+            "--model",
+        ];
+        let folder = convert(&place, &[&flags[..], &[file.to_str().unwrap()]].concat());
+        let checkpoint = open(&folder);
+        let original = Checkpoint::open(name, hub::locate(file.to_str().unwrap(), None).unwrap());
+        let [ours, theirs] = [&checkpoint, &original.unwrap()]
+            .map(|checkpoint| Tokenizer::open(checkpoint).unwrap());
+        let text = "hello there, 12 other lines! 🙂";
+        let encoded = ours.encode_prompt(text, false).unwrap();
+        assert_eq!(encoded, theirs.encode_prompt(text, false).unwrap());
+        assert_eq!(ours.stop_ids(), theirs.stop_ids());
+        let tokens = greedy(&folder, &encoded, 32);
+        assert_eq!(
+            tokens,
+            greedy_by_mlx_lm(&python, &folder, &encoded)[..32],
+            "{name}"
+        );
+    }
 }
 
 /// The fixture was converted by mlx-lm from the same directory.

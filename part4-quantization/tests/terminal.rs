@@ -3,14 +3,14 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
 
 use assert_cmd::Command;
-use part4_quantization::experiment::Args;
 
 #[test]
 fn help_of_convert_fits_the_terminal() {
-    let mut command = console::cli::command::<Args>();
-    let convert = command.find_subcommand_mut("convert").unwrap();
-    let help = convert.clone().max_term_width(80).render_long_help();
-    insta::assert_snapshot!(help.to_string());
+    let mut command = Command::cargo_bin("part4-quantization").unwrap();
+    let output = command.args(["convert", "--help"]).output().unwrap();
+    let help = String::from_utf8(output.stdout).unwrap();
+    assert!(help.lines().all(|line| line.chars().count() <= 80));
+    insta::assert_snapshot!(help);
 }
 
 #[test]

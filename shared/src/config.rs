@@ -12,6 +12,7 @@ mod json;
 mod keys;
 mod quantization;
 mod rope;
+mod write;
 
 use anyhow::{Result, bail, ensure};
 
@@ -111,6 +112,35 @@ impl ModelConfig {
             | "up_proj" => Some(self.hidden_size),
             "o_proj" => Some(self.num_attention_heads * self.head_dim),
             "down_proj" => Some(self.intermediate_size),
+            _ => None,
+        }
+    }
+
+    /// How many outputs the matrix of a module has, by the last part of its name.
+    fn out_features(&self, module: &str) -> Option<usize> {
+        let (_, name) = module.rsplit_once('.').unwrap_or(("", module));
+        match name {
+            "embed_tokens" | "lm_head" => Some(self.vocab_size),
+            "q_proj" => Some(self.num_attention_heads * self.head_dim),
+            "k_proj" | "v_proj" => Some(self.num_key_value_heads * self.head_dim),
+            "gate_proj" | "up_proj" => Some(self.intermediate_size),
+            "o_proj" | "down_proj" => Some(self.hidden_size),
+            _ => None,
+        }
+    }
+
+    /// The shape of a tensor of a Llama that is not packed, by its name; `None` if there is no such.
+    pub(crate) fn shape(&self, tensor: &str) -> Option<Vec<usize>> {
+        let (module, part) = tensor.rsplit_once('.')?;
+        let norm = || match module.rsplit('.').next()? {
+            "q_norm" | "k_norm" => Some(vec![self.head_dim]),
+            "norm" | "input_layernorm" | "post_attention_layernorm" => Some(vec![self.hidden_size]),
+            _ => None,
+        };
+        match (part, self.out_features(module)) {
+            ("weight", Some(rows)) => Some(vec![rows, self.in_features(module)?]),
+            ("weight", None) => norm(),
+            ("bias", Some(rows)) => Some(vec![rows]),
             _ => None,
         }
     }

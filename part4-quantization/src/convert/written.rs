@@ -45,6 +45,9 @@ impl Conversion<'_> {
     pub(super) fn write(&self, out: &Path, progress: &dyn Fn(u64)) -> Result<Done> {
         let directory = NewDirectory::beside(out)?;
         let place = directory.path();
+        // First what can fail at once.
+        self.checkpoint.write_companions(place, self.quantization)?;
+        fs::write(place.join("README.md"), &self.card).context("writing README.md")?;
         let tensors = self.new_tensors()?;
         let mut done = Done {
             bytes: tensors.iter().map(NewTensor::bytes).sum(),
@@ -63,8 +66,6 @@ impl Conversion<'_> {
             }
         }
         writer.finish()?;
-        self.checkpoint.write_companions(place, self.quantization)?;
-        fs::write(place.join("README.md"), &self.card).context("writing README.md")?;
         directory.finish()?;
         Ok(done)
     }

@@ -11,6 +11,7 @@ use super::{Checkpoint, writer::pretty};
 use crate::config::Quantization;
 use crate::hub::ModelFiles;
 use crate::lenient_json;
+use crate::tokenizer::GgufVocabulary;
 
 /// Copied byte for byte where they are there.
 const COPIED: [&str; 11] = [
@@ -28,28 +29,42 @@ const COPIED: [&str; 11] = [
 ];
 
 const CONFIG: &str = "config.json";
+const EMBEDDING: &str = "model.embed_tokens.weight";
 
 impl Checkpoint {
-    /// The type that mlx-lm's conversion gives all floats: the one that was asked for, else the one that the
-    /// configuration claims. `None`: each tensor keeps its own.
+    /// The type that a conversion gives all floats, as in mlx-lm: the one that was asked for, else the one that
+    /// the configuration claims. A GGUF file claims none: there the embedding decides, since llama.cpp keeps
+    /// norms in f32 whatever the model. `None`: each tensor keeps its own.
     pub fn float_of_conversion(&self) -> Option<FloatType> {
-        let claimed = match self.config.torch_dtype.as_deref() {
-            Some("float32") => Some(FloatType::F32),
-            Some("float16") => Some(FloatType::F16),
-            Some("bfloat16") => Some(FloatType::Bf16),
+        let embedding = self.tensors.iter().find(|tensor| tensor.name == EMBEDDING);
+        let claimed = match self.gguf {
+            Some(_) => embedding.map(|tensor| tensor.dtype.as_str()),
+            None => self.config.torch_dtype.as_deref(),
+        };
+        let claimed = match claimed {
+            Some("float32" | "F32") => Some(FloatType::F32),
+            Some("float16" | "F16") => Some(FloatType::F16),
+            Some("bfloat16" | "BF16") => Some(FloatType::Bf16),
             _ => None,
         };
         self.dtype.or(claimed)
     }
 
     /// Writes `config.json` with `quantization`, and copies the files of the tokenizer and of generation, as
-    /// mlx-lm's conversion leaves them.
+    /// mlx-lm's conversion leaves them; of a GGUF file they are made.
     ///
     /// # Errors
     /// If one cannot be read or written.
     pub fn write_companions(&self, directory: &Path, quantization: &Quantization) -> Result<()> {
         let config = pretty(&self.converted_config(quantization)?)?;
         write(directory, CONFIG, &config)?;
+        if let Some(header) = &self.gguf {
+            let files = GgufVocabulary::from_header(header).files();
+            let files =
+                files.with_context(|| format!("building the tokenizer of {}", self.name))?;
+            let mut files = files.into_iter();
+            return files.try_for_each(|(name, text)| write(directory, name, text.as_bytes()));
+        }
         for name in COPIED {
             if let Some(bytes) = self.companion(name)? {
                 write(directory, name, &bytes)?;
@@ -70,19 +85,28 @@ impl Checkpoint {
         console::files::read(&path, crate::hub::LONGEST_TEXT).map(Some)
     }
 
-    fn converted_config(&self, quantization: &Quantization) -> Result<Map<String, Value>> {
+    fn original_config(&self) -> Result<Map<String, Value>> {
+        if self.gguf.is_some() {
+            let config = self.config.to_json();
+            return config.with_context(|| format!("describing {}", self.name));
+        }
         let text = self.files.read_text(CONFIG)?;
         let text = text.with_context(|| format!("{} has no {CONFIG}", self.name))?;
-        let (value, _) = lenient_json::parse(CONFIG, &text)?;
-        let Value::Object(mut config) = value else {
-            bail!("{CONFIG} of {} is not a JSON object", self.name);
-        };
+        match lenient_json::parse(CONFIG, &text)? {
+            (Value::Object(config), _) => Ok(config),
+            _ => bail!("{CONFIG} of {} is not a JSON object", self.name),
+        }
+    }
+
+    fn converted_config(&self, quantization: &Quantization) -> Result<Map<String, Value>> {
+        let mut config = self.original_config()?;
         config.remove("_name_or_path");
         config.remove("vision_config");
         if let Some(ends) = self.ends_of_generation()? {
             config.insert("eos_token_id".to_owned(), ends);
         }
-        if let Some(dtype) = self.dtype {
+        let of_gguf = self.gguf.as_ref().and(self.float_of_conversion());
+        if let Some(dtype) = self.dtype.or(of_gguf) {
             let name = match dtype {
                 FloatType::F32 => "float32",
                 FloatType::F16 => "float16",

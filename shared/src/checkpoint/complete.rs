@@ -5,9 +5,9 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Error;
+use anyhow::{Context, Error, Result, ensure};
 
-use super::Checkpoint;
+use super::{Checkpoint, TensorInfo};
 use crate::config::{Family, ModelConfig};
 use crate::weights::missing;
 
@@ -22,6 +22,27 @@ impl Checkpoint {
         let absent = wanted.iter().find(|name| !names.contains(*name))?;
         let error = missing(absent, &names, self.config.num_hidden_layers);
         Some(error.context(format!("{} is not whole", self.name)))
+    }
+
+    /// Refuses a Llama of floats with a tensor too many, or with one of another shape than the configuration
+    /// asks for: what loading finds, without loading.
+    ///
+    /// # Errors
+    /// With the name of the tensor.
+    pub fn check_shapes(&self) -> Result<()> {
+        let names: BTreeSet<String> = llama(&self.config, self.tied()).into_iter().collect();
+        for (TensorInfo { name, shape, .. }, _) in self.elements() {
+            let expected = self.config.shape(name).filter(|_| names.contains(name));
+            let expected = expected.with_context(|| {
+                format!("the checkpoint has an extra tensor that this architecture has no place for: {name}")
+            })?;
+            ensure!(
+                *shape == expected,
+                "tensor {name} has shape {shape:?}, but config.json asks for {expected:?}: they are not of \
+                 the same model"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -82,4 +103,28 @@ fn gpt2(config: &ModelConfig, there: &BTreeSet<String>) -> Vec<String> {
     let modules = blocks.chain([format!("{prefix}ln_f")]);
     let both = modules.flat_map(|module| ["weight", "bias"].map(|of| format!("{module}.{of}")));
     tables.into_iter().chain(both).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::fixtures;
+
+    #[test]
+    fn every_fixture_of_floats_has_the_shapes_of_its_configuration() {
+        let mut checked = 0;
+        for name in fixtures::checkpoints().unwrap() {
+            let checkpoint = fixtures::checkpoint(&name).unwrap();
+            let packed = |dtype: &str| dtype == "U32" || dtype.starts_with('Q');
+            let packed = checkpoint
+                .tensors
+                .iter()
+                .any(|tensor| packed(&tensor.dtype));
+            if packed || name == "gpt2" {
+                continue;
+            }
+            checkpoint.check_shapes().unwrap();
+            checked += 1;
+        }
+        assert!(checked > 10);
+    }
 }

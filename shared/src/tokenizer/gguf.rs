@@ -121,6 +121,33 @@ impl GgufVocabulary {
         Ok(tokenizer)
     }
 
+    /// The same as the files of a directory in Hugging Face layout: names and contents.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub(crate) fn files(&self) -> Result<[(&'static str, String); 2]> {
+        let tokenizer = self.build()?.to_string(false);
+        let mut config = serde_json::json!({
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "clean_up_tokenization_spaces": false,
+        });
+        for (key, text) in [
+            ("bos_token", self.token(self.bos_token_id)),
+            ("eos_token", self.token(self.eos_token_id)),
+            ("unk_token", self.token(self.unknown_token_id)),
+            ("pad_token", self.token(self.padding_token_id)),
+            ("chat_template", self.chat_template.as_deref()),
+        ] {
+            if let Some(text) = text {
+                config[key] = text.into();
+            }
+        }
+        Ok([
+            ("tokenizer.json", tokenizer.map_err(|error| anyhow!(error))?),
+            ("tokenizer_config.json", config.to_string()),
+        ])
+    }
+
     fn check_tables(&self) -> Result<()> {
         let count = self.tokens.len();
         ensure!(count > 0, "it has no tokenizer.ggml.tokens");
