@@ -199,18 +199,6 @@ pub fn check_finite(values: &[f32], first_row: usize, columns: usize) -> Result<
     )
 }
 
-/// How many codes of rows depend on the device that packs them.
-pub fn differing_codes(values: &[f32], group: GroupQuantization) -> u64 {
-    let groups = values.par_chunks(group.group_size).with_min_len(1024);
-    let differing = groups.map(|values| {
-        let [cpu, gpu] =
-            [Rounding::Cpu, Rounding::Gpu].map(|rounding| Grid::of(values, group.bits, rounding));
-        let differs = |value: &&f32| cpu.code(**value) != gpu.code(**value);
-        values.iter().filter(differs).count() as u64
-    });
-    differing.sum()
-}
-
 /// `[out, in]` → codes `[out, in · bits / 32]`, scales and biases `[out, in / G]` in the type of the weight.
 ///
 /// # Errors

@@ -7,10 +7,11 @@ use anyhow::{Context, Result};
 use console::cli::FloatType;
 use console::files::NewDirectory;
 use console::interrupt::check_interrupted;
+use rayon::prelude::*;
 use shared::checkpoint::{Checkpoint, CheckpointWriter, NewTensor, RowReader, TensorInfo};
 use shared::config::{GroupQuantization, Quantization};
 
-use crate::quantize::{Rounding, check_finite, differing_codes, quantize_rows};
+use crate::quantize::{Grid, Rounding, check_finite, quantize_rows};
 
 /// Weights that are worked on at once: 16 MiB in f32.
 const PIECE: usize = 4 << 20;
@@ -147,6 +148,18 @@ impl Conversion<'_> {
         }
         Ok(())
     }
+}
+
+/// How many codes of rows depend on the device that packs them.
+fn differing_codes(values: &[f32], group: GroupQuantization) -> u64 {
+    let groups = values.par_chunks(group.group_size).with_min_len(1024);
+    let differing = groups.map(|values| {
+        let [cpu, gpu] =
+            [Rounding::Cpu, Rounding::Gpu].map(|rounding| Grid::of(values, group.bits, rounding));
+        let differs = |value: &&f32| cpu.code(**value) != gpu.code(**value);
+        values.iter().filter(differs).count() as u64
+    });
+    differing.sum()
 }
 
 /// Numbers in a row; a vector is a column.
