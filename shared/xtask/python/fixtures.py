@@ -59,7 +59,7 @@ def record(folder, expected):
 
 
 def make_ops(args, out):
-    ops.make(out / "ops")
+    ops.make(out / "ops", tiny(args))
 
 
 def make_affine(args, out):

@@ -1,5 +1,6 @@
 """Single steps of the reference: sampling filters, rotary positions, affine quantization."""
 
+
 import mlx.core as mx
 import numpy as np
 from mlx_lm.models.rope_utils import initialize_rope
@@ -142,8 +143,69 @@ def quantized(name, w, x, bits, group):
     return {f"{name}.{part}": value for part, value in parts.items()}
 
 
-def make(folder):
+DTYPES = {"f32": mx.float32, "f16": mx.float16, "bf16": mx.bfloat16}
+
+
+def rows(tiny):
+    """128 weights each: real ones, and those at which a recipe can go wrong."""
+    tensors = mx.load(str(tiny / "model.safetensors"))
+    real = tensors["model.layers.0.self_attn.q_proj.weight"][3, :128]
+    rng = np.random.default_rng(14)
+    normal = rng.standard_normal(128, dtype=np.float32)
+    outlier = normal * np.float32(0.01)
+    outlier[70] = 3.0
+    return {
+        "real": np.array(real.astype(mx.float32)),
+        "normal": normal,
+        "halves": rng.integers(-15, 16, 128).astype(np.float32) / 2,
+        "zeros": np.zeros(128, dtype=np.float32),
+        "equal": np.full(128, 0.7, dtype=np.float32),
+        "negative": -1 - np.abs(normal),
+        "positive": 5 + np.abs(normal),
+        "outlier": outlier,
+        "subnormal": (normal * 1e-40).astype(np.float32),
+        "mirrored": np.concatenate([normal[:16], -normal[:16]] * 4),
+    }
+
+
+def groups(rows):
+    """Rows of 128 weights as mx.quantize packs them; `unpacked` in f32 from the stored scales."""
+    return {
+        "mlx_lm": oracle.MLX_LM,
+        "note": "values are f32 numbers, rounded to dtype before they are quantized. words: those of the row, "
+        "8 hexadecimal digits each. unpacked: mx.dequantize with the scales and biases as f32.",
+        "rows": {name: oracle.floats(row) for name, row in rows.items()},
+        "cases": [
+            packed_row(name, row, dtype, bits, size)
+            for name, row in rows.items()
+            for dtype in DTYPES
+            for bits in (2, 3, 4, 5, 6, 8)
+            for size in (32, 64, 128)
+            if dtype == "f32" or size == 64 or name == "real"
+        ],
+    }
+
+
+def packed_row(name, row, dtype, bits, size):
+    how = {"group_size": size, "bits": bits}
+    words, scales, biases = mx.quantize(mx.array(row)[None].astype(DTYPES[dtype]), **how)
+    scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    case = {
+        "row": name,
+        "dtype": dtype,
+        **how,
+        "words": "".join(f"{word:08x}" for word in np.array(words[0]).tolist()),
+        "scales": oracle.floats(scales[0]),
+        "biases": oracle.floats(biases[0]),
+    }
+    if bits == 4 and size == 64:
+        case["unpacked"] = oracle.floats(mx.dequantize(words, scales, biases, **how)[0])
+    return case
+
+
+def make(folder, tiny):
     folder.mkdir(parents=True, exist_ok=True)
+    oracle.write_json(folder / "groups.json", groups(rows(tiny)))
     oracle.write_json(folder / "sampling.json", sampling())
     oracle.write_json(folder / "rope.json", ropes())
     save_safetensors(folder / "quantize.safetensors", quantization())
