@@ -7,6 +7,7 @@
 
 mod mask;
 mod matrix;
+pub mod probe;
 mod rope;
 mod swiglu;
 
@@ -77,6 +78,8 @@ impl Scope<'_> {
 /// `y = x Wᵀ + b`, with `W` dense or packed.
 #[derive(Debug)]
 pub struct Linear {
+    /// The path of the module in the checkpoint; several if their rows are joined.
+    modules: Vec<String>,
     weight: Matrix,
     bias: Option<Array>,
 }
@@ -93,7 +96,11 @@ impl Linear {
         let bias = bias
             .then(|| weights.take(&format!("{name}.bias"), &[out_features]))
             .transpose()?;
-        Ok(Self { weight, bias })
+        Ok(Self {
+            modules: vec![weights.path(name)],
+            weight,
+            bias,
+        })
     }
 
     /// The rows of all `parts` as one matrix; None if they are packed in different ways.
@@ -111,7 +118,12 @@ impl Linear {
                 Some(bias)
             }
         };
-        Ok(Some(Self { weight, bias }))
+        let modules = parts.iter().flat_map(|part| part.modules.clone());
+        Ok(Some(Self {
+            modules: modules.collect(),
+            weight,
+            bias,
+        }))
     }
 
     /// x `[…, in_features]` → `[…, out_features]`.
@@ -119,6 +131,7 @@ impl Linear {
     /// # Errors
     /// If the last axis of `x` is not `in_features`.
     pub fn forward(&self, x: &Array) -> Result<Array> {
+        probe::sees(&self.modules, x);
         self.weight.forward_with(x, self.bias.as_ref())
     }
 }

@@ -353,6 +353,11 @@ impl Scope<'_> {
         }
     }
 
+    /// The whole name of what is called `name` in this part.
+    pub(crate) fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
     /// Whether the embedding serves as the head, too.
     pub fn tied(&self) -> bool {
         self.weights.tied()
@@ -360,7 +365,7 @@ impl Scope<'_> {
 
     /// [`Weights::take`]
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Array> {
-        self.weights.take(&format!("{}{name}", self.prefix), shape)
+        self.weights.take(&self.path(name), shape)
     }
 
     /// Takes `{name}.weight` `[out_features, in_features]`, or its quantized triple.
@@ -373,7 +378,7 @@ impl Scope<'_> {
         out_features: usize,
         in_features: usize,
     ) -> Result<Matrix> {
-        let name = format!("{}{name}", self.prefix);
+        let name = self.path(name);
         let (weights, shape) = (&mut *self.weights, [out_features, in_features]);
         Ok(
             match weights.take_quantized(&name, out_features, in_features)? {
