@@ -8,6 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use console::files;
+use console::text::script_json;
 use minijinja::value::Serde;
 use minijinja::{Environment, context};
 
@@ -46,7 +47,7 @@ pub fn page(trace: &Trace) -> Result<String> {
         plot => PLOT,
         licences => LICENCES,
         script => SCRIPT,
-        trace => json(trace)?,
+        trace => script_json(trace).context("writing the trace as JSON")?,
         text => trace.text.as_str(),
         model => trace.model.name.as_str(),
         answer => trace.decode.text.as_str(),
@@ -57,17 +58,6 @@ pub fn page(trace: &Trace) -> Result<String> {
     Environment::new()
         .render_named_str("page.html", TEMPLATE, values)
         .context("filling in the page's template")
-}
-
-/// JSON that a `<script>` can hold. Inside one, a browser looks for `</script` and `<!--` before it
-/// looks at quotes; U+2028 and U+2029 end a line in old scripts. All of them only occur in strings,
-/// where JSON has a second spelling for every character.
-fn json(trace: &Trace) -> Result<String> {
-    let mut text = serde_json::to_string(trace).context("writing the trace as JSON")?;
-    for character in ['<', '>', '&', '\u{2028}', '\u{2029}'] {
-        text = text.replace(character, &format!("\\u{:04x}", u32::from(character)));
-    }
-    Ok(text)
 }
 
 /// For the browser's tab: one line, not too long.

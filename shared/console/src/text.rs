@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use serde::Serialize;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// Columns of every line, on every terminal: what fits a frame of the video.
@@ -86,6 +87,20 @@ pub fn clip(text: &str, width: usize) -> Cow<'_, str> {
     kept.into()
 }
 
+/// JSON that a `<script>` can hold. Inside one, a browser looks for `</script` and `<!--` before it
+/// looks at quotes; U+2028 and U+2029 end a line in old scripts. All of them only occur in strings,
+/// where JSON has a second spelling for every character.
+///
+/// # Errors
+/// If the value cannot be written as JSON.
+pub fn script_json<T: Serialize>(value: &T) -> serde_json::Result<String> {
+    let mut text = serde_json::to_string(value)?;
+    for character in ['<', '>', '&', '\u{2028}', '\u{2029}'] {
+        text = text.replace(character, &format!("\\u{:04x}", u32::from(character)));
+    }
+    Ok(text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,6 +134,14 @@ mod tests {
     }
 
     /// Text as a hostile file name or a model id may have it.
+    #[test]
+    fn json_in_a_script_cannot_end_the_script() {
+        let text = "</script><!-- & \u{2028}\u{2029} \"";
+        let json = script_json(&text).unwrap();
+        assert!(json.is_ascii() && !json.contains(['<', '>', '&']), "{json}");
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+    }
+
     fn any_text() -> impl Strategy<Value = String> {
         prop_oneof![any::<String>(), "[ -~]{0,200}", "[字🕳é\u{301} ]{0,60}"]
     }
