@@ -1,10 +1,11 @@
 //! What the video shows: what each width costs in bytes, quality and speed.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
-use console::cli::ModelArgs;
+use console::cli::{ModelArgs, OutputArgs, PromptArgs};
 
 use crate::convert::{self, ConvertArgs};
+use crate::microscope::{self, MicroscopeArgs};
 
 /// Part 4: quantization: smaller models that still work.
 #[derive(Debug, Parser)]
@@ -14,6 +15,12 @@ pub struct Args {
     command: Option<Command>,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    prompt: PromptArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    microscope: MicroscopeArgs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -27,11 +34,15 @@ enum Command {
 /// # Errors
 /// If the model, the prompt or the output fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
-    match args.command {
-        Some(Command::Convert(args)) => convert::run(&args),
-        None => {
-            let _ = args.model;
-            Ok(())
-        }
+    match (args.command, &args.microscope.show) {
+        (Some(Command::Convert(args)), _) => convert::run(&args),
+        (None, Some(place)) => microscope::run(
+            place,
+            &args.microscope,
+            &args.model,
+            &args.prompt,
+            args.output,
+        ),
+        (None, None) => bail!("nothing to show: try --show layers.0.self_attn.q_proj[3,64..128]"),
     }
 }

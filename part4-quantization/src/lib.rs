@@ -21,6 +21,7 @@
 //! - [`rotating`]: a window that forgets, as in part 3
 //! - [`recipe`]: which module gets how many bits
 //! - [`convert`]: a checkpoint in, a quantized one out
+//! - [`microscope`]: one group of weights, bit by bit, and how far its error comes
 //! - [`experiment`]: what the video shows, as numbers
 //!
 //! [`concat`]: mod@concat
@@ -33,6 +34,7 @@ pub mod experiment;
 pub mod generate;
 pub mod keys_values;
 pub mod kinds;
+pub mod microscope;
 pub mod model;
 pub mod prealloc;
 pub mod quantize;

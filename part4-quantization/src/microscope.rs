@@ -1,0 +1,101 @@
+//! One word under the microscope: a group of real weights on its way to codes, words and back, and how
+//! far its error comes: to the output of its layer, to the logits, to the first token that changes.
+//!
+//! - [`parse`]: `layers.0.self_attn.q_proj[3,64..128]`, and what that names in a checkpoint
+//! - [`specimen`]: those weights, packed and unpacked
+//! - [`picture`]: all of it in a terminal
+//! - [`follow`]: the same error in outputs, logits and tokens
+
+use anyhow::Result;
+use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
+use console::report::{Report, status, warn};
+use shared::config::GroupQuantization;
+use shared::session::Session;
+
+use self::follow::Subject;
+use self::parse::Place;
+use self::specimen::Specimen;
+
+pub mod follow;
+pub mod parse;
+pub mod picture;
+pub mod specimen;
+
+/// What to look at, and how it is quantized.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Microscope")]
+pub struct MicroscopeArgs {
+    /// Show how a few weights are packed, and how far their error comes:
+    /// layers.0.self_attn.q_proj[3,64..128] is row 3, columns 64 to 127
+    #[arg(long, value_name = "MODULE[ROW,FROM..TO]")]
+    pub show: Option<Place>,
+
+    /// Bits of one code: 2, 3, 4, 5, 6 or 8
+    #[arg(long, value_name = "BITS", default_value = "4", value_parser = bits)]
+    pub bits: usize,
+
+    /// Neighbours in a row that share a scale and a bias: 32, 64 or 128
+    #[arg(long, value_name = "G", default_value = "64", value_parser = group_size)]
+    pub group_size: usize,
+}
+
+/// The widths and groups that MLX has kernels for.
+pub const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
+/// See [`BITS`].
+pub const GROUP_SIZES: [usize; 3] = [32, 64, 128];
+
+fn bits(text: &str) -> Result<usize, String> {
+    let bits = text.parse().ok().filter(|bits| BITS.contains(bits));
+    bits.ok_or_else(|| "must be 2, 3, 4, 5, 6 or 8".to_owned())
+}
+
+fn group_size(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| GROUP_SIZES.contains(size));
+    size.ok_or_else(|| "must be 32, 64 or 128".to_owned())
+}
+
+/// A token changes where another one is the likeliest: nothing is drawn.
+const GREEDY: SamplingArgs = SamplingArgs {
+    temperature: 0.0,
+    top_k: 0,
+    top_p: 1.0,
+    min_p: 0.0,
+    repetition_penalty: 1.0,
+    seed: 0,
+};
+
+/// Everything that `--show` asks for.
+///
+/// # Errors
+/// If there is no such matrix, row or group, or if the page cannot be written.
+pub fn run(
+    place: &Place,
+    args: &MicroscopeArgs,
+    model: &ModelArgs,
+    prompt: &PromptArgs,
+    output: OutputArgs,
+) -> Result<()> {
+    let group = GroupQuantization {
+        group_size: args.group_size,
+        bits: args.bits,
+    };
+    let session = Session::open(model)?;
+    let module = place.module_of(&session.checkpoint)?;
+    let (request, _) = session.request(prompt, &GREEDY)?;
+    status(&format!("loading {}", session.checkpoint.name));
+    let subject = Subject::load(&session)?;
+    if let Some(remark) = &subject.remark {
+        warn(remark);
+    }
+    let mut specimen = Specimen::take(&subject, &module, place, group)?;
+    let mut report = Report::stdout();
+    picture::specimen(&mut report, &specimen)?;
+    status("following the error through the model");
+    let followed = follow::follow(&session, &subject, &request, &specimen)?;
+    picture::followed(&mut report, &followed)?;
+    specimen.followed = Some(followed);
+    if output.json {
+        report.json_line(&specimen)?;
+    }
+    Ok(())
+}
