@@ -55,9 +55,14 @@ fn draw<W: Write>(report: &mut Report<W>, specimen: &Specimen, group: &Group) ->
     let bits = specimen.bits;
     let numbers = Numbers::of(group);
     let recipe = group.recipe(bits);
+    let columns = format!(
+        "{} to {}",
+        group.column,
+        group.column + group.values.len() - 1
+    );
     heading(
         report,
-        "The weights on their line, and the grid of codes below",
+        &format!("Weights {columns} on their line, and the grid of codes below"),
     )?;
     number_line(report, group, bits, &recipe, numbers)?;
     report.blank()?;
@@ -66,7 +71,9 @@ fn draw<W: Write>(report: &mut Report<W>, specimen: &Specimen, group: &Group) ->
     let words = group.words.len();
     heading(
         report,
-        &format!("The {words} words, each with the code of its first weight at the right"),
+        &format!(
+            "The {words} words of 32 bits, and the weights in them: the first has the lowest bits"
+        ),
     )?;
     words_of(report, group, bits)?;
     report.blank()?;
@@ -97,7 +104,7 @@ fn summary(specimen: &Specimen, group: &Group, numbers: Numbers) -> String {
             ));
         } else {
             text.push_str(&format!(
-                " It is more because scale and bias became {} after the codes were chosen.",
+                " That is more because scale and bias became {} after the codes were chosen.",
                 specimen.dtype
             ));
         }
@@ -120,30 +127,32 @@ struct Numbers {
 impl Numbers {
     /// Four digits of the largest weight.
     fn of(group: &Group) -> Self {
-        let largest = group
-            .values
-            .iter()
-            .map(|value| value.abs())
-            .fold(0.0, f32::max);
-        let decimals = (3 - largest.log10().floor() as i32).clamp(1, 9) as usize;
-        let is_readable = largest == 0.0 || (1e-3..1e5).contains(&largest);
-        Self {
-            decimals: is_readable.then_some(if largest == 0.0 { 1 } else { decimals }),
-        }
+        let sizes = group.values.iter().map(|value| value.abs());
+        let largest = sizes.fold(0.0, f32::max);
+        let decimals = match largest {
+            0.0 => Some(1),
+            1e-3..1e5 => Some((3 - largest.log10().floor() as i32).clamp(1, 9) as usize),
+            _ => None,
+        };
+        Self { decimals }
     }
 
     fn text(self, value: f32) -> String {
         match self.decimals {
             Some(decimals) => fixed(f64::from(value), decimals),
+            None if value == 0.0 => "0".to_owned(),
             None => format!("{value:.2e}"),
         }
     }
 
-    /// A step is smaller than a weight: three digits more.
+    /// A step is smaller than a weight: two digits more, or four of its own.
     fn finer(self, value: f32) -> String {
-        match self.decimals {
+        let readable =
+            |decimals: &usize| value == 0.0 || value.abs() >= 10.0_f32.powi(-(*decimals as i32));
+        match self.decimals.filter(readable) {
             Some(decimals) => fixed(f64::from(value), decimals + 2),
-            None => format!("{value:.4e}"),
+            None if value == 0.0 => "0".to_owned(),
+            None => format!("{value:.3e}"),
         }
     }
 }
@@ -169,21 +178,31 @@ fn steps(
         numbers.text(high),
         numbers.finer(step)
     );
-    let pinned = format!(
-        "{} is the largest in size: it is pinned, and code 0 gives it back",
-        numbers.text(edge)
-    );
-    let hit = if zero == 0.0 {
-        "no weight is as large as half a step: code 0 is zero".to_owned()
+    let pinned = if zero == 0.0 {
+        format!(
+            "{}: less than half a step, nothing is pinned",
+            numbers.text(edge)
+        )
     } else {
-        let beyond = if zero > last as f32 {
-            ", beyond the last one"
-        } else {
-            ""
+        format!(
+            "{} is the largest in size: it is pinned, and code 0 gives it back",
+            numbers.text(edge)
+        )
+    };
+    let away = f64::from((edge / step).abs());
+    let hit = if zero == 0.0 {
+        "code 0 is zero".to_owned()
+    } else if zero > last as f32 {
+        format!("{} steps from the edge: beyond code {last}", fixed(away, 1))
+    } else {
+        let point = group.points(specimen.bits).nth(zero as usize);
+        let moved = match point.filter(|point| *point != 0.0) {
+            Some(point) => format!(", or {} as it is stored", numbers.finer(point)),
+            None => String::new(),
         };
         format!(
-            "{} steps from the edge, moved to {zero}: code {zero} is zero{beyond}",
-            fixed(f64::from((edge / step).abs()), 3)
+            "{} steps from the edge, moved to {zero}: code {zero} is zero{moved}",
+            fixed(away, 3)
         )
     };
     let stored = format!(
@@ -250,7 +269,9 @@ fn number_line<W: Write>(
     report.line(&format!(" {labels}"))?;
 
     let edge = format!("the edge, {}", numbers.text(recipe.edge));
-    mark(report, axis.cell(recipe.edge), &edge, EDGE)?;
+    if recipe.zero > 0.0 {
+        mark(report, axis.cell(recipe.edge), &edge, EDGE)?;
+    }
     if (axis.low..=axis.high).contains(&0.0) {
         mark(report, axis.cell(0.0), "zero", ZERO)?;
     }
@@ -328,11 +349,7 @@ fn words_of<W: Write>(report: &mut Report<W>, group: &Group, bits: usize) -> io:
         }
         let cuts = last - first;
         let gap = " ".repeat(47_usize.saturating_sub(32 + cuts));
-        let held = format!(
-            "weights {} to {}",
-            group.column + first,
-            group.column + last
-        );
+        let held = format!("{} to {}", group.column + first, group.column + last);
         let held = report.styled(DIM, &held);
         report.line(&format!(" {label}  {digits}{gap}  {held}"))?;
     }
