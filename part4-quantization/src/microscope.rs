@@ -5,9 +5,14 @@
 //! - [`specimen`]: those weights, packed and unpacked
 //! - [`picture`]: all of it in a terminal
 //! - [`follow`]: the same error in outputs, logits and tokens
+//! - [`page`]: all of it as one HTML file, with sliders
 
-use anyhow::Result;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
 use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
+use console::files;
+use console::numbers::decimal;
 use console::report::{Report, status, warn};
 use shared::config::GroupQuantization;
 use shared::session::Session;
@@ -17,6 +22,7 @@ use self::parse::Place;
 use self::specimen::Specimen;
 
 pub mod follow;
+pub mod page;
 pub mod parse;
 pub mod picture;
 pub mod specimen;
@@ -37,6 +43,10 @@ pub struct MicroscopeArgs {
     /// Neighbours in a row that share a scale and a bias: 32, 64 or 128
     #[arg(long, value_name = "G", default_value = "64", value_parser = group_size)]
     pub group_size: usize,
+
+    /// Write the same as one HTML page, with sliders for bits and groups
+    #[arg(long, value_name = "FILE", requires = "show")]
+    pub page: Option<PathBuf>,
 }
 
 /// The widths and groups that MLX has kernels for.
@@ -75,6 +85,9 @@ pub fn run(
     prompt: &PromptArgs,
     output: OutputArgs,
 ) -> Result<()> {
+    if let Some(path) = &args.page {
+        files::directory(path).with_context(|| format!("--page {}", path.display()))?;
+    }
     let group = GroupQuantization {
         group_size: args.group_size,
         bits: args.bits,
@@ -94,6 +107,10 @@ pub fn run(
     let followed = follow::follow(&session, &subject, &request, &specimen)?;
     picture::followed(&mut report, &followed)?;
     specimen.followed = Some(followed);
+    if let Some(path) = &args.page {
+        let size = page::save(path, &specimen)?;
+        report.note(&format!("{}: {}", path.display(), decimal(size)))?;
+    }
     if output.json {
         report.json_line(&specimen)?;
     }
