@@ -77,12 +77,17 @@ enum Mode {
     Affine,
 }
 
-fn bits(text: &str) -> Result<usize, String> {
+/// The groups that MLX has kernels for.
+pub(crate) const GROUP_SIZES: [usize; 3] = [32, 64, 128];
+
+/// Of `--bits`.
+pub(crate) fn bits(text: &str) -> Result<usize, String> {
     one_of(text, &[2, 3, 4, 5, 6, 8])
 }
 
-fn group_size(text: &str) -> Result<usize, String> {
-    one_of(text, &[32, 64, 128])
+/// Of `--group-size`.
+pub(crate) fn group_size(text: &str) -> Result<usize, String> {
+    one_of(text, &GROUP_SIZES)
 }
 
 fn one_of(text: &str, all: &[usize]) -> Result<usize, String> {

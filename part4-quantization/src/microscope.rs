@@ -17,6 +17,8 @@ use console::report::{Report, status, warn};
 use shared::config::GroupQuantization;
 use shared::session::Session;
 
+use crate::convert::{bits, group_size};
+
 use self::follow::Subject;
 use self::parse::Place;
 use self::specimen::Specimen;
@@ -47,21 +49,6 @@ pub struct MicroscopeArgs {
     /// Write the same as one HTML page, with sliders for bits and groups
     #[arg(long, value_name = "FILE", requires = "show")]
     pub page: Option<PathBuf>,
-}
-
-/// The widths and groups that MLX has kernels for.
-pub const BITS: [usize; 6] = [2, 3, 4, 5, 6, 8];
-/// See [`BITS`].
-pub const GROUP_SIZES: [usize; 3] = [32, 64, 128];
-
-fn bits(text: &str) -> Result<usize, String> {
-    let bits = text.parse().ok().filter(|bits| BITS.contains(bits));
-    bits.ok_or_else(|| "must be 2, 3, 4, 5, 6 or 8".to_owned())
-}
-
-fn group_size(text: &str) -> Result<usize, String> {
-    let size = text.parse().ok().filter(|size| GROUP_SIZES.contains(size));
-    size.ok_or_else(|| "must be 32, 64 or 128".to_owned())
 }
 
 /// A token changes where another one is the likeliest: nothing is drawn.

@@ -394,8 +394,18 @@ fn what_cannot_be_shown_gets_one_clear_line() {
             "columns 64..128 are not whole groups of 128: try 0..128",
         ),
         ("q_proj", &[], 2, "must be MODULE[ROW,FROM..TO]"),
-        (PLACE, &["--bits", "7"], 2, "must be 2, 3, 4, 5, 6 or 8"),
-        (PLACE, &["--group-size", "48"], 2, "must be 32, 64 or 128"),
+        (
+            PLACE,
+            &["--bits", "7"],
+            2,
+            "must be one of [2, 3, 4, 5, 6, 8]",
+        ),
+        (
+            PLACE,
+            &["--group-size", "48"],
+            2,
+            "must be one of [32, 64, 128]",
+        ),
         (
             PLACE,
             &["--page", "/no/such/folder/page.html"],

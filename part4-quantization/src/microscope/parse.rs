@@ -6,7 +6,7 @@ use std::str::FromStr;
 use anyhow::{Result, bail, ensure};
 use shared::checkpoint::Checkpoint;
 
-use super::GROUP_SIZES;
+use crate::convert::GROUP_SIZES;
 
 /// A piece of one row of one matrix.
 #[derive(Debug, Clone, PartialEq, Eq)]
