@@ -491,3 +491,41 @@ fn the_drawing_has_the_numbers_of_the_built_in_model() {
         }
     }
 }
+
+#[test]
+fn the_readme_quotes_the_picture() {
+    let readme = include_str!("../README.md").replace("\r\n", "\n");
+    let section = readme
+        .split("## One word under the microscope")
+        .nth(1)
+        .unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let quotes: Vec<&str> = section
+        .split("```text\n")
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap())
+        .collect();
+    let [picture, summary, followed] = quotes.as_slice() else {
+        panic!("{} quotes", quotes.len());
+    };
+    let (session, request) = tiny("128");
+    let subject = Subject::load(&session).unwrap();
+    let drawn = drawn(&specimen(&subject, PLACE, 4, 64));
+    assert!(drawn.contains(picture.trim_end()), "{drawn}");
+    assert!(drawn.contains(summary.trim_end()), "{drawn}");
+    let found = follow(
+        &session,
+        &subject,
+        &request,
+        &specimen(&subject, PLACE, 3, 64),
+    )
+    .unwrap();
+    let mut out = Vec::new();
+    picture::followed(&mut Report::plain(&mut out), &found).unwrap();
+    // Another BLAS adds in another order: the last digits may be others, the drawing has the numbers.
+    let shape = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "0");
+    assert_eq!(
+        shape(String::from_utf8(out).unwrap().trim()),
+        shape(followed.trim())
+    );
+}
