@@ -82,7 +82,7 @@ impl Checkpoint {
         if !path.exists() {
             return Ok(None);
         }
-        console::files::read(&path, crate::hub::LONGEST_TEXT).map(Some)
+        console::files::read(&path, crate::hub::longest(name)).map(Some)
     }
 
     fn original_config(&self) -> Result<Map<String, Value>> {
