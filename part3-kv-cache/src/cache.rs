@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::iter;
 use std::ops::Range;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, bail, ensure};
 use mlx_rs::{Array, ops};
 use shared::layers::{Mask, Offsets};
 
@@ -46,8 +46,8 @@ pub trait KvCache: Debug {
         true
     }
 
-    /// What is stored, unused room included.
-    fn stored(&self) -> Option<&KeysValues>;
+    /// All that is stored, unused room included: `[B, Hkv, N, …]` each, what belongs to the keys first.
+    fn arrays(&self) -> Vec<&Array>;
 
     /// Whether it still has what it would go back to.
     fn is_trimmable(&self) -> bool {
@@ -59,8 +59,10 @@ pub trait KvCache: Debug {
 
     /// The stored positions, oldest first and without unused room: what a file has to hold.
     fn state(&self) -> Result<KeysValues> {
-        let stored = self.stored().context("there is nothing in the cache")?;
-        stored.slice(0..self.offset())
+        let [keys, values] = self.arrays()[..] else {
+            bail!("there is nothing in the cache");
+        };
+        KeysValues::of(keys, values).slice(0..self.offset())
     }
 
     /// Takes over what [`state`](Self::state) gave, after `offset` positions, into an empty cache.
@@ -93,25 +95,21 @@ impl Cache {
 
     /// Positions that the layer with the most room has room for.
     pub fn capacity(&self) -> i32 {
-        self.stored().map(KeysValues::len).max().unwrap_or(0)
+        self.arrays().map(|array| array.dim(2)).max().unwrap_or(0)
     }
 
     /// Bytes of keys and values, unused room included: `2 · Hkv · D · bytes · capacity` in each layer.
     pub fn bytes(&self) -> u64 {
-        self.stored().map(KeysValues::bytes).sum()
+        self.arrays().map(|array| array.nbytes() as u64).sum()
     }
 
     /// All keys and values, for whoever has to evaluate them.
     pub fn arrays(&self) -> impl Iterator<Item = &Array> {
-        self.stored().flat_map(|kv| [&kv.keys, &kv.values])
+        self.layers.iter().flat_map(|layer| layer.arrays())
     }
 
     fn stores(&self) -> bool {
         self.layers.iter().all(|layer| layer.stores())
-    }
-
-    fn stored(&self) -> impl Iterator<Item = &KeysValues> {
-        self.layers.iter().filter_map(|layer| layer.stored())
     }
 
     /// The rest of a prompt of `length` tokens, cut into pieces of at most `step` for one run of the

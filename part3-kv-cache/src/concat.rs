@@ -30,8 +30,8 @@ impl KvCache for Concat {
         self.stored.as_ref().map_or(0, KeysValues::len)
     }
 
-    fn stored(&self) -> Option<&KeysValues> {
-        self.stored.as_ref()
+    fn arrays(&self) -> Vec<&Array> {
+        self.stored.iter().flat_map(KeysValues::arrays).collect()
     }
 
     fn trim(&mut self, n: i32) -> Result<()> {

@@ -6,7 +6,6 @@ use shared::config::ModelConfig;
 
 use crate::cache::{Cache, KvCache};
 use crate::concat::Concat;
-use crate::keys_values::KeysValues;
 use crate::prealloc::Prealloc;
 use crate::rotating::Rotating;
 
@@ -62,8 +61,8 @@ impl KvCache for Off {
         false
     }
 
-    fn stored(&self) -> Option<&KeysValues> {
-        None
+    fn arrays(&self) -> Vec<&Array> {
+        Vec::new()
     }
 
     fn trim(&mut self, _: i32) -> Result<()> {

@@ -40,8 +40,8 @@ impl KvCache for Prealloc {
         self.offset
     }
 
-    fn stored(&self) -> Option<&KeysValues> {
-        self.stored.as_ref()
+    fn arrays(&self) -> Vec<&Array> {
+        self.stored.iter().flat_map(KeysValues::arrays).collect()
     }
 
     fn trim(&mut self, n: i32) -> Result<()> {

@@ -57,8 +57,8 @@ impl KvCache for Rotating {
         Some(self.size)
     }
 
-    fn stored(&self) -> Option<&KeysValues> {
-        self.stored.as_ref()
+    fn arrays(&self) -> Vec<&Array> {
+        self.stored.iter().flat_map(KeysValues::arrays).collect()
     }
 
     fn is_trimmable(&self) -> bool {

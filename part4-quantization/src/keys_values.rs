@@ -26,8 +26,17 @@ impl KeysValues {
         self.keys.dim(2)
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        (self.keys.nbytes() + self.values.nbytes()) as u64
+    /// The pair of these arrays.
+    pub(crate) fn of(keys: &Array, values: &Array) -> Self {
+        Self {
+            keys: keys.clone(),
+            values: values.clone(),
+        }
+    }
+
+    /// Keys, then values.
+    pub(crate) fn arrays(&self) -> [&Array; 2] {
+        [&self.keys, &self.values]
     }
 
     /// Positions in `range`, as views.
