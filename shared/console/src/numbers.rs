@@ -37,6 +37,28 @@ pub fn or_dash(value: Option<f64>, decimals: usize) -> String {
     fixed(value.unwrap_or(f64::NAN), decimals)
 }
 
+/// A value and its standard error with as many decimals, at most 4, as give the error two digits that count:
+/// `2.034 ± 0.051`.
+pub fn with_error(value: f64, error: Option<f64>) -> String {
+    let decimals = match error {
+        Some(error) if error > 0.0 && error < 10.0 => (1.0 - error.log10().floor()) as usize,
+        Some(error) if error >= 10.0 => 0,
+        _ => 4,
+    };
+    let decimals = decimals.min(4);
+    format!("{} ± {}", fixed(value, decimals), or_dash(error, decimals))
+}
+
+/// As [`with_error`], with a sign before what is not negative: a difference.
+pub fn difference(value: f64, error: Option<f64>) -> String {
+    let text = with_error(value, error);
+    if text.starts_with(['-', '–']) {
+        text
+    } else {
+        format!("+{text}")
+    }
+}
+
 /// Bytes in GiB = 2³⁰, for memory: `3.97 GiB`.
 pub fn gib(bytes: u64) -> String {
     format!("{} GiB", fixed(bytes as f64 / (1_u64 << 30) as f64, 2))
@@ -100,6 +122,19 @@ mod tests {
         assert_eq!(fixed(f64::NAN, 2), "–");
         assert_eq!(or_dash(None, 2), "–");
         assert_eq!(or_dash(Some(0.5), 2), "0.50");
+    }
+
+    #[test]
+    fn an_error_decides_how_many_digits_count() {
+        assert_eq!(with_error(2.034_12, Some(0.0513)), "2.034 ± 0.051");
+        assert_eq!(with_error(463.17, Some(50.12)), "463 ± 50");
+        assert_eq!(with_error(463.17, Some(5.12)), "463.2 ± 5.1");
+        assert_eq!(with_error(0.000_123, Some(0.000_004)), "0.0001 ± 0.0000");
+        assert_eq!(with_error(0.0, Some(0.0)), "0.0000 ± 0.0000");
+        assert_eq!(with_error(2.5, None), "2.5000 ± –");
+        assert_eq!(difference(0.0123, Some(0.002)), "+0.0123 ± 0.0020");
+        assert_eq!(difference(-0.0123, Some(0.02)), "-0.012 ± 0.020");
+        assert_eq!(difference(f64::NAN, None), "– ± –");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! a table, one scale for what is compared. Everything writes through [`io::Write`] and returns its
 //! error; `println!` would panic when the reader of a pipe has gone.
 
+mod rows;
 mod stream;
 
 use std::io::{self, Write};
@@ -18,6 +19,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::numbers::{fixed, or_dash};
 use crate::text::{WIDTH, clip, one_line, pad};
 
+pub use rows::{Column, Rows};
 pub use stream::{Stdout, TextStream, clear_status, error, status, stdout_closed, tell, warn};
 
 /// Most cells of a sparkline.
