@@ -104,9 +104,8 @@ impl Session {
         Ok(room)
     }
 
-    /// The rows of the card above every report: the model, the machine, its ceiling if that is
-    /// known, and how the answer of `run` ended.
-    pub fn card(&self, run: &Run, versions: &Versions) -> Vec<(String, String)> {
+    /// The first rows of the card above every report: the model and the machine.
+    pub fn about(&self, versions: &Versions) -> Vec<(String, String)> {
         let weights = self.checkpoint.weight_bytes();
         let bits = 8.0 * weights as f64 / self.checkpoint.parameters().max(1) as f64;
         let model = format!(
@@ -114,10 +113,16 @@ impl Session {
             self.checkpoint.name,
             decimal(weights)
         );
-        let mut rows = vec![
+        vec![
             ("model".to_owned(), model),
             ("machine".to_owned(), self.machine.describe(versions)),
-        ];
+        ]
+    }
+
+    /// The rows of the card above every report: the model, the machine, its ceiling if that is
+    /// known, and how the answer of `run` ended.
+    pub fn card(&self, run: &Run, versions: &Versions) -> Vec<(String, String)> {
+        let mut rows = self.about(versions);
         rows.extend(self.machine.products_row());
         let read = self.checkpoint.read_bytes();
         let kv = run.step_bytes.unwrap_or(read).saturating_sub(read);
