@@ -7,6 +7,7 @@ use shared::config::ModelConfig;
 use crate::cache::{Cache, KvCache};
 use crate::concat::Concat;
 use crate::prealloc::Prealloc;
+use crate::quantized_cache::{KvBits, QuantizedCache};
 use crate::rotating::Rotating;
 
 /// How to store keys and values.
@@ -25,6 +26,8 @@ pub enum CacheKind {
         /// First positions that are never overwritten: attention sinks (arXiv 2309.17453).
         sinks: i32,
     },
+    /// As `Prealloc`, but packed.
+    Quantized(KvBits),
 }
 
 /// An empty cache. A layer that has a sliding window itself rotates over no more than that, and
@@ -39,6 +42,7 @@ pub fn empty_cache(kind: CacheKind, config: &ModelConfig) -> Cache {
                 Box::new(Rotating::new(*window as i32, 0))
             }
             (CacheKind::Rotating { size, sinks }, _) => Box::new(Rotating::new(size, sinks)),
+            (CacheKind::Quantized(bits), _) => Box::new(QuantizedCache::new(bits)),
         }
     };
     Cache::new(config.sliding_window.iter().map(layer).collect())

@@ -14,6 +14,7 @@
 //! - [`prealloc`]: as in part 3
 //! - [`keys_values`]: as in part 3
 //! - [`ahead`]: as in part 3
+//! - [`quantized_cache`]: keys and values, packed as weights are
 //!
 //! Beside it:
 //!
@@ -38,5 +39,6 @@ pub mod microscope;
 pub mod model;
 pub mod prealloc;
 pub mod quantize;
+pub mod quantized_cache;
 pub mod recipe;
 pub mod rotating;
