@@ -7,6 +7,7 @@
 //! In reading order:
 //!
 //! - [`quantize`]: weights in, packed weights out: scales, biases and codes
+//! - [`quality`]: how far the model is from what it was
 //! - [`model`]: as in part 3
 //! - [`generate`]: as in part 3
 //! - [`cache`]: as in part 3
@@ -24,6 +25,8 @@
 //! - [`convert`]: a checkpoint in, a quantized one out
 //! - [`microscope`]: one group of weights, bit by bit, and how far its error comes
 //! - [`experiment`]: what the video shows, as numbers
+//! - [`estimates`]: the scores as a few numbers, each with its error
+//! - [`texts`]: what is scored
 //!
 //! [`concat`]: mod@concat
 
@@ -31,6 +34,7 @@ pub mod ahead;
 pub mod cache;
 pub mod concat;
 pub mod convert;
+pub mod estimates;
 pub mod experiment;
 pub mod generate;
 pub mod keys_values;
@@ -38,7 +42,9 @@ pub mod kinds;
 pub mod microscope;
 pub mod model;
 pub mod prealloc;
+pub mod quality;
 pub mod quantize;
 pub mod quantized_cache;
 pub mod recipe;
 pub mod rotating;
+pub mod texts;
