@@ -1,24 +1,22 @@
 //! What the video shows: what each width costs in bytes, quality and speed.
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use console::cli::{ModelArgs, OutputArgs, PromptArgs};
 
 use crate::convert::{self, ConvertArgs};
 use crate::microscope::{self, MicroscopeArgs};
+use crate::table::{self, TableArgs};
 
-/// Part 4: quantization: smaller models that still work.
+/// Part 4: quantization: smaller models that still work. Without a command: all widths in one table.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
     command: Option<Command>,
     #[command(flatten)]
-    model: ModelArgs,
-    #[command(flatten)]
-    prompt: PromptArgs,
-    #[command(flatten)]
-    output: OutputArgs,
+    table: TableArgs,
     #[command(flatten)]
     microscope: MicroscopeArgs,
 }
@@ -27,6 +25,13 @@ pub struct Args {
 enum Command {
     /// Write a quantized checkpoint that mlx-lm loads, too
     Convert(Box<ConvertArgs>),
+    /// Compare all widths, and draw quality over bytes as a chart
+    Plot {
+        /// The file to write, an SVG; not - for stdout
+        file: PathBuf,
+        #[command(flatten)]
+        table: Box<TableArgs>,
+    },
 }
 
 /// Runs what the flags ask for and prints the report.
@@ -34,15 +39,15 @@ enum Command {
 /// # Errors
 /// If the model, the prompt or the output fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
-    match (args.command, &args.microscope.show) {
+    let Args {
+        command,
+        table,
+        microscope,
+    } = args;
+    match (command, &microscope.show) {
         (Some(Command::Convert(args)), _) => convert::run(&args),
-        (None, Some(place)) => microscope::run(
-            place,
-            &args.microscope,
-            &args.model,
-            &args.prompt,
-            args.output,
-        ),
-        (None, None) => bail!("nothing to show: try --show layers.0.self_attn.q_proj[3,64..128]"),
+        (Some(Command::Plot { file, table }), _) => table::run(&table, Some(&file)),
+        (None, Some(place)) => microscope::run(place, microscope.page.as_deref(), &table),
+        (None, None) => table::run(&table, None),
     }
 }

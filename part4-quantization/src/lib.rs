@@ -25,12 +25,19 @@
 //! - [`convert`]: a checkpoint in, a quantized one out
 //! - [`microscope`]: one group of weights, bit by bit, and how far its error comes
 //! - [`experiment`]: what the video shows, as numbers
+//! - [`table`]: every width on the same text and prompt
+//! - [`variants`]: the rows of the table
+//! - [`bench`]: one row after the other, measured
 //! - [`estimates`]: the scores as a few numbers, each with its error
 //! - [`texts`]: what is scored
+//! - [`report`]: the numbers in cells and sentences
+//! - [`plot`]: quality over bytes as a chart
 //!
 //! [`concat`]: mod@concat
+//! [`bench`]: mod@bench
 
 pub mod ahead;
+pub mod bench;
 pub mod cache;
 pub mod concat;
 pub mod convert;
@@ -41,10 +48,14 @@ pub mod keys_values;
 pub mod kinds;
 pub mod microscope;
 pub mod model;
+pub mod plot;
 pub mod prealloc;
 pub mod quality;
 pub mod quantize;
 pub mod quantized_cache;
 pub mod recipe;
+pub mod report;
 pub mod rotating;
+pub mod table;
 pub mod texts;
+pub mod variants;

@@ -7,17 +7,16 @@
 //! - [`follow`]: the same error in outputs, logits and tokens
 //! - [`page`]: all of it as one HTML file, with sliders
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
+use console::cli::SamplingArgs;
 use console::files;
 use console::numbers::decimal;
 use console::report::{Report, status, warn};
-use shared::config::GroupQuantization;
 use shared::session::Session;
 
-use crate::convert::{bits, group_size};
+use crate::table::TableArgs;
 
 use self::follow::Subject;
 use self::parse::Place;
@@ -29,7 +28,7 @@ pub mod parse;
 pub mod picture;
 pub mod specimen;
 
-/// What to look at, and how it is quantized.
+/// What to look at; how it is quantized, `--bits` and `--group-size` say.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Microscope")]
 pub struct MicroscopeArgs {
@@ -37,14 +36,6 @@ pub struct MicroscopeArgs {
     /// layers.0.self_attn.q_proj[3,64..128] is row 3, columns 64 to 127
     #[arg(long, value_name = "MODULE[ROW,FROM..TO]")]
     pub show: Option<Place>,
-
-    /// Bits of one code: 2, 3, 4, 5, 6 or 8
-    #[arg(long, value_name = "BITS", default_value = "4", value_parser = bits)]
-    pub bits: usize,
-
-    /// Neighbours in a row that share a scale and a bias: 32, 64 or 128
-    #[arg(long, value_name = "G", default_value = "64", value_parser = group_size)]
-    pub group_size: usize,
 
     /// Write the same as one HTML page, with sliders for bits and groups
     #[arg(long, value_name = "FILE", requires = "show")]
@@ -65,23 +56,14 @@ const GREEDY: SamplingArgs = SamplingArgs {
 ///
 /// # Errors
 /// If there is no such matrix, row or group, or if the page cannot be written.
-pub fn run(
-    place: &Place,
-    args: &MicroscopeArgs,
-    model: &ModelArgs,
-    prompt: &PromptArgs,
-    output: OutputArgs,
-) -> Result<()> {
-    if let Some(path) = &args.page {
+pub fn run(place: &Place, page: Option<&Path>, args: &TableArgs) -> Result<()> {
+    if let Some(path) = page {
         files::directory(path).with_context(|| format!("--page {}", path.display()))?;
     }
-    let group = GroupQuantization {
-        group_size: args.group_size,
-        bits: args.bits,
-    };
-    let session = Session::open(model)?;
+    let group = args.only_packing()?;
+    let session = Session::open(&args.model)?;
     let module = place.module_of(&session.checkpoint)?;
-    let (request, _) = session.request(prompt, &GREEDY)?;
+    let (request, _) = session.request(&args.prompt, &GREEDY)?;
     status(&format!("loading {}", session.checkpoint.name));
     let subject = Subject::load(&session)?;
     if let Some(remark) = &subject.remark {
@@ -94,11 +76,11 @@ pub fn run(
     let followed = follow::follow(&session, &subject, &request, &specimen)?;
     picture::followed(&mut report, &followed)?;
     specimen.followed = Some(followed);
-    if let Some(path) = &args.page {
+    if let Some(path) = page {
         let size = page::save(path, &specimen)?;
         report.note(&format!("{}: {}", path.display(), decimal(size)))?;
     }
-    if output.json {
+    if args.output.json {
         report.json_line(&specimen)?;
     }
     Ok(())
