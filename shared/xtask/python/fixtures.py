@@ -3,8 +3,8 @@
     python fixtures.py ROOT_OF_THE_WORKSPACE [group ...] [--smollm2 model.gguf] [--cache folder]
 
 The groups are `synthetic`, `gpt2`, `gguf`, `ops`, `affine`, `rotating`, `tokenizer`, `tiny`,
-`conversions`, `smollm2` and `rotating-smollm2`; all of them without a name. `smollm2` takes more than
-half an hour, nearly all of it in bf16, 4-bit and naive decoding on the CPU.
+`quality`, `conversions`, `smollm2` and `rotating-smollm2`; all of them without a name. `smollm2` takes
+more than half an hour, nearly all of it in bf16, 4-bit and naive decoding on the CPU.
 """
 
 import argparse
@@ -28,6 +28,7 @@ import gpt2_fixtures
 import nvfp4
 import ops
 import oracle
+import quality
 import real
 import rotating
 import synthetic
@@ -94,6 +95,10 @@ def make_conversions(args, out):
     conversions.make(tiny(args), out, say)
 
 
+def make_quality(args, out):
+    quality.make(args.root, tiny(args), out)
+
+
 def make_smollm2(args, out):
     real.make_smollm2(args.smollm2, args.cache, out, say)
 
@@ -111,6 +116,7 @@ GROUPS = {
     "rotating": make_rotating,
     "tokenizer": make_tokenizer,
     "tiny": make_tiny,
+    "quality": make_quality,
     "conversions": make_conversions,
     "smollm2": make_smollm2,
     "rotating-smollm2": make_rotating_smollm2,
