@@ -4,7 +4,7 @@
 //! groups along the head, each with a scale and a bias. A key decides where all later queries look, a value
 //! only what is found there: keys need more bits.
 
-use std::mem;
+use std::{fmt, mem};
 
 use anyhow::{Context, Result, bail};
 use mlx_rs::ops::indexing::TryIndexOp;
@@ -21,6 +21,12 @@ pub struct KvBits {
     pub keys: i32,
     /// Of one number of a value.
     pub values: i32,
+}
+
+impl fmt::Display for KvBits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "K{} V{}", self.keys, self.values)
+    }
 }
 
 /// G, how many numbers of a head share a scale and a bias: mlx-lm's 64, or 32 where that does not divide the

@@ -60,6 +60,13 @@ pub fn begin(session: &Session, measure: &Measure) -> Result<()> {
         plural(*windows, "window"),
         count(*positions as u64),
     )));
+    let packed = |bits: &String| format!("{bits} in all rows but the first");
+    rows.extend(
+        measure
+            .cache
+            .as_ref()
+            .map(|bits| ("cache".to_owned(), packed(bits))),
+    );
     let mut report = Report::stdout();
     report.card(&rows)?;
     Ok(report.blank()?)

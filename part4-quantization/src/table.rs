@@ -14,6 +14,7 @@ use shared::session::Session;
 use crate::bench::{Base, Bench, Difference};
 use crate::estimates::Quality;
 use crate::quality::{Scored, windows};
+use crate::quantized_cache::KvBits;
 use crate::report;
 use crate::texts::TextChoice;
 use crate::variants::{BITS, GROUPS, Variant, variants};
@@ -65,6 +66,11 @@ struct QualityArgs {
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = one_of(&[32, 64, 128]))]
     group_size: Vec<usize>,
 
+    /// Pack keys and values of all rows but the first: quantized:K8:V4, each 8 or 4 bits; without it, four
+    /// rows show what such caches cost
+    #[arg(long, value_name = "KIND", value_parser = kv_bits)]
+    cache: Option<KvBits>,
+
     /// Answers of each row whose speed is measured
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -80,6 +86,25 @@ fn one_of(known: &'static [usize]) -> impl Fn(&str) -> Result<usize, String> + C
             format!("must be one of {}", known.join(", "))
         })
     }
+}
+
+/// A packed cache from its flag.
+fn kv_bits(text: &str) -> Result<KvBits, String> {
+    let known = |text: &str, letter: char| match text.strip_prefix(letter) {
+        Some("8") => Some(8),
+        Some("4") => Some(4),
+        _ => None,
+    };
+    let bits = text.strip_prefix("quantized:").and_then(|bits| {
+        let (keys, values) = bits.split_once(':')?;
+        Some(KvBits {
+            keys: known(keys, 'K')?,
+            values: known(values, 'V')?,
+        })
+    });
+    bits.ok_or_else(|| {
+        "must be quantized:K8:V8, with 8 or 4 bits for keys and for values".to_owned()
+    })
 }
 
 /// A row of the table: an entry of `"runs"` in the JSON line.
@@ -118,6 +143,8 @@ pub struct Measure {
     pub positions: usize,
     /// The id that was put in the place of each window's first token.
     pub bos: Option<u32>,
+    /// The cache of all rows but the first, if it was asked for.
+    pub cache: Option<String>,
 }
 
 /// Measures all rows and prints them; the chart goes to `plot`.
@@ -151,7 +178,7 @@ pub fn run(args: &TableArgs, plot: Option<&Path>) -> Result<()> {
         chosen(&args.quality.bits, &BITS),
         chosen(&args.quality.group_size, &GROUPS),
     );
-    let variants = variants(checkpoint, &bits, &groups);
+    let variants = variants(checkpoint, &bits, &groups, args.quality.cache);
     report::begin(&session, &measure)?;
     let rows = measure_all(&bench, &variants)?;
     report::finish(&bench, &rows)?;
@@ -189,6 +216,7 @@ impl QualityArgs {
             scored: self.score,
             positions: cut.iter().map(|window| window.targets().len()).sum(),
             bos: begins.filter(|_| self.score == Scored::SecondHalf),
+            cache: self.cache.map(|bits| bits.to_string()),
         };
         Ok((cut, measure))
     }

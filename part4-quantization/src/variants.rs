@@ -13,7 +13,11 @@ pub const BITS: [usize; 6] = [8, 6, 5, 4, 3, 2];
 /// Weights that share a scale and a bias.
 pub const GROUPS: [usize; 2] = [64, 32];
 /// Bits of keys and values in the cache.
-const CACHES: [(i32, i32); 4] = [(8, 8), (8, 4), (4, 8), (4, 4)];
+const CACHES: [KvBits; 4] = [bits(8, 8), bits(8, 4), bits(4, 8), bits(4, 4)];
+
+const fn bits(keys: i32, values: i32) -> KvBits {
+    KvBits { keys, values }
+}
 
 /// One row: how the weights are stored, and how the keys and values.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,28 +51,40 @@ impl Variant {
         }
     }
 
-    fn with_cache((keys, values): (i32, i32)) -> Self {
+    fn with_cache(bits: KvBits) -> Self {
         Self {
-            name: format!("K{keys} V{values}"),
+            name: bits.to_string(),
             plan: None,
-            cache: CacheKind::Quantized(KvBits { keys, values }),
+            cache: CacheKind::Quantized(bits),
         }
     }
 }
 
 /// The base, then every width in every group, then the base with packed keys and values where the heads can
 /// be packed. A model that is quantized already keeps its weights.
-pub fn variants(checkpoint: &Checkpoint, bits: &[usize], groups: &[usize]) -> Vec<Variant> {
+///
+/// With `cache`, all rows but the base have that one.
+pub fn variants(
+    checkpoint: &Checkpoint,
+    bits: &[usize],
+    groups: &[usize],
+    cache: Option<KvBits>,
+) -> Vec<Variant> {
     let each = |bits: usize| {
         let of = move |group_size: &usize| GroupQuantization {
             group_size: *group_size,
             bits,
         };
-        groups.iter().map(of).map(Variant::packed)
+        let with_cache = move |variant: Variant| Variant {
+            cache: cache.map_or(variant.cache, CacheKind::Quantized),
+            ..variant
+        };
+        groups.iter().map(of).map(Variant::packed).map(with_cache)
     };
     let dense = checkpoint.config.quantization.is_none();
     let packed = bits.iter().copied().flat_map(each).filter(|_| dense);
-    let caches = CACHES.into_iter().map(Variant::with_cache);
+    let caches = cache.map_or(CACHES.to_vec(), |cache| vec![cache]);
+    let caches = caches.into_iter().map(Variant::with_cache);
     let head = i32::try_from(checkpoint.config.head_dim).unwrap_or(0);
     let packs = group_size(head).is_ok();
     let all = [Variant::base(checkpoint)].into_iter().chain(packed);
