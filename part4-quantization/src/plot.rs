@@ -86,8 +86,8 @@ fn draw(svg: &mut String, title: &str, points: &[Point<'_>]) -> Result<()> {
             .draw_series(line.iter().map(dot))
             .map_err(|e| failed(&e))?;
         let name = |point: &&Point<'_>| {
-            let (x, y) = at(point);
-            Text::new(format!("  {}", point.label), (x, y), ("sans-serif", 13))
+            let text = Text::new(point.label.to_owned(), (8, -14), ("sans-serif", 13));
+            EmptyElement::at(at(point)) + text
         };
         chart
             .draw_series(line.iter().map(name))
