@@ -45,6 +45,8 @@ pub struct Loaded<'a> {
     model: Model,
     /// Of all tensors.
     pub weight_bytes: u64,
+    /// Of those that a decode step reads: of an embedding that is no head it reads one row.
+    read_bytes: u64,
     load_time: Duration,
 }
 
@@ -103,12 +105,19 @@ impl<'a> Bench<'a> {
             (config, weights) = quantize_weights(&config, weights, plan)
                 .with_context(|| format!("quantizing to {}", variant.name))?;
         }
+        let tied = weights.tied();
         let tensors = weights.into_tensors();
-        let weight_bytes = tensors.values().map(|array| array.nbytes() as u64).sum();
+        let looked_up = |name: &str| !tied && name.starts_with("model.embed_tokens.");
+        let bytes = |all: bool| {
+            let counted = tensors.iter().filter(|(name, _)| all || !looked_up(name));
+            counted.map(|(_, array)| array.nbytes() as u64).sum()
+        };
+        let (weight_bytes, read_bytes) = (bytes(true), bytes(false));
         Ok(Loaded {
             variant,
             model: Model::new(&config, Weights::new(tensors, &config))?,
             weight_bytes,
+            read_bytes,
             load_time: started.elapsed(),
         })
     }
@@ -191,12 +200,21 @@ impl<'a> Bench<'a> {
                 .tokenize(self.tokenize_time)
                 .peak_bytes(peak_bytes()?.saturating_sub(held as u64))
                 .weight_bytes(loaded.weight_bytes)
-                .kv_bytes(cache.bytes());
+                .kv_bytes(cache.bytes())
+                .step_bytes(
+                    loaded.read_bytes + per_position * self.positions_seen(&generation),
+                    &self.session.machine,
+                );
             runs.push(run);
             check_interrupted()?;
         }
         let rounds = Rounds::of(&runs).context("there are no rounds")?;
         Ok((rounds, per_position))
+    }
+
+    /// Positions that a decode step looks at, on average over an answer.
+    fn positions_seen(&self, generation: &Generation) -> u64 {
+        (self.request.ids.len() + generation.tokens.len() / 2) as u64
     }
 
     /// One answer, and its cache.

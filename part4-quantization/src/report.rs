@@ -209,22 +209,16 @@ const SPEED: [Column<'_>; 7] = [
 fn speeds(report: &mut Report<Stdout>, bench: &Bench<'_>, rows: &[Row]) -> Result<()> {
     let mut cells = report.rows(&SPEED)?;
     for row in rows {
-        for cell in speed(bench, row, &rows[0]) {
+        for cell in speed(row, &rows[0]) {
             cells.cell(&cell)?;
         }
     }
     Ok(report.note(&speed_note(bench))?)
 }
 
-fn speed(bench: &Bench<'_>, row: &Row, first: &Row) -> [String; 7] {
+fn speed(row: &Row, first: &Row) -> [String; 7] {
     let Rounds { run, n, .. } = &row.rounds;
     let ratio = run.decode_tps.zip(first.rounds.run.decode_tps);
-    let read = run.weight_bytes.unwrap_or(0) + run.kv_bytes.unwrap_or(0);
-    let roof = bench.session.machine.ceiling_tps(read);
-    let share = run
-        .decode_tps
-        .zip(roof)
-        .map(|(tps, roof)| percent(tps / roof));
     let mebibytes = |bytes| bytes as f64 / f64::from(1 << 20);
     let decode = or_dash(run.decode_tps, 1);
     [
@@ -235,16 +229,28 @@ fn speed(bench: &Bench<'_>, row: &Row, first: &Row) -> [String; 7] {
             _ => decode,
         },
         or_dash(ratio.map(|(a, b)| a / b), 2),
-        share.unwrap_or_else(|| or_dash(None, 0)),
+        run.mbu.map_or_else(|| or_dash(None, 0), percent),
         or_dash(run.peak_bytes.map(mebibytes), 1),
         count(row.kv_bytes_per_position),
     ]
 }
 
 fn speed_note(bench: &Bench<'_>) -> String {
-    let known = match bench.session.machine.bandwidth_bytes_per_s {
-        Some(_) => "the roof is the published bandwidth over the bytes of weights and cache",
-        None => "the bandwidth of this machine's memory is not known, and so no roof",
+    let machine = &bench.session.machine;
+    let gigabytes = machine
+        .bandwidth_bytes_per_s
+        .map(|bytes| fixed(bytes / 1e9, 1));
+    let source = if machine.bandwidth_is_measured {
+        "measured"
+    } else {
+        "published"
+    };
+    let known = match gigabytes {
+        Some(gigabytes) => format!(
+            "of roof: what a step reads, beside the memory's {gigabytes} GB/s ({source}); above 100 % the caches \
+             of the processor hold it"
+        ),
+        None => "the bandwidth of this machine's memory is not known, and so no roof".to_owned(),
     };
     format!(
         "{} of {} prompt tokens and at most {}, one row after the other: medians, ± half the IQR; {known}.",
