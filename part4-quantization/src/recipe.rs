@@ -123,7 +123,7 @@ impl FromStr for Override {
 
 /// Whether MLX has such groups.
 fn supported(bits: usize, group_size: usize) -> Result<(), String> {
-    let group = GroupQuantization { group_size, bits };
+    let group = GroupQuantization::affine(group_size, bits);
     if group.is_supported() {
         return Ok(());
     }
@@ -156,7 +156,7 @@ impl Recipe {
     /// Every module the same.
     pub fn uniform(group_size: usize, bits: usize) -> Self {
         Self {
-            default: GroupQuantization { group_size, bits },
+            default: GroupQuantization::affine(group_size, bits),
             mixed: None,
             overrides: Vec::new(),
         }
@@ -219,9 +219,8 @@ impl Recipe {
         let Some(rule) = self.overrides.iter().rev().find(matching) else {
             return (Some(base), mixed.is_some());
         };
-        let group = rule.bits.map(|(bits, group_size)| GroupQuantization {
-            bits,
-            group_size: group_size.unwrap_or(base.group_size),
+        let group = rule.bits.map(|(bits, group_size)| {
+            GroupQuantization::affine(group_size.unwrap_or(base.group_size), bits)
         });
         (group, true)
     }

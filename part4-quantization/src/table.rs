@@ -9,6 +9,7 @@ use console::files;
 use console::metrics::Rounds;
 use console::report::{Report, Rows, Stdout, status};
 use serde::Serialize;
+use shared::config::GroupQuantization;
 use shared::session::Session;
 
 use crate::bench::{Base, Bench, Difference};
@@ -26,13 +27,34 @@ pub struct TableArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
-    prompt: PromptArgs,
+    pub(crate) prompt: PromptArgs,
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
-    output: OutputArgs,
+    pub(crate) output: OutputArgs,
     #[command(flatten)]
     quality: QualityArgs,
+}
+
+impl TableArgs {
+    /// The one width that a close look is taken at: 4 bits in groups of 64, or what the flags say.
+    ///
+    /// # Errors
+    /// If they say several.
+    pub(crate) fn only_packing(&self) -> Result<GroupQuantization> {
+        let only = |numbers: &[usize], default| match numbers {
+            [] => Some(default),
+            [number] => Some(*number),
+            _ => None,
+        };
+        let QualityArgs {
+            bits, group_size, ..
+        } = &self.quality;
+        let packing = only(group_size, 64).zip(only(bits, 4));
+        let (group_size, bits) =
+            packing.context("--show looks at one width: give one --bits and one --group-size")?;
+        Ok(GroupQuantization::affine(group_size, bits))
+    }
 }
 
 /// What the quality is measured on.

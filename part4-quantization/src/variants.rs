@@ -71,10 +71,7 @@ pub fn variants(
     cache: Option<KvBits>,
 ) -> Vec<Variant> {
     let each = |bits: usize| {
-        let of = move |group_size: &usize| GroupQuantization {
-            group_size: *group_size,
-            bits,
-        };
+        let of = move |group_size: &usize| GroupQuantization::affine(*group_size, bits);
         let with_cache = move |variant: Variant| Variant {
             cache: cache.map_or(variant.cache, CacheKind::Quantized),
             ..variant

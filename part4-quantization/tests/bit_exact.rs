@@ -60,10 +60,7 @@ fn hard_rows_are_packed_as_python_packs_them_and_as_the_formula_of_the_gpu_says(
             panic!("{name}");
         };
         let (bits, group_size) = setting[1..].split_once('g').unwrap();
-        let group = GroupQuantization {
-            group_size: group_size.parse().unwrap(),
-            bits: bits.parse().unwrap(),
-        };
+        let group = GroupQuantization::affine(group_size.parse().unwrap(), bits.parse().unwrap());
         let rounding = if device == "cpu" {
             Rounding::Cpu
         } else {
@@ -119,7 +116,7 @@ proptest! {
     ) {
         let weight = Array::from_slice(&rows.concat(), &[rows.len() as i32, 128]);
         let weight = weight.as_dtype(dtype).unwrap();
-        let group = GroupQuantization { group_size, bits };
+        let group = GroupQuantization::affine(group_size, bits);
         let theirs = on_cpu(|| by_mlx(&weight, group));
         let ours = quantize(&weight, group, Rounding::Cpu).unwrap();
         assert_same(&ours, &theirs, &format!("{dtype:?} {group:?}"));
@@ -137,7 +134,7 @@ proptest! {
         if matches!(device, DeviceType::Gpu) {
             let weight = Array::from_slice(&rows.concat(), &[rows.len() as i32, 128]);
             let weight = weight.as_dtype(dtype).unwrap();
-            let group = GroupQuantization { group_size, bits };
+            let group = GroupQuantization::affine(group_size, bits);
             let ours = quantize(&weight, group, Rounding::Gpu).unwrap();
             assert_same(&ours, &by_mlx(&weight, group), &format!("{dtype:?} {group:?}"));
         }
@@ -173,10 +170,7 @@ proptest! {
 
 #[test]
 fn what_no_grid_can_hold_is_refused_with_its_place() {
-    let group = GroupQuantization {
-        group_size: 32,
-        bits: 4,
-    };
+    let group = GroupQuantization::affine(32, 4);
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -3e38] {
         let mut values = vec![0.5; 3 * 64];
         values[64 + 40] = value;

@@ -56,7 +56,7 @@ fn specimen(subject: &Subject, place: &str, bits: usize, group_size: usize) -> S
         subject,
         &module,
         &place,
-        GroupQuantization { group_size, bits },
+        GroupQuantization::affine(group_size, bits),
     )
     .unwrap()
 }
@@ -85,10 +85,7 @@ fn part4(args: &[&str], colour: bool) -> (i32, String, String) {
 fn words_codes_and_unpacked_weights_are_those_of_mlx() {
     let fixture = Rows::read();
     for case in &fixture.cases {
-        let group = GroupQuantization {
-            group_size: case.group_size,
-            bits: case.bits,
-        };
+        let group = GroupQuantization::affine(case.group_size, case.bits);
         let row = as_dtype(&fixture.rows[&case.row], &case.dtype);
         let found = groups(&row, group, 0..128).unwrap();
         let words: String = found
@@ -126,10 +123,7 @@ fn the_picture_of_a_group_of_the_built_in_model() {
 fn the_picture_of_groups_that_are_hard_to_draw() {
     let rows = Rows::read().rows;
     for name in ["equal", "zeros", "positive", "outlier", "subnormal"] {
-        let group = GroupQuantization {
-            group_size: 32,
-            bits: 4,
-        };
+        let group = GroupQuantization::affine(32, 4);
         let columns = 64..96;
         let specimen = specimen_of(&as_dtype(&rows[name], "f32"), group, columns);
         let drawn = drawn(&specimen);
@@ -226,7 +220,7 @@ fn the_first_change_is_where_the_answers_of_the_two_models_part() {
         let load = || session.checkpoint.load_weights().unwrap();
         let dense = answer(config, load(), &request);
         let plan = Quantization {
-            default: GroupQuantization { group_size, bits },
+            default: GroupQuantization::affine(group_size, bits),
             overrides: Default::default(),
         };
         let (config, weights) = quantize_weights(config, load(), &plan).unwrap();

@@ -17,10 +17,7 @@ use rows::{Rows, as_dtype, specimen_of};
 use serde_json::json;
 use shared::config::GroupQuantization;
 
-const FOUR: GroupQuantization = GroupQuantization {
-    group_size: 64,
-    bits: 4,
-};
+const FOUR: GroupQuantization = GroupQuantization::affine(64, 4);
 
 /// The real row of the fixture, as a page that is written without a model.
 fn real() -> Specimen {
@@ -41,7 +38,7 @@ fn words(page: &Page) -> Vec<String> {
 /// Those of the program.
 fn expected(bits: usize, group_size: usize, at: usize) -> Vec<String> {
     let row = as_dtype(&Rows::read().rows["real"], "f32");
-    let group = GroupQuantization { group_size, bits };
+    let group = GroupQuantization::affine(group_size, bits);
     let groups = groups(&row, group, at..at + 1).unwrap();
     let words = groups[0].words.iter();
     words.map(|word| format!("{word:08x}")).collect()

@@ -75,10 +75,10 @@ fn scored(said: &[Array], base: &[Array], windows: &[Window]) -> Vec<Scores> {
 /// `4-bit g64` → 4 bits in groups of 64.
 fn group(variant: &str) -> Option<GroupQuantization> {
     let (bits, group_size) = variant.split_once("-bit g")?;
-    Some(GroupQuantization {
-        bits: bits.parse().unwrap(),
-        group_size: group_size.parse().unwrap(),
-    })
+    Some(GroupQuantization::affine(
+        group_size.parse().unwrap(),
+        bits.parse().unwrap(),
+    ))
 }
 
 fn mean(values: &[f64]) -> f64 {

@@ -236,10 +236,7 @@ pub fn follow(
     request: &Request,
     specimen: &Specimen,
 ) -> Result<Followed> {
-    let group = GroupQuantization {
-        group_size: specimen.group_size,
-        bits: specimen.bits,
-    };
+    let group = GroupQuantization::affine(specimen.group_size, specimen.bits);
     let module = specimen.module.as_str();
     let dense = subject.whole(module)?;
     let output = dense.output(module, &request.ids)?;

@@ -109,7 +109,9 @@ impl Specimen {
 
 /// The groups of `row` `[in]` that lie in `columns`.
 pub fn groups(row: &Array, group: GroupQuantization, columns: Range<usize>) -> Result<Vec<Group>> {
-    let GroupQuantization { group_size, bits } = group;
+    let GroupQuantization {
+        group_size, bits, ..
+    } = group;
     let row = row.reshape(&[1, -1])?;
     let (words, scales, biases) = quantize(&row, group, Rounding::Cpu)?;
     let (values, scales, biases) = (to_f32(&row)?, to_f32(&scales)?, to_f32(&biases)?);

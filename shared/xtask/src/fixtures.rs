@@ -10,7 +10,13 @@ use console::workspace::Workspace;
 
 /// Groups that run a real model. They take a fast BLAS where there is one; the small ones do with
 /// the slow one of the wheel, which rounds the same way on every machine.
-const REAL: [&str; 5] = ["tiny", "quality", "conversions", "smollm2", "rotating-smollm2"];
+const REAL: [&str; 5] = [
+    "tiny",
+    "quality",
+    "conversions",
+    "smollm2",
+    "rotating-smollm2",
+];
 
 /// All groups, in the order in which they are written.
 const GROUPS: [&str; 12] = [
