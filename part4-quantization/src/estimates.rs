@@ -94,7 +94,7 @@ fn each(scores: &[Scores], of: impl Fn(&Scores) -> &Vec<f64>) -> Vec<Vec<f64>> {
 }
 
 /// The mean over the windows of a draw, all of which have the same number of positions.
-fn drawn(windows: &[Vec<f64>], draw: &[usize]) -> f64 {
-    let means: Vec<f64> = draw.iter().map(|index| mean(&windows[*index])).collect();
+fn drawn(by_window: &[Vec<f64>], draw: &[usize]) -> f64 {
+    let means: Vec<f64> = draw.iter().map(|index| mean(&by_window[*index])).collect();
     mean(&means)
 }
