@@ -175,7 +175,7 @@ pub struct Measure {
 /// If the model, the text, the prompt or the output fails.
 pub fn run(args: &TableArgs, plot: Option<&Path>) -> Result<()> {
     plot.map(files::directory).transpose().context("plot")?;
-    let session = Session::open(&args.model)?;
+    let session = Session::open(&args.model)?.with_roof();
     let checkpoint = &session.checkpoint;
     ensure!(
         checkpoint.config.quantization.is_none() || args.quality.bits.is_empty(),
