@@ -31,6 +31,8 @@ const COLOURS: [RGBColor; 4] = [
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
 ];
+/// Where the name of a point stands, in pixels from it: those of two groups on two sides of their lines.
+const PLACES: [(i32, i32); 2] = [(8, -14), (-58, 6)];
 /// What stands for no divergence on a scale that has no zero.
 const LEAST: f64 = 1e-7;
 
@@ -66,7 +68,11 @@ fn draw(svg: &mut String, title: &str, points: &[Point<'_>]) -> Result<()> {
         .y_label_formatter(&|nats| format!("{nats:.0e}"))
         .draw()
         .map_err(|e| failed(&e))?;
-    for ((group, line), colour) in by_group(points).into_iter().zip(COLOURS.iter().cycle()) {
+    for (((group, line), colour), place) in by_group(points)
+        .into_iter()
+        .zip(COLOURS.iter().cycle())
+        .zip(PLACES.iter().cycle())
+    {
         let at = |point: &&Point<'_>| (point.bits_per_weight, point.divergence.max(LEAST));
         chart
             .draw_series(LineSeries::new(line.iter().map(at), colour.stroke_width(2)))
@@ -86,7 +92,7 @@ fn draw(svg: &mut String, title: &str, points: &[Point<'_>]) -> Result<()> {
             .draw_series(line.iter().map(dot))
             .map_err(|e| failed(&e))?;
         let name = |point: &&Point<'_>| {
-            let text = Text::new(point.label.to_owned(), (8, -14), ("sans-serif", 13));
+            let text = Text::new(point.label.to_owned(), *place, ("sans-serif", 13));
             EmptyElement::at(at(point)) + text
         };
         chart
