@@ -29,6 +29,8 @@ pub struct Part {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Compare {
+    /// The part compares its own variants itself, and no answer of it stands for it.
+    alone: bool,
     rung: Vec<String>,
     others: Vec<Vec<String>>,
 }
@@ -120,6 +122,9 @@ impl Part {
                 )
             })?,
         };
+        if compare.alone {
+            return Ok(None);
+        }
         let description = package.description.unwrap_or_default();
         let adds = description.strip_prefix(&format!("Part {number}: "));
         Ok(Some(Self {

@@ -31,6 +31,12 @@ fn parts_that_decode_are_found_in_their_order_and_nothing_else() {
             json!({"other": 1}),
         ),
         package("part4-library", "Part 4: no program", "test", Value::Null),
+        package(
+            "part5-tables",
+            "Part 5: compares its own",
+            "bin",
+            json!({"compare": {"alone": true}}),
+        ),
         package("shared", "x", "lib", Value::Null),
         package("partly-done", "x", "bin", Value::Null),
     ])
