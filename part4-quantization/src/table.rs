@@ -13,6 +13,7 @@ use shared::config::GroupQuantization;
 use shared::session::Session;
 
 use crate::bench::{Base, Bench, Difference};
+use crate::convert::{bits, group_size};
 use crate::estimates::Quality;
 use crate::quality::{Scored, windows};
 use crate::quantized_cache::KvBits;
@@ -81,11 +82,11 @@ struct QualityArgs {
     score: Scored,
 
     /// Only these widths
-    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = one_of(&BITS))]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = bits)]
     bits: Vec<usize>,
 
     /// Only these groups
-    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = one_of(&[32, 64, 128]))]
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = group_size)]
     group_size: Vec<usize>,
 
     /// Pack keys and values of all rows but the first: quantized:K8:V4, each 8 or 4 bits; without it, four
@@ -97,17 +98,6 @@ struct QualityArgs {
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-}
-
-/// A parser of numbers that are in a list.
-fn one_of(known: &'static [usize]) -> impl Fn(&str) -> Result<usize, String> + Clone {
-    move |text| {
-        let number = text.parse().ok().filter(|number| known.contains(number));
-        number.ok_or_else(|| {
-            let known: Vec<String> = known.iter().map(usize::to_string).collect();
-            format!("must be one of {}", known.join(", "))
-        })
-    }
 }
 
 /// A packed cache from its flag.
