@@ -53,6 +53,7 @@ impl ModelConfig {
         let read = Self::from_json(&json!(keys).to_string(), None)?;
         let read = Self {
             quantization: self.quantization.clone(),
+            foreign: self.foreign,
             torch_dtype: self.torch_dtype.clone(),
             remarks: self.remarks.clone(),
             ..read
