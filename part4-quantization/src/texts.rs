@@ -17,9 +17,9 @@ const LONGEST: u64 = 64 << 20;
 /// What `--text` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TextChoice {
-    /// [`ALICE`]
+    /// A novel in the public domain: `assets/texts/alice.txt`.
     Alice,
-    /// [`ANSWERS`]
+    /// Answers of the built-in model: `assets/texts/answers.txt`.
     Answers,
     /// Any text in UTF-8.
     File(PathBuf),
