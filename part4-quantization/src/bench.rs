@@ -12,7 +12,7 @@ use shared::layers::to_f32;
 use shared::machine::{on_one_stream, peak_bytes, reset_peak};
 use shared::request::Request;
 use shared::session::Session;
-use shared::weights::Weights;
+use shared::weights::{Weights, is_read_whole};
 
 use crate::cache::Cache;
 use crate::estimates::Quality;
@@ -45,7 +45,7 @@ pub struct Loaded<'a> {
     model: Model,
     /// Of all tensors.
     pub weight_bytes: u64,
-    /// Of those that a decode step reads: of an embedding that is no head it reads one row.
+    /// Of those that a decode step reads whole.
     read_bytes: u64,
     load_time: Duration,
 }
@@ -107,9 +107,10 @@ impl<'a> Bench<'a> {
         }
         let tied = weights.tied();
         let tensors = weights.into_tensors();
-        let looked_up = |name: &str| !tied && name.starts_with("model.embed_tokens.");
         let bytes = |all: bool| {
-            let counted = tensors.iter().filter(|(name, _)| all || !looked_up(name));
+            let counted = tensors
+                .iter()
+                .filter(|(name, _)| all || is_read_whole(name, tied));
             counted.map(|(_, array)| array.nbytes() as u64).sum()
         };
         let (weight_bytes, read_bytes) = (bytes(true), bytes(false));

@@ -32,7 +32,7 @@ use crate::config::{Mode, ModelConfig};
 use crate::gguf::GgufHeader;
 use crate::hub::ModelFiles;
 use crate::remarks::tell_all;
-use crate::weights::superfluous;
+use crate::weights::{is_read_whole, superfluous};
 
 /// A model's files, their headers read.
 #[derive(Debug, Clone)]
@@ -131,13 +131,11 @@ impl Checkpoint {
             .sum()
     }
 
-    /// Bytes of weights that a decode step has to read: all but an embedding that is no head, too. Of
-    /// such a one a step reads one row.
+    /// Bytes of the weights that a decode step reads whole.
     pub fn read_bytes(&self) -> u64 {
         let tied = self.tied();
-        let looked_up = |name: &str| !tied && name.starts_with("model.embed_tokens.");
         self.used_tensors()
-            .filter(|tensor| !looked_up(&tensor.name))
+            .filter(|tensor| is_read_whole(&tensor.name, tied))
             .map(|tensor| self.bytes_in_memory(tensor))
             .sum()
     }

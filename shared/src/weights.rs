@@ -336,6 +336,11 @@ pub(crate) fn superfluous(name: &str, tied: bool) -> bool {
         || (tied && name.starts_with("lm_head."))
 }
 
+/// Whether a decode step reads all of a tensor. Of an embedding that is no head, too, it reads one row.
+pub fn is_read_whole(name: &str, tied: bool) -> bool {
+    tied || !name.starts_with("model.embed_tokens.")
+}
+
 /// A part of the tensors: the beginning of their names is said once.
 #[derive(Debug)]
 pub struct Scope<'w> {
