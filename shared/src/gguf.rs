@@ -17,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use console::files;
 
 pub use names::hugging_face_name;
+pub(crate) use names::is_paired;
 use reader::{Reader, UINT32};
 
 use crate::remarks::{clipped, few};

@@ -17,7 +17,7 @@ use repacking::blocks::{Form, GROUP, Kind, repack, unpack};
 use safetensors::tensor::TensorView;
 
 use super::{Checkpoint, mlx_dtype};
-use crate::gguf::{GgufHeader, GgufTensor, GgufType, ROPE_FACTORS, hugging_face_name};
+use crate::gguf::{GgufHeader, GgufTensor, GgufType, ROPE_FACTORS, hugging_face_name, is_paired};
 use crate::weights::superfluous;
 
 /// Numbers that are unpacked to 32 bits at a time, on the way to 16.
@@ -122,16 +122,17 @@ impl Checkpoint {
         }
     }
 
-    /// llama.cpp stores the rows of q and k of the `llama` architecture as interleaved pairs; the
-    /// layout of Hugging Face has the two halves of a head one after the other. Rows move as a
-    /// whole, so codes, scales and biases are treated alike.
+    /// Pairs of rows become the two halves of a head. Rows move as a whole, so codes, scales and biases
+    /// are treated alike.
     fn undo_permutation(&self, name: &str, array: Array) -> Result<Array> {
         let config = &self.config;
-        let heads = match name {
-            _ if config.model_type != "llama" => return Ok(array),
-            name if name.contains(".attn_q.") => config.num_attention_heads,
-            name if name.contains(".attn_k.") => config.num_key_value_heads,
-            _ => return Ok(array),
+        if !is_paired(&config.model_type, name) {
+            return Ok(array);
+        }
+        let heads = if name.contains(".attn_q.") {
+            config.num_attention_heads
+        } else {
+            config.num_key_value_heads
         };
         let (heads, half) = (heads as i32, (config.head_dim / 2) as i32);
         ensure!(

@@ -14,7 +14,7 @@ use console::files;
 use half::{bf16, f16};
 
 use super::{Checkpoint, safetensors};
-use crate::gguf::{GgufHeader, GgufType, hugging_face_name};
+use crate::gguf::{GgufHeader, GgufType, hugging_face_name, is_paired};
 use crate::hub::{ModelFiles, embedded};
 
 /// Open files, and where in them each tensor of floats lies.
@@ -37,7 +37,7 @@ struct Place {
     start: u64,
     float: FloatType,
     shape: Vec<usize>,
-    /// D, if rows of a head are stored as llama.cpp stores those of q and k: in pairs.
+    /// D, if the rows of a head are stored in pairs.
     paired: Option<usize>,
 }
 
@@ -108,13 +108,12 @@ impl RowReader {
                 GgufType::BF16 => FloatType::Bf16,
                 _ => continue,
             };
-            let of_q_or_k = tensor.name.contains(".attn_q.") || tensor.name.contains(".attn_k.");
             let place = Place {
                 source: self.sources.len() - 1,
                 start: header.data_offset + tensor.offset,
                 float,
                 shape: tensor.shape.clone(),
-                paired: (config.model_type == "llama" && of_q_or_k).then_some(config.head_dim),
+                paired: is_paired(&config.model_type, &tensor.name).then_some(config.head_dim),
             };
             self.places.insert(hugging_face_name(&tensor.name), place);
         }

@@ -15,6 +15,12 @@ pub fn hugging_face_name(name: &str) -> String {
     format!("{renamed}.{parameter}")
 }
 
+/// Whether the rows of a head are stored as interleaved pairs: llama.cpp has those of q and k so, in files of
+/// the `llama` architecture. Hugging Face has the two halves of a head one after the other.
+pub(crate) fn is_paired(model_type: &str, name: &str) -> bool {
+    model_type == "llama" && (name.contains(".attn_q.") || name.contains(".attn_k."))
+}
+
 /// `blk.3.attn_q` → `model.layers.3.self_attn.q_proj`.
 fn block_module(module: &str) -> Option<String> {
     let (layer, part) = module.strip_prefix("blk.")?.split_once('.')?;
