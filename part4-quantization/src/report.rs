@@ -236,19 +236,10 @@ fn speed(row: &Row, first: &Row) -> [String; 7] {
 }
 
 fn speed_note(bench: &Bench<'_>) -> String {
-    let machine = &bench.session.machine;
-    let gigabytes = machine
-        .bandwidth_bytes_per_s
-        .map(|bytes| fixed(bytes / 1e9, 1));
-    let source = if machine.bandwidth_is_measured {
-        "measured"
-    } else {
-        "published"
-    };
-    let known = match gigabytes {
-        Some(gigabytes) => format!(
-            "of roof: what a step reads, beside the memory's {gigabytes} GB/s ({source}); above 100 % the caches \
-             of the processor hold it"
+    let known = match bench.session.machine.bandwidth_text() {
+        Some(bandwidth) => format!(
+            "of roof: what a step reads, beside the memory's {bandwidth}; above 100 % the caches of the \
+             processor hold it"
         ),
         None => "the bandwidth of this machine's memory is not known, and so no roof".to_owned(),
     };

@@ -63,20 +63,25 @@ impl Machine {
         (!self.products.is_empty()).then(row)
     }
 
-    /// The row `ceiling` of the card; None, and so no row, where the bandwidth is unknown.
-    pub fn ceiling_row(&self, weight_bytes: u64, kv_bytes: u64) -> Option<(String, String)> {
-        let tps = self.ceiling_tps(weight_bytes.saturating_add(kv_bytes))?;
-        let bandwidth = self.bandwidth_bytes_per_s? / 1e9;
-        let (weights, kv) = (decimal(weight_bytes), decimal(kv_bytes));
+    /// The bandwidth and where it is known from, such as `273 GB/s (published)`; None where it is unknown.
+    pub fn bandwidth_text(&self) -> Option<String> {
         let (digits, source) = if self.bandwidth_is_measured {
             (1, "measured")
         } else {
             (0, "published")
         };
+        let gigabytes = fixed(self.bandwidth_bytes_per_s? / 1e9, digits);
+        Some(format!("{gigabytes} GB/s ({source})"))
+    }
+
+    /// The row `ceiling` of the card; None, and so no row, where the bandwidth is unknown.
+    pub fn ceiling_row(&self, weight_bytes: u64, kv_bytes: u64) -> Option<(String, String)> {
+        let tps = self.ceiling_tps(weight_bytes.saturating_add(kv_bytes))?;
+        let bandwidth = self.bandwidth_text()?;
+        let (weights, kv) = (decimal(weight_bytes), decimal(kv_bytes));
         let text = format!(
-            "{} tok/s at batch 1 = {} GB/s ({source}) / ({weights} weights + {kv} KV)",
+            "{} tok/s at batch 1 = {bandwidth} / ({weights} weights + {kv} KV)",
             fixed(tps, 1),
-            fixed(bandwidth, digits),
         );
         Some(("ceiling".to_owned(), text))
     }
