@@ -168,7 +168,7 @@ impl<'a> Bench<'a> {
         let scores: Vec<Scores> = scores
             .collect::<Result<_>>()
             .with_context(|| format!("scoring {}", loaded.variant.name))?;
-        Quality::of(&scores, &base.scores).context("there are no windows")
+        quality(&scores, &base.scores)
     }
 
     fn logprobs(&self, loaded: &Loaded<'_>, window: &Window) -> Result<Array> {
@@ -232,7 +232,19 @@ impl<'a> Bench<'a> {
     }
 }
 
+fn quality(scores: &[Scores], base: &[Scores]) -> Result<Quality> {
+    Quality::of(scores, base).context("there are no windows")
+}
+
 impl Base {
+    /// Beside itself.
+    ///
+    /// # Errors
+    /// If there are no windows.
+    pub fn quality(&self) -> Result<Quality> {
+        quality(&self.scores, &self.scores)
+    }
+
     /// Where `tokens` leave the base's answer; None if they do not.
     ///
     /// # Errors

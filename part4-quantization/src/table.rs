@@ -262,11 +262,13 @@ fn measure<'a>(
     let parameters = bench.session.checkpoint.parameters().max(1);
     let bits_per_weight = 8.0 * loaded.weight_bytes as f64 / parameters as f64;
     report::size_cells(cells, variant, bits_per_weight, loaded.weight_bytes)?;
-    let base = match base {
-        Some(base) => &*base,
-        None => base.insert(bench.base(&loaded)?),
+    let (base, quality) = match base {
+        Some(base) => (&*base, bench.quality(&loaded, base)?),
+        None => {
+            let base = base.insert(bench.base(&loaded)?);
+            (&*base, base.quality()?)
+        }
     };
-    let quality = bench.quality(&loaded, base)?;
     report::quality_cells(cells, &quality)?;
     let (rounds, kv_bytes_per_position) = bench.answers(&loaded, base)?;
     report::speed_cell(cells, &rounds)?;
