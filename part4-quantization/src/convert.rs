@@ -143,12 +143,7 @@ const BAR: &str = "{spinner} {prefix} {bar:30} {percent:>3} %";
 
 /// Codes of codes would be noise.
 fn refuse_quantized(checkpoint: &Checkpoint) -> Result<()> {
-    let packed = |dtype: &str| dtype == "U32" || dtype.starts_with('Q');
-    let packed = checkpoint
-        .tensors
-        .iter()
-        .find(|tensor| packed(&tensor.dtype));
-    let Some(tensor) = packed else {
+    let Some(tensor) = checkpoint.packed_tensor() else {
         return Ok(());
     };
     bail!(

@@ -198,6 +198,12 @@ impl Checkpoint {
         self.config.tie_word_embeddings.unwrap_or(!has_head)
     }
 
+    /// The first tensor of codes instead of numbers.
+    pub fn packed_tensor(&self) -> Option<&TensorInfo> {
+        let packed = |dtype: &str| dtype == "U32" || Kind::from_name(dtype).is_some();
+        self.tensors.iter().find(|tensor| packed(&tensor.dtype))
+    }
+
     /// The modules that MLX quantized: those with scales.
     fn scaled_modules(&self) -> impl Iterator<Item = &str> {
         self.tensors
