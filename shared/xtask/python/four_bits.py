@@ -95,17 +95,7 @@ def write(folder, seed, parts, quantization):
 def expect(folder, seed):
     model = load_model(folder)[0]
     entries = [oracle.observe(model, ids, synthetic.GREEDY) for ids in synthetic.prompts(seed)]
-    expected = {
-        "model": "llama-awq",
-        "mlx_lm": oracle.MLX_LM,
-        "dtype": "float32",
-        "note": NAMES["llama-awq"],
-        "seed": seed,
-        "min_margin": min(e["min_margin"] for e in entries),
-        "distinct": min(len(set(e["greedy"])) for e in entries),
-        "switch_off_logit_difference": None,
-        "prompts": entries,
-    }
+    expected = synthetic.expectation("llama-awq", "float32", NAMES["llama-awq"], seed, entries)
     synthetic.check(expected)
     return expected
 

@@ -170,16 +170,6 @@ def make(folder, seed=None):
         model = model_of(folder / SPEC["file"], Path(scratch) / "model")
         prompts = synthetic.prompts(seed, config["vocab_size"])
         entries = [oracle.observe(model, ids, synthetic.GREEDY) for ids in prompts]
-    expected = {
-        "model": SPEC["name"],
-        "mlx_lm": oracle.MLX_LM,
-        "dtype": "float32",
-        "note": SPEC["note"],
-        "seed": seed,
-        "min_margin": min(e["min_margin"] for e in entries),
-        "distinct": min(len(set(e["greedy"])) for e in entries),
-        "switch_off_logit_difference": None,
-        "prompts": entries,
-    }
+    expected = synthetic.expectation(SPEC["name"], "float32", SPEC["note"], seed, entries)
     synthetic.check(expected)
     return expected

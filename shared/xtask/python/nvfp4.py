@@ -90,16 +90,6 @@ def make(folder, seed=SEED):
     with tempfile.TemporaryDirectory() as scratch:
         model = model_of(numbers, Path(scratch) / "model")
         entries = [oracle.observe(model, ids, synthetic.GREEDY) for ids in synthetic.prompts(seed)]
-    expected = {
-        "model": NAME,
-        "mlx_lm": oracle.MLX_LM,
-        "dtype": "float32",
-        "note": NOTE,
-        "seed": seed,
-        "min_margin": min(e["min_margin"] for e in entries),
-        "distinct": min(len(set(e["greedy"])) for e in entries),
-        "switch_off_logit_difference": None,
-        "prompts": entries,
-    }
+    expected = synthetic.expectation(NAME, "float32", NOTE, seed, entries)
     synthetic.check(expected)
     return expected

@@ -349,23 +349,29 @@ def off_difference(folder, spec, ids, logits):
     return oracle.short(mx.abs(off.astype(mx.float32) - mx.array(logits)).max().item())
 
 
-def expect(folder, spec, seed):
-    model = load_oracle(folder, spec)
-    entries = [
-        oracle.observe(model, ids, GREEDY, all_positions=i == 0)
-        for i, ids in enumerate(prompts(seed))
-    ]
-    expected = {
-        "model": spec["name"],
+def expectation(name, dtype, note, seed, entries):
+    """What a fixture says of a model: `entries` are what mlx-lm gave for each prompt."""
+    return {
+        "model": name,
         "mlx_lm": oracle.MLX_LM,
-        "dtype": spec["config"]["torch_dtype"],
-        "note": spec["note"],
+        "dtype": dtype,
+        "note": note,
         "seed": seed,
         "min_margin": min(e["min_margin"] for e in entries),
         "distinct": min(len(set(e["greedy"])) for e in entries),
         "switch_off_logit_difference": None,
         "prompts": entries,
     }
+
+
+def expect(folder, spec, seed):
+    model = load_oracle(folder, spec)
+    entries = [
+        oracle.observe(model, ids, GREEDY, all_positions=i == 0)
+        for i, ids in enumerate(prompts(seed))
+    ]
+    dtype = spec["config"]["torch_dtype"]
+    expected = expectation(spec["name"], dtype, spec["note"], seed, entries)
     last = entries[-1]
     expected["switch_off_logit_difference"] = off_difference(
         folder, spec, last["ids"], last["logits_last"]
