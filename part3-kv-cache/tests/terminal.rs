@@ -2,23 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
 
-use assert_cmd::Command;
+use std::process::Command;
+
+use assert_cmd::cargo::cargo_bin;
 use part3_kv_cache::experiment::Args;
 use serde_json::Value;
 use shared::testing::fixtures;
+use shared::testing::process::run;
 
 fn part3(args: &[&str]) -> (i32, String, String) {
-    let output = Command::cargo_bin("part3-kv-cache")
-        .unwrap()
-        .args(args)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    run(Command::new(cargo_bin("part3-kv-cache")).args(args)).unwrap()
 }
 
 #[test]

@@ -7,8 +7,9 @@ mod rows;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::process::Command;
 
-use assert_cmd::Command;
+use assert_cmd::cargo::cargo_bin;
 use console::cli::{ModelArgs, PromptArgs, SamplingArgs};
 use console::report::Report;
 use mlx_rs::{Array, Dtype, fast, ops};
@@ -26,6 +27,7 @@ use shared::layers::{ids_array, to_f32};
 use shared::request::{Request, Step};
 use shared::session::Session;
 use shared::testing::fixtures;
+use shared::testing::process::run;
 use shared::weights::Weights;
 
 const PLACE: &str = "layers.0.self_attn.q_proj[3,64..128]";
@@ -68,17 +70,11 @@ fn drawn(specimen: &Specimen) -> String {
 }
 
 fn part4(args: &[&str], colour: bool) -> (i32, String, String) {
-    let mut command = Command::cargo_bin("part4-quantization").unwrap();
+    let mut command = Command::new(cargo_bin("part4-quantization"));
     if colour {
         command.env("CLICOLOR_FORCE", "1");
     }
-    let output = command.args(args).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code().unwrap(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    run(command.args(args)).unwrap()
 }
 
 #[test]

@@ -22,6 +22,20 @@ pub fn start(program: &Path, args: &[&str]) -> Result<Child> {
         .with_context(|| format!("starting {}", program.display()))
 }
 
+/// Runs a command to its end: the exit status, stdout and stderr.
+///
+/// # Errors
+/// If it cannot be started, if a signal ended it, or if it wrote something else than text.
+pub fn run(command: &mut Command) -> Result<(i32, String, String)> {
+    let output = command.output().context("starting the program")?;
+    let code = output.status.code().context("a signal ended it")?;
+    let (stdout, stderr) = (
+        String::from_utf8(output.stdout)?,
+        String::from_utf8(output.stderr)?,
+    );
+    Ok((code, stdout, stderr))
+}
+
 /// Waits, but not for ever: a hang at exit is a failure with a name. None if a signal ended it.
 ///
 /// # Errors
