@@ -19,6 +19,7 @@ const STYLE: &str = include_str!("page/page.css");
 /// In this order: each file uses what the ones before it define.
 const SCRIPT: &str = concat!(
     include_str!("page/data.js"),
+    include_str!("../../assets/pages/theme.js"),
     include_str!("page/sampling.js"),
     include_str!("page/tokenize.js"),
     include_str!("page/embed.js"),

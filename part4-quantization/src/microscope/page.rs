@@ -19,6 +19,7 @@ const STYLE: &str = include_str!("page/page.css");
 const SCRIPT: &str = concat!(
     include_str!("page/recipe.js"),
     include_str!("page/draw.js"),
+    include_str!("../../../assets/pages/theme.js"),
     include_str!("page/page.js"),
 );
 

@@ -197,25 +197,6 @@ function widths(g) {
   });
 }
 
-function theme() {
-  const button = find(".theme");
-  const modes = [["", "◐", "as the system has them"], ["light", "☀", "light"], ["dark", "☾", "dark"]];
-  let mode = 0;
-  const apply = () => {
-    const [name, sign, label] = modes[mode];
-    if (name) document.documentElement.dataset.theme = name;
-    else delete document.documentElement.dataset.theme;
-    button.textContent = sign;
-    button.setAttribute("aria-label", `Colours: ${label}`);
-    button.title = `Colours: ${label}`;
-  };
-  button.addEventListener("click", () => {
-    mode = (mode + 1) % modes.length;
-    apply();
-  });
-  apply();
-}
-
 function listen() {
   Object.assign(find("#group"), { max: SIZES.length - 1 });
   Object.assign(find("#column"), { min: row.start, max: row.start + row.values.length - 1 });
