@@ -4,6 +4,7 @@
 //! change: attention is causal. There are several ways to store them behind one interface: the model
 //! hands over what is new and gets back what is visible.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::iter;
 use std::ops::Range;
@@ -14,8 +15,8 @@ use shared::layers::{Mask, Offsets};
 
 use crate::keys_values::KeysValues;
 
-/// The cache of one layer.
-pub trait KvCache: Debug {
+/// The cache of one layer. `Any`, so that whoever made a kind can ask for it back.
+pub trait KvCache: Any + Debug {
     /// Adds what is new, and returns all that its queries may look at.
     ///
     /// # Shapes

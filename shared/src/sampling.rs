@@ -7,7 +7,7 @@
 
 mod choice;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use mlx_rs::ops::indexing::{IndexOp, argmax_axis};
 use mlx_rs::{Array, Dtype, ops, random};
 use serde::{Deserialize, Serialize};
@@ -120,6 +120,23 @@ impl Sampler {
         self.recent = all.index(surplus..);
         Ok(())
     }
+}
+
+/// The next id of each row, from logits `[B, V]` and the sampler of each: what it would choose alone.
+///
+/// # Errors
+/// If there are not as many samplers as rows.
+pub fn sample_rows(samplers: &mut [&mut Sampler], logits: &Array) -> Result<Vec<Choice>> {
+    let rows = logits.dim(0);
+    ensure!(
+        samplers.len() as i32 == rows,
+        "{} samplers for {rows} rows",
+        samplers.len()
+    );
+    let at: Vec<i32> = (1..rows).collect();
+    let rows = ops::split_at_indices(logits, &at, 0)?;
+    let pairs = samplers.iter_mut().zip(&rows);
+    pairs.map(|(sampler, row)| sampler.sample(row)).collect()
 }
 
 /// The most likely id: logits `[B, V]` → `[B]`. The first one if several are equal.

@@ -1,0 +1,88 @@
+//! One step of the model, with the same ids in every part: `cargo bench -p part5-batching`.
+//!
+//! MLX is lazy, so each iteration ends in reading the chosen id: without that only the building of
+//! the graph would be timed.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use anyhow::Result;
+use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use part5_batching::cache::Cache;
+use part5_batching::kinds::{CacheKind, empty_cache};
+use part5_batching::model::Model;
+use shared::checkpoint::Checkpoint;
+use shared::hub;
+use shared::layers::ids_array;
+use shared::sampling::greedy;
+
+/// Tokens in the prompt, or positions before the new token.
+const LENGTHS: [usize; 3] = [32, 128, 512];
+
+fn embedded_model() -> Result<Model> {
+    Model::load(&Checkpoint::open("tiny", hub::locate("tiny", None)?)?)
+}
+
+/// Ids that repeat nothing for a while: what they say does not matter, only how many there are.
+fn ids(count: usize) -> Vec<u32> {
+    (0..count as u32)
+        .map(|index| 100 + index * 37 % 3900)
+        .collect()
+}
+
+fn next_id(model: &Model, cache: &mut Cache, ids: &[u32]) -> Result<u32> {
+    Ok(greedy(&model.next_logits(&ids_array(ids), cache)?)?.try_item_exact::<u32>()?)
+}
+
+fn cache() -> Result<Cache> {
+    let checkpoint = Checkpoint::open("tiny", hub::locate("tiny", None)?)?;
+    Ok(empty_cache(CacheKind::Prealloc, &checkpoint.config))
+}
+
+fn prefill(criterion: &mut Criterion) {
+    let model = embedded_model().expect("the embedded model loads");
+    let mut group = criterion.benchmark_group("prefill");
+    for length in LENGTHS {
+        let ids = ids(length);
+        group.throughput(Throughput::Elements(length as u64));
+        group.bench_with_input(BenchmarkId::new("tokens", length), &ids, |bencher, ids| {
+            bencher.iter_batched(
+                || cache().expect("a cache"),
+                |mut cache| next_id(&model, &mut cache, black_box(ids)).expect("the step runs"),
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn decode_step(criterion: &mut Criterion) {
+    let model = embedded_model().expect("the embedded model loads");
+    let mut group = criterion.benchmark_group("decode_step");
+    for offset in LENGTHS {
+        let ids = ids(offset + 1);
+        let mut cache = cache().expect("a cache");
+        next_id(&model, &mut cache, &ids[..offset]).expect("the prompt runs");
+        group.throughput(Throughput::Elements(1));
+        group.bench_with_input(BenchmarkId::new("offset", offset), &ids, |bencher, ids| {
+            // The step that part 2 runs over the whole sequence; one back, so that each is alike.
+            bencher.iter(|| {
+                let id = next_id(&model, &mut cache, black_box(&ids[offset..]));
+                cache.trim(1).expect("the step is in the cache");
+                id.expect("the step runs")
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    // Short enough to watch: under two minutes, even where MLX runs on the CPU.
+    config = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(3));
+    targets = prefill, decode_step
+}
+criterion_main!(benches);

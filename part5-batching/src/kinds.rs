@@ -1,0 +1,40 @@
+//! The kinds of caches, by name: what a flag chooses from.
+
+use shared::config::ModelConfig;
+
+use crate::cache::{Cache, KvCache};
+use crate::prealloc::Prealloc;
+use crate::quantized_cache::{KvBits, QuantizedCache};
+use crate::rotating::Rotating;
+
+/// How to store keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheKind {
+    /// One array with room for more, written in place.
+    Prealloc,
+    /// The latest `size` positions only, the first `sinks` among them for good.
+    Rotating {
+        /// Positions that are stored, the sinks included.
+        size: i32,
+        /// First positions that are never overwritten: attention sinks (arXiv 2309.17453).
+        sinks: i32,
+    },
+    /// As `Prealloc`, but packed.
+    Quantized(KvBits),
+}
+
+/// An empty cache. A layer that has a sliding window itself rotates over no more than that, and
+/// without sinks: its model never saw any.
+pub fn empty_cache(kind: CacheKind, config: &ModelConfig) -> Cache {
+    let layer = |window: &Option<usize>| -> Box<dyn KvCache> {
+        match (kind, window) {
+            (CacheKind::Prealloc, _) => Box::new(Prealloc::default()),
+            (CacheKind::Rotating { size, .. }, Some(window)) if *window as i32 <= size => {
+                Box::new(Rotating::new(*window as i32, 0))
+            }
+            (CacheKind::Rotating { size, sinks }, _) => Box::new(Rotating::new(size, sinks)),
+            (CacheKind::Quantized(bits), _) => Box::new(QuantizedCache::new(bits)),
+        }
+    };
+    Cache::new(config.sliding_window.iter().map(layer).collect())
+}

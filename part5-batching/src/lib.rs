@@ -1,0 +1,31 @@
+//! Part 5: batching, throughput and latency.
+//!
+//! The one idea: a step reads every weight once, whether it runs one row or thirty. So many requests share
+//! each step, and a scheduler decides at every step which tokens of which requests it runs.
+//!
+//! In reading order:
+//!
+//! - [`model`]: as in part 3
+//! - [`generate`]: one step for many requests
+//! - [`cache`]: as in part 3
+//! - [`prealloc`]: as in part 3
+//! - [`keys_values`]: as in part 3
+//! - [`ahead`]: as in part 3
+//!
+//! Beside it:
+//!
+//! - [`kinds`]: the kinds of caches, by name
+//! - [`rotating`]: a window that forgets, as in part 3
+//! - [`quantized_cache`]: keys and values, packed, as in part 4
+//! - [`experiment`]: what the video shows, as numbers
+
+pub mod ahead;
+pub mod cache;
+pub mod experiment;
+pub mod generate;
+pub mod keys_values;
+pub mod kinds;
+pub mod model;
+pub mod prealloc;
+pub mod quantized_cache;
+pub mod rotating;
