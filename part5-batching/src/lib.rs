@@ -6,6 +6,7 @@
 //! In reading order:
 //!
 //! - [`model`]: as in part 3
+//! - [`scheduler`]: which tokens of which requests a step runs
 //! - [`generate`]: one step for many requests
 //! - [`cache`]: as in part 3
 //! - [`prealloc`]: as in part 3
@@ -14,6 +15,8 @@
 //!
 //! Beside it:
 //!
+//! - [`limits`]: what the steps may use, checked
+//! - [`plan`]: one step as it was planned, with its reasons
 //! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, as in part 3
 //! - [`quantized_cache`]: keys and values, packed, as in part 4
@@ -25,7 +28,10 @@ pub mod experiment;
 pub mod generate;
 pub mod keys_values;
 pub mod kinds;
+pub mod limits;
 pub mod model;
+pub mod plan;
 pub mod prealloc;
 pub mod quantized_cache;
 pub mod rotating;
+pub mod scheduler;

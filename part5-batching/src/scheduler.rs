@@ -1,0 +1,330 @@
+//! The scheduler: which tokens of which requests the next step runs.
+//!
+//! It knows no phases. A request has tokens (its prompt, and the answer so far) and positions that are
+//! computed, and these chase the tokens. A step hands out a budget of tokens: a row that decodes misses one
+//! and gets it, a prompt misses many and gets them in pieces. vLLM's scheduler is this one formula too.
+//!
+//! No model and no clock: requests and instants in, the plan of a step out. So the simulator runs this very
+//! code, and a test can try what would take hours to happen.
+//!
+//! What it promises, in steps:
+//!
+//! - A row that decodes is in every step. So an answer never waits longer than one step of `tokens_per_step`
+//!   tokens, and at most one step in `decodes_per_piece` has a prompt in it. (Only memory can interrupt an
+//!   answer: see [`Memory::Preempt`].)
+//! - The oldest prompt with a row is computed after at most [`Limits::prompt_steps`] steps.
+//! - Requests get their rows in the order in which they came, and the oldest one always gets on. So a request
+//!   has ended after at most the sum of `prompt_steps(prompt + max_tokens) + max_tokens` over itself and all
+//!   that came before it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+pub use crate::limits::{Limits, Memory, Policy};
+pub use crate::plan::{Piece, Plan, SequenceId, Why};
+
+/// A request, as far as its scheduling goes.
+#[derive(Debug, Clone)]
+struct Entry {
+    id: SequenceId,
+    arrived: Duration,
+    prompt: usize,
+    /// Tokens of the prompt, and the most that an answer may have.
+    most: usize,
+    /// Tokens of the prompt and of the answer so far.
+    tokens: usize,
+    /// Positions that are in memory.
+    computed: usize,
+    /// Positions that were in memory before it was preempted.
+    lost: usize,
+}
+
+/// Who waits, who runs, and what they have computed. All that wait came after all that run.
+#[derive(Debug, Clone)]
+pub struct Scheduler {
+    limits: Limits,
+    waiting: VecDeque<Entry>,
+    running: Vec<Entry>,
+    newest: Option<SequenceId>,
+    closed: bool,
+    /// Steps since one had a piece of a prompt in it.
+    since_prompt: usize,
+}
+
+impl Scheduler {
+    /// Nobody waits, nobody runs.
+    pub fn new(limits: Limits) -> Result<Self> {
+        limits.check()?;
+        let since_prompt = limits.decodes_per_piece;
+        let (waiting, running) = (VecDeque::new(), Vec::with_capacity(limits.rows.min(1024)));
+        Ok(Self {
+            limits,
+            waiting,
+            running,
+            newest: None,
+            closed: false,
+            since_prompt,
+        })
+    }
+
+    /// A request has arrived.
+    ///
+    /// # Errors
+    /// If it could never run, not even alone. The others are not affected.
+    pub fn submit(
+        &mut self,
+        id: SequenceId,
+        prompt: usize,
+        max_tokens: usize,
+        now: Duration,
+    ) -> Result<()> {
+        ensure!(
+            self.newest < Some(id),
+            "request {} came before: numbers must rise",
+            id.0
+        );
+        ensure!(
+            prompt > 0 && max_tokens > 0,
+            "a request needs at least 1 token of prompt and 1 of answer"
+        );
+        let (most, kv_tokens) = (prompt.saturating_add(max_tokens), self.limits.kv_tokens);
+        ensure!(
+            most <= kv_tokens,
+            "{prompt} tokens of prompt and up to {max_tokens} of answer do not fit into memory for {kv_tokens} \
+             positions: take a shorter prompt, fewer --max-tokens or more memory"
+        );
+        self.newest = Some(id);
+        self.waiting.push_back(Entry {
+            id,
+            arrived: now,
+            prompt,
+            most,
+            tokens: prompt,
+            computed: 0,
+            lost: 0,
+        });
+        Ok(())
+    }
+
+    /// Nobody will come any more: a batch that is not full need not wait.
+    pub fn close(&mut self) {
+        self.closed = true;
+    }
+
+    /// A request's answer has got one more token. Its value may still be on its way.
+    pub fn token(&mut self, id: SequenceId) {
+        let entry = match self.running.binary_search_by_key(&id, |entry| entry.id) {
+            Ok(at) => self.running.get_mut(at),
+            // It was preempted in between.
+            Err(_) => self.waiting.iter_mut().find(|entry| entry.id == id),
+        };
+        if let Some(entry) = entry {
+            entry.tokens += 1;
+        }
+    }
+
+    /// A request is over, at whatever moment: its answer has ended, or nobody wants it any more.
+    pub fn end(&mut self, id: SequenceId) {
+        if let Ok(at) = self.running.binary_search_by_key(&id, |entry| entry.id) {
+            self.running.remove(at);
+        } else if let Ok(at) = self.waiting.binary_search_by_key(&id, |entry| entry.id) {
+            self.waiting.remove(at);
+        }
+    }
+
+    /// Plans a step, and takes it as computed.
+    pub fn plan(&mut self, now: Duration) -> Plan {
+        let preempted = self.preempt();
+        // Who had to go must not come back for the same memory in the same step.
+        let queue = if preempted.is_empty() {
+            self.admit(now)
+        } else {
+            Some(Why::MemoryTaken)
+        };
+        let mut plan = Plan {
+            preempted,
+            queue,
+            ..Plan::default()
+        };
+        self.hand_out(&mut plan);
+        if let (Some(Why::BatchFills), Policy::Dynamic { wait }) = (queue, self.limits.policy) {
+            plan.wake = self
+                .waiting
+                .front()
+                .map(|first| first.arrived.saturating_add(wait));
+        }
+        plan
+    }
+
+    /// Takes memory from the last arrivals until the rest fits. One row alone always fits.
+    fn preempt(&mut self) -> Vec<SequenceId> {
+        let mut preempted = Vec::new();
+        while self.promised() > self.limits.kv_tokens
+            && let Some(mut last) = self.running.pop()
+        {
+            last.lost = last.computed.max(last.lost);
+            last.computed = 0;
+            preempted.push(last.id);
+            // Before all that wait: it came before them.
+            self.waiting.push_front(last);
+        }
+        preempted
+    }
+
+    /// Gives rows to those who wait, and says why the next one gets none.
+    fn admit(&mut self, now: Duration) -> Option<Why> {
+        let first = self.waiting.front()?;
+        let fitting = self.fitting();
+        let waited = match self.limits.policy {
+            Policy::Static => Some(false),
+            Policy::Dynamic { wait } => Some(now >= first.arrived.saturating_add(wait)),
+            Policy::Continuous => None,
+        };
+        if let Some(waited) = waited {
+            let full = fitting == self.limits.rows || fitting < self.waiting.len();
+            if !self.running.is_empty() {
+                return Some(Why::BatchRuns);
+            } else if !(full || waited || self.closed) {
+                return Some(Why::BatchFills);
+            }
+        }
+        self.running.extend(self.waiting.drain(..fitting));
+        self.waiting.front()?;
+        Some(if self.running.len() == self.limits.rows {
+            Why::RowsTaken
+        } else {
+            Why::MemoryTaken
+        })
+    }
+
+    /// How many of those who wait can have a row now: strictly in order, or long prompts would starve.
+    fn fitting(&self) -> usize {
+        let rows = self.limits.rows - self.running.len();
+        let mut promised = self.promised();
+        let fits = |(rank, entry): &(usize, &Entry)| {
+            promised += self.promise(entry);
+            // Each row that is there already needs room to grow, or the newcomer has to go again at once.
+            let grow = match self.limits.memory {
+                Memory::Reserve => 0,
+                Memory::Preempt => (self.running.len() + rank) * self.limits.block,
+            };
+            promised + grow <= self.limits.kv_tokens
+        };
+        self.waiting
+            .iter()
+            .take(rows)
+            .enumerate()
+            .take_while(fits)
+            .count()
+    }
+
+    /// Positions that a row may count on.
+    fn promise(&self, entry: &Entry) -> usize {
+        match self.limits.memory {
+            Memory::Reserve => entry.most,
+            Memory::Preempt => entry.tokens,
+        }
+    }
+
+    fn promised(&self) -> usize {
+        self.running.iter().map(|entry| self.promise(entry)).sum()
+    }
+
+    /// Shares the tokens of a step out among the rows: first to those that miss one, then to the oldest.
+    fn hand_out(&mut self, plan: &mut Plan) {
+        let decoding = self
+            .running
+            .iter()
+            .filter(|entry| entry.missing() == 1)
+            .count();
+        let mut left = self.limits.tokens_per_step - decoding;
+        let prompts_too = decoding == 0 || self.since_prompt + 1 >= self.limits.decodes_per_piece;
+        let mut prompts = false;
+        for entry in &mut self.running {
+            match entry.missing() {
+                0 => {}
+                1 => plan.pieces.push(entry.take(1)),
+                _ if !prompts_too => plan.held.push((entry.id, Why::DecodesFirst)),
+                _ => {
+                    let tokens = entry.cut(self.limits.piece.min(left), self.limits.block);
+                    if tokens == 0 {
+                        plan.held.push((entry.id, Why::StepFull));
+                        continue;
+                    }
+                    left -= tokens;
+                    prompts = true;
+                    plan.pieces.push(entry.take(tokens));
+                }
+            }
+        }
+        let stepped = usize::from(!plan.pieces.is_empty());
+        self.since_prompt = if prompts {
+            0
+        } else {
+            self.since_prompt + stepped
+        };
+    }
+
+    /// Requests without a row.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Requests with a row.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Whether there are no requests.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// Positions that are in memory once the last plan has been run.
+    pub fn kv_tokens_used(&self) -> usize {
+        self.running.iter().map(|entry| entry.computed).sum()
+    }
+
+    /// What the steps may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+}
+
+impl Entry {
+    /// Tokens whose positions are not computed. The last token of the longest answer needs no position.
+    fn missing(&self) -> usize {
+        if self.tokens < self.most {
+            self.tokens - self.computed
+        } else {
+            0
+        }
+    }
+
+    /// How many of the missing tokens a piece of at most so many has: all, or up to the end of a block.
+    fn cut(&self, most: usize, block: usize) -> usize {
+        if self.missing() <= most {
+            return self.missing();
+        }
+        let end = self.computed + most;
+        (end - end % block).saturating_sub(self.computed)
+    }
+
+    fn take(&mut self, tokens: usize) -> Piece {
+        let range = self.computed..self.computed + tokens;
+        let why = match range.start {
+            start if start < self.lost => Why::Again,
+            start if start < self.prompt => Why::Prompt,
+            _ => Why::Decode,
+        };
+        self.computed = range.end;
+        Piece {
+            id: self.id,
+            last: range.end == self.tokens,
+            range,
+            why,
+        }
+    }
+}
