@@ -7,7 +7,7 @@ use anyhow::Result;
 pub use mlx_rs::ops::split_at_indices;
 use mlx_rs::{Array, fast};
 
-pub use crate::ffi::slices::slice_update;
+pub use crate::ffi::slices::{Places, slice_update, slice_update_at};
 use crate::kernels::cpu;
 use crate::layers::Mask;
 
