@@ -1,5 +1,7 @@
 //! Attention of a few queries over a cache.
 
+use std::ops::Range;
+
 use crate::between::{exp, max};
 use crate::dense::dot;
 use crate::element::{Element, Floats, load};
@@ -22,8 +24,13 @@ pub struct Attention<'a> {
     pub queries: usize,
     /// What `q · k` is multiplied with.
     pub scale: f32,
-    /// Query i sees the positions up to its own, the queries being the last L; else all positions.
+    /// How many of the S positions a row has: one number for all rows, or one for each of the B.
+    pub lengths: &'a [usize],
+    /// Query i sees the positions up to its own, the queries being the last L that a row has; else all that
+    /// the row has.
     pub causal: bool,
+    /// Of these a query sees the latest, at most this many; `None`: all of them.
+    pub window: Option<usize>,
 }
 
 impl Attention<'_> {
@@ -41,8 +48,28 @@ impl Attention<'_> {
         let float = self.keys[0].float();
         let same = both.all(|head| head.len() == positions * d && head.float() == float);
         assert!(same, "heads that are not all {positions} × {d} {float:?}");
-        let seen = !self.causal || l <= positions;
-        assert!(seen, "{l} queries at the end of {positions} positions");
+        let lengths = self.lengths;
+        let rows = !lengths.is_empty() && heads.is_multiple_of(lengths.len());
+        assert!(rows, "{} lengths for {heads} heads", lengths.len());
+        for length in lengths {
+            let seen = !self.causal || l <= *length;
+            assert!(seen, "{l} queries at the end of {length} positions");
+            assert!(
+                *length <= positions,
+                "{length} positions in a cache of {positions}"
+            );
+        }
+    }
+
+    /// What a query of this head of keys looks at.
+    fn seen(&self, head: usize, query: usize) -> Range<usize> {
+        let heads_per_row = self.keys.len() / self.lengths.len();
+        let mut end = self.lengths[head / heads_per_row];
+        if self.causal {
+            end -= self.queries - 1 - query;
+        }
+        let first = self.window.map_or(0, |window| end.saturating_sub(window));
+        first..end
     }
 }
 
@@ -56,7 +83,7 @@ pub fn attention(level: Level, call: &Attention<'_>) -> Vec<f32> {
     let (d, l) = (call.head_dim, call.queries);
     let (rows, heads) = (call.q.len() / d, call.keys.len());
     let per_head = rows / heads; // H / Hkv · L rows of q see the same keys
-    let positions = call.keys.first().map_or(0, |keys| keys.len() / d);
+    let positions = call.lengths.iter().copied().max().unwrap_or(0);
     let bytes = 8 * positions * d * per_head;
     pool::in_pieces(&mut out, per_head * d, heads, bytes, |first, out| {
         level.run(Heads {
@@ -92,28 +119,21 @@ impl Kernel for Heads<'_> {
         for (row, out) in self.out.chunks_exact_mut(d).enumerate() {
             let row = self.first * self.per_head + row;
             let head = row / self.per_head;
-            let query = row % self.queries;
-            let visible = if call.causal {
-                self.positions - (self.queries - 1 - query)
-            } else {
-                self.positions
-            };
+            let seen = call.seen(head, row % self.queries);
             let q = &call.q[row * d..][..d];
             let scale = call.scale;
             let scores = &mut scores;
             match (call.keys[head], call.values[head]) {
-                (Floats::F32(k), Floats::F32(v_)) => one(v, q, k, v_, visible, scale, scores, out),
-                (Floats::Bf16(k), Floats::Bf16(v_)) => {
-                    one(v, q, k, v_, visible, scale, scores, out)
-                }
-                (Floats::F16(k), Floats::F16(v_)) => one(v, q, k, v_, visible, scale, scores, out),
+                (Floats::F32(k), Floats::F32(v_)) => one(v, q, k, v_, seen, scale, scores, out),
+                (Floats::Bf16(k), Floats::Bf16(v_)) => one(v, q, k, v_, seen, scale, scores, out),
+                (Floats::F16(k), Floats::F16(v_)) => one(v, q, k, v_, seen, scale, scores, out),
                 _ => unreachable!("keys and values are of one type"),
             }
         }
     }
 }
 
-/// One query `[D]` over the first `visible` of the positions.
+/// One query `[D]` over the positions in `seen`.
 #[inline(always)]
 #[expect(clippy::too_many_arguments)]
 fn one<V: Vector, E: Element>(
@@ -121,18 +141,19 @@ fn one<V: Vector, E: Element>(
     q: &[f32],
     keys: &[E],
     values: &[E],
-    visible: usize,
+    seen: Range<usize>,
     scale: f32,
     scores: &mut Vec<f32>,
     out: &mut [f32],
 ) {
+    let seen = seen.start * q.len()..seen.end * q.len();
     scores.clear();
     // Loops instead of closures: what is not inlined is not translated for the level.
-    for key in keys.chunks_exact(q.len()).take(visible) {
+    for key in keys[seen.clone()].chunks_exact(q.len()) {
         scores.push(scale * dot(v, key, q));
     }
     let sum = softmax(v, scores);
-    weighted_sum(v, scores, values, out);
+    weighted_sum(v, scores, &values[seen], out);
     for number in out {
         *number /= sum;
     }

@@ -121,20 +121,21 @@ impl Rope {
         offsets: &Offsets,
     ) -> Result<[Array; N]> {
         let rotated = xs.iter().map(|x| match offsets {
-            Offsets::All(first) if cpu::is_on() => self.rotate_on_host(x, *first),
-            offsets => self.rotate(&self.prepare(x)?, offsets),
+            offsets if !cpu::is_on() => self.rotate(&self.prepare(x)?, offsets),
+            Offsets::All(first) => self.rotate_on_host(x, &[*first]),
+            Offsets::Rows(firsts) => self.rotate_on_host(x, firsts.try_as_slice()?),
         });
         exactly(rotated.collect::<Result<_>>()?)
     }
 
     /// The same numbers, found on the host.
-    fn rotate_on_host(&self, x: &Array, first: i32) -> Result<Array> {
+    fn rotate_on_host(&self, x: &Array, firsts: &[i32]) -> Result<Array> {
         let (width, dims) = (x.dim(3), self.angles.dims);
         ensure!(
             width >= dims,
             "heads of {width} are narrower than the rotation of {dims}"
         );
-        let turns = cpu::turns(&self.frequencies, self.magnitude, first, x.dim(2) as usize);
+        let turns = cpu::turns(&self.frequencies, self.magnitude, firsts, x.dim(2) as usize);
         let rotated = cpu::rotate(x, &turns, self.angles.traditional)?;
         rotated.with_context(|| format!("heads of {:?} cannot be rotated", x.dtype()))
     }
@@ -358,20 +359,42 @@ mod tests {
 
     #[test]
     fn rows_with_offsets_of_their_own_are_rotated_as_each_row_alone() {
-        let rope = rope(Some(10_000.0), 1.0, None);
+        let ropes = [
+            rope(Some(10_000.0), 1.0, None),
+            rope(None, 1.0, Some(vec![1.0, 7.5, 80.0, 3000.0])),
+        ];
         let key = random::key(6).unwrap();
-        for l in [1, 4] {
-            let x = random::normal::<f32>(&[2, 3, l, 8], None, None, &key).unwrap();
-            let offsets = Offsets::Rows(Array::from_slice(&[5_i32, 90], &[2]));
+        for (rope, l) in ropes.iter().flat_map(|rope| [1, 4].map(|l| (rope, l))) {
+            let x = random::normal::<f32>(&[3, 3, l, 8], None, None, &key).unwrap();
+            let firsts = [5, 90, 5];
+            let offsets = Offsets::Rows(Array::from_slice(&firsts, &[3]));
             let [together] = rope.forward([&x], &offsets).unwrap();
-            let together = to_f32(&together).unwrap();
-            let [first, second] = split(&x, &[1], 0).unwrap();
-            let alone = [(first, 5), (second, 90)].map(|(row, offset)| {
-                to_f32(&rope.rotate(&row, &Offsets::All(offset)).unwrap()).unwrap()
+            let by_mlx = rope.rotate(&x, &offsets).unwrap();
+            assert_near(&together, &by_mlx, 90);
+            let rows: [Array; 3] = split(&x, &[1, 2], 0).unwrap();
+            let alone = rows.iter().zip(firsts).flat_map(|(row, first)| {
+                let [row] = rope.forward([row], &Offsets::All(first)).unwrap();
+                to_f32(&row).unwrap()
             });
-            for (a, b) in together.iter().zip(alone.concat()) {
-                assert!((a - b).abs() < 1e-5, "{l} tokens: {a} and {b}");
+            let together = to_f32(&together).unwrap();
+            if cpu::is_on() {
+                assert_eq!(together, alone.collect::<Vec<_>>());
+            } else {
+                assert!(
+                    together
+                        .iter()
+                        .zip(alone)
+                        .all(|(a, b)| (a - b).abs() < 1e-5)
+                );
             }
         }
+    }
+
+    #[test]
+    fn offsets_of_more_rows_than_there_are_is_an_error() {
+        let x = Array::ones::<f32>(&[3, 1, 1, 8]).unwrap();
+        let rope = rope(Some(10_000.0), 1.0, None);
+        let offsets = Offsets::Rows(Array::from_slice(&[5_i32, 90], &[2]));
+        assert!(rope.forward([&x], &offsets).is_err());
     }
 }

@@ -1,5 +1,7 @@
 //! Attention of a few queries over a cache.
 
+use std::ops::Range;
+
 use cpu_kernels::{Attention, Float, Floats, Level, attention};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
@@ -16,10 +18,13 @@ struct Shape {
     positions: usize,
     head_dim: usize,
     causal: bool,
+    window: Option<usize>,
 }
 
 struct Case {
     shape: Shape,
+    /// Those of each head, as if it were a row.
+    lengths: Vec<usize>,
     q: Vec<f32>,
     keys: Stored,
     values: Stored,
@@ -31,7 +36,10 @@ impl Case {
         let (mut chance, d) = (Chance(seed), shape.head_dim);
         let cached = shape.heads * shape.positions * d;
         let mut unit = |n: usize| -> Vec<f32> { (0..n).map(|_| 2.0 * chance.unit()).collect() };
+        let shortest = if shape.causal { shape.queries } else { 1 };
+        let some = |head: usize| (seed >> (7 * head)) as usize % (shape.positions - shortest + 1);
         Self {
+            lengths: (0..shape.heads).map(|head| shortest + some(head)).collect(),
             q: unit(shape.heads * shape.shared * shape.queries * d),
             keys: Stored::new(&unit(cached), float),
             values: Stored::new(&unit(cached), float),
@@ -40,15 +48,15 @@ impl Case {
         }
     }
 
-    /// A head of keys or of values, without the positions from `end` on.
-    fn head<'a>(&self, of: &'a Stored, head: usize, end: usize) -> Floats<'a> {
+    /// A head of keys or of values, without the positions that are not in `seen`.
+    fn head<'a>(&self, of: &'a Stored, head: usize, seen: Range<usize>) -> Floats<'a> {
         let (first, d) = (head * self.shape.positions, self.shape.head_dim);
-        of.view(first * d..(first + end) * d)
+        of.view((first + seen.start) * d..(first + seen.end) * d)
     }
 
-    fn attend(&self, level: Level) -> Vec<f32> {
+    fn attend(&self, level: Level, lengths: &[usize]) -> Vec<f32> {
         let (shape, s) = (self.shape, self.shape.positions);
-        let heads = |of| (0..shape.heads).map(move |head| self.head(of, head, s));
+        let heads = |of| (0..shape.heads).map(move |head| self.head(of, head, 0..s));
         let call = Attention {
             q: &self.q,
             keys: heads(&self.keys).collect(),
@@ -56,49 +64,56 @@ impl Case {
             head_dim: shape.head_dim,
             queries: shape.queries,
             scale: self.scale,
+            lengths,
             causal: shape.causal,
+            window: shape.window,
         };
         attention(level, &call)
     }
 
-    /// The row `row` of q, its head of keys, and how many positions it sees.
-    fn row(&self, row: usize) -> (&[f32], usize, usize) {
+    /// The row `row` of q, its head of keys, and which positions it sees where heads have these lengths.
+    fn row(&self, row: usize, lengths: &[usize]) -> (&[f32], usize, Range<usize>) {
         let Shape {
             shared,
             queries,
-            positions,
             head_dim,
             causal,
+            window,
             ..
         } = self.shape;
+        let head = row / (shared * queries);
         let later = queries - 1 - row % queries;
-        let visible = positions - if causal { later } else { 0 };
+        let end = lengths[head % lengths.len()] - if causal { later } else { 0 };
+        let first = end - window.unwrap_or(end).min(end);
         let q = &self.q[row * head_dim..][..head_dim];
-        (q, row / (shared * queries), visible)
+        (q, head, first..end)
     }
 
     /// The row alone: one head, one query, no mask.
-    fn attend_alone(&self, level: Level, row: usize) -> Vec<f32> {
-        let (q, head, visible) = self.row(row);
+    fn attend_alone(&self, level: Level, row: usize, lengths: &[usize]) -> Vec<f32> {
+        let (q, head, seen) = self.row(row, lengths);
         let call = Attention {
             q,
-            keys: vec![self.head(&self.keys, head, visible)],
-            values: vec![self.head(&self.values, head, visible)],
+            keys: vec![self.head(&self.keys, head, seen.clone())],
+            values: vec![self.head(&self.values, head, seen.clone())],
             head_dim: self.shape.head_dim,
             queries: 1,
             scale: self.scale,
+            lengths: &[seen.len()],
             causal: false,
+            window: None,
         };
         attention(level, &call)
     }
 
     /// Fails unless `out` is the row of the formula, in f64, but for the errors of f32.
-    fn check(&self, row: usize, out: &[f32]) -> TestCaseResult {
-        let (q, head, visible) = self.row(row);
+    fn check(&self, row: usize, lengths: &[usize], out: &[f32]) -> TestCaseResult {
+        let (q, head, seen) = self.row(row, lengths);
+        let visible = seen.len();
         let (d, scale) = (self.shape.head_dim, f64::from(self.scale));
         let wide = |row: Floats<'_>| row.to_f32().into_iter().map(f64::from);
-        let keys: Vec<f64> = wide(self.head(&self.keys, head, visible)).collect();
-        let values: Vec<f64> = wide(self.head(&self.values, head, visible)).collect();
+        let keys: Vec<f64> = wide(self.head(&self.keys, head, seen.clone())).collect();
+        let values: Vec<f64> = wide(self.head(&self.values, head, seen)).collect();
         let terms = |key: &[f64]| -> Vec<f64> {
             key.iter()
                 .zip(q)
@@ -133,12 +148,14 @@ impl Case {
 /// Each row against the formula, and against itself alone.
 fn check(shape: Shape, float: Float, seed: u64) -> TestCaseResult {
     let case = Case::new(shape, float, seed);
-    for level in Level::all() {
-        let out = case.attend(level);
+    let of_all = [shape.positions];
+    let each = |level| [&of_all, &case.lengths[..]].map(|lengths| (level, lengths));
+    for (level, lengths) in Level::all().flat_map(each) {
+        let out = case.attend(level, lengths);
         prop_assert_eq!(out.len(), case.q.len());
         for (row, out) in out.chunks(shape.head_dim).enumerate() {
-            case.check(row, out)?;
-            same_bits(out, &case.attend_alone(level, row))?;
+            case.check(row, lengths, out)?;
+            same_bits(out, &case.attend_alone(level, row, lengths))?;
         }
     }
     Ok(())
@@ -153,7 +170,12 @@ fn check_all_types(shape: Shape, seed: u64) -> TestCaseResult {
 fn attention_is_its_formula_and_a_query_gives_the_same_bits_alone_and_among_others() {
     let shapes = (
         (1..=4_usize, 1..=4_usize, 1..=9_usize),
-        (0..=90_usize, 1..=80_usize, any::<bool>()),
+        (
+            0..=90_usize,
+            1..=80_usize,
+            any::<bool>(),
+            prop::option::of(1..=60_usize),
+        ),
     );
     let shapes = (shapes, any::<u64>());
     for_each(
@@ -161,7 +183,7 @@ fn attention_is_its_formula_and_a_query_gives_the_same_bits_alone_and_among_othe
         5,
         &shapes,
         |(((heads, shared, queries), more), seed)| {
-            let (earlier, head_dim, causal) = more;
+            let (earlier, head_dim, causal, window) = more;
             let shape = Shape {
                 heads,
                 shared,
@@ -169,6 +191,7 @@ fn attention_is_its_formula_and_a_query_gives_the_same_bits_alone_and_among_othe
                 positions: queries + earlier,
                 head_dim,
                 causal,
+                window,
             };
             check_all_types(shape, seed)
         },
@@ -177,7 +200,12 @@ fn attention_is_its_formula_and_a_query_gives_the_same_bits_alone_and_among_othe
 
 #[test]
 fn attention_over_a_long_cache_is_its_formula() {
-    for (queries, causal) in [(1, true), (3, true), (2, false)] {
+    for (queries, causal, window) in [
+        (1, true, None),
+        (3, true, Some(2500)),
+        (3, true, None),
+        (2, false, None),
+    ] {
         let shape = Shape {
             heads: 3,
             shared: 3,
@@ -185,6 +213,7 @@ fn attention_over_a_long_cache_is_its_formula() {
             positions: 3001,
             head_dim: 64,
             causal,
+            window,
         };
         check_all_types(shape, 8).unwrap();
     }
@@ -199,7 +228,9 @@ fn one_number(level: Level, keys: &[f32], values: &[f32]) -> f32 {
         head_dim: 1,
         queries: 1,
         scale: 1.0,
+        lengths: &[keys.len()],
         causal: true,
+        window: None,
     };
     attention(level, &call)[0]
 }

@@ -152,7 +152,7 @@ fn what_stands_between_two_products_is_of_one_length() {
 #[test]
 fn heads_of_other_lengths_are_not_attended_to() {
     let numbers = [1.0_f32; 64];
-    let attend = |q: usize, keys: &[usize], values: &[usize], queries: usize| {
+    let attend_to = |q: usize, keys: &[usize], values: &[usize], queries, lengths: &[usize]| {
         let heads = |lengths: &[usize]| {
             lengths
                 .iter()
@@ -166,9 +166,15 @@ fn heads_of_other_lengths_are_not_attended_to() {
             head_dim: 4,
             queries,
             scale: 1.0,
+            lengths,
             causal: true,
+            window: None,
         };
         attention(Level::best(), &call)
+    };
+    let attend = |q, keys: &[usize], values: &[usize], queries| {
+        let positions = keys.first().map_or(0, |length| length / 4);
+        attend_to(q, keys, values, queries, &[positions])
     };
     assert_eq!(attend(16, &[12, 12], &[12, 12], 2), [1.0; 16]);
     refusal(|| attend(16, &[12, 12], &[12], 2));
@@ -178,4 +184,10 @@ fn heads_of_other_lengths_are_not_attended_to() {
     refusal(|| attend(12, &[12, 12], &[12, 12], 2));
     refusal(|| attend(16, &[], &[], 2));
     assert!(refusal(|| attend(32, &[12, 12], &[12, 12], 4)).contains("4 queries at the end of 3"));
+    let two = |lengths| attend_to(16, &[12, 12], &[12, 12], 2, lengths);
+    assert_eq!(two(&[2, 3]), [1.0; 16]);
+    assert!(refusal(|| two(&[3, 4])).contains("4 positions in a cache of 3"));
+    assert!(refusal(|| two(&[1, 3])).contains("2 queries at the end of 1"));
+    refusal(|| two(&[]));
+    refusal(|| two(&[3, 3, 3]));
 }

@@ -85,7 +85,9 @@ fn nine_heads(chance: &mut Chance) -> Vec<f32> {
         head_dim: d,
         queries: 1,
         scale: 0.125,
+        lengths: &[positions, 170, 299],
         causal: true,
+        window: Some(250),
     };
     attention(Level::best(), &call)
 }

@@ -143,15 +143,16 @@ struct TurnsKey {
     /// Radians from one position to the next, one per pair.
     frequencies: Vec<f32>,
     magnitude: f32,
-    first: i32,
+    firsts: Vec<i32>,
     n: usize,
 }
 
-/// The turns of `n` positions from `first` on.
-pub(crate) fn turns(frequencies: &[f32], magnitude: f32, first: i32, n: usize) -> Turns {
+/// The turns of `n` positions from each of `firsts` on.
+pub(crate) fn turns(frequencies: &[f32], magnitude: f32, firsts: &[i32], n: usize) -> Turns {
     LAST.with_borrow_mut(|last| {
         let fits = |key: &TurnsKey| {
-            (key.first, key.n, key.magnitude) == (first, n, magnitude)
+            (key.n, key.magnitude) == (n, magnitude)
+                && key.firsts == firsts
                 && key.frequencies == frequencies
         };
         if let Some((key, turns)) = last
@@ -168,11 +169,12 @@ pub(crate) fn turns(frequencies: &[f32], magnitude: f32, first: i32, n: usize) -
                 .unzip();
             Turn { cos, sin }
         };
-        let turns: Turns = Rc::new((first..first + n as i32).map(turn).collect());
+        let positions = firsts.iter().flat_map(|first| *first..first + n as i32);
+        let turns: Turns = Rc::new(positions.map(turn).collect());
         let key = TurnsKey {
             frequencies: frequencies.to_vec(),
             magnitude,
-            first,
+            firsts: firsts.to_vec(),
             n,
         };
         *last = Some((key, turns.clone()));
@@ -180,16 +182,26 @@ pub(crate) fn turns(frequencies: &[f32], magnitude: f32, first: i32, n: usize) -
     })
 }
 
-/// x `[B, H, L, D]` with each position turned by its own of `turns`.
+/// x `[B, H, L, D]` with each position turned by its own of `turns`: L of them for all rows, or B · L.
 pub(crate) fn rotate(x: &Array, turns: &[Turn], neighbours: bool) -> Result<Option<Array>> {
     let Some(mut y) = numbers(x)? else {
         return Ok(None);
     };
-    let (l, d) = (x.dim(2) as usize, x.dim(3) as usize);
-    ensure!(l == turns.len(), "{l} positions and {} turns", turns.len());
-    for positions in y.chunks_exact_mut(l * d) {
-        for (head, turn) in positions.chunks_exact_mut(d).zip(turns) {
-            cpu_kernels::rotate(head, turn, neighbours);
+    let [b, h, l, d] = [0, 1, 2, 3].map(|axis| x.dim(axis) as usize);
+    ensure!(
+        turns.len() == l || turns.len() == b * l,
+        "{b} rows of {l} positions and {} turns",
+        turns.len()
+    );
+    if y.is_empty() {
+        return array(&y, x.shape(), x.dtype()).map(Some);
+    }
+    let of_rows = turns.chunks_exact(l).cycle();
+    for (row, turns) in y.chunks_exact_mut(h * l * d).zip(of_rows) {
+        for positions in row.chunks_exact_mut(l * d) {
+            for (head, turn) in positions.chunks_exact_mut(d).zip(turns) {
+                cpu_kernels::rotate(head, turn, neighbours);
+            }
         }
     }
     array(&y, x.shape(), x.dtype()).map(Some)
@@ -207,8 +219,7 @@ pub(crate) fn attention(
     if !is_on() || !is_float(q) || q.dtype() != k.dtype() || q.dtype() != v.dtype() {
         return Ok(None);
     }
-    let few = q.dim(2) as usize <= FEW_ROWS && k.dim(3) == v.dim(3);
-    if few && !matches!(mask, Mask::Array(_)) {
+    if q.dim(2) as usize <= FEW_ROWS && k.dim(3) == v.dim(3) {
         // The wait of a layer: a cache hands out views.
         wait_for([k, v])?;
         return attend(q, k, v, scale, mask);
@@ -247,6 +258,18 @@ fn attend(q: &Array, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Op
     let Some(numbers) = numbers(q)? else {
         return Ok(None);
     };
+    let (b, l, s) = (q.dim(0), q.dim(2), k.dim(2));
+    let (lengths, window) = match mask {
+        Mask::Spans(spans) => (&*spans.lengths, spans.window),
+        Mask::None | Mask::Causal => (&[s][..], None),
+    };
+    let fits = |length: &i32| (l..=s).contains(length);
+    ensure!(
+        [1, b as usize].contains(&lengths.len()) && lengths.iter().all(fits),
+        "{b} rows of {l} queries and {s} positions of which {lengths:?} are to be seen"
+    );
+    let wide = |length: &i32| *length as usize;
+    let lengths: Vec<usize> = lengths.iter().map(wide).collect();
     let call = Attention {
         q: &numbers,
         keys,
@@ -254,7 +277,9 @@ fn attend(q: &Array, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Op
         head_dim: q.dim(3) as usize,
         queries: q.dim(2) as usize,
         scale,
-        causal: matches!(mask, Mask::Causal),
+        lengths: &lengths,
+        causal: !matches!(mask, Mask::None),
+        window: window.as_ref().map(wide),
     };
     let y = cpu_kernels::attention(Level::best(), &call);
     array(&y, q.shape(), q.dtype()).map(Some)

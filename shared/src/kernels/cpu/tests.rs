@@ -203,7 +203,16 @@ fn moving_numbers_on_the_host_moves_them_as_mlx_does() {
 #[test]
 fn attention_over_a_view_into_a_longer_cache_is_mlxs() {
     for dtype in TYPES {
-        for (l, mask) in [(1, Mask::None), (5, Mask::Causal), (40, Mask::Causal)] {
+        for (l, mask) in [
+            (1, Mask::None),
+            (5, Mask::Causal),
+            (40, Mask::Causal),
+            (1, Mask::causal(1, 50, Some(8)).unwrap()),
+            (5, Mask::causal(5, 50, Some(8)).unwrap()),
+            (40, Mask::causal(40, 50, Some(8)).unwrap()),
+            (1, Mask::rows(&[50, 7], None).unwrap()),
+            (1, Mask::rows(&[7, 50], Some(9)).unwrap()),
+        ] {
             let q = normal(&[2, 6, l, 16], dtype, 1);
             let room = normal(&[2, 3, 64, 16], dtype, 2);
             let k = ops::split_at_indices(&room, &[50], 2).unwrap().remove(0);
@@ -217,5 +226,45 @@ fn attention_over_a_view_into_a_longer_cache_is_mlxs() {
             let mlx = fast::scaled_dot_product_attention(q, k, v, 0.25, mask.as_sdpa(), None);
             assert_near(&y, &mlx.unwrap().as_dtype(dtype).unwrap(), 1e-4);
         }
+    }
+}
+
+#[test]
+fn a_row_of_attention_has_the_same_bits_alone_and_among_longer_ones() {
+    if !is_on() {
+        return;
+    }
+    let lengths = [1, 33, 64, 20];
+    for (dtype, window) in TYPES
+        .into_iter()
+        .flat_map(|t| [None, Some(16)].map(|w| (t, w)))
+    {
+        let q = normal(&[4, 6, 1, 16], dtype, 1);
+        let [k, v] = [2, 3].map(|seed| normal(&[4, 3, 64, 16], dtype, seed));
+        let mask = Mask::rows(&lengths, window).unwrap();
+        let all = attention(&q, &k, &v, 0.25, &mask).unwrap().unwrap();
+        let all = to_f32(&all).unwrap();
+        for (row, (length, all)) in (0..).zip(lengths.into_iter().zip(all.chunks(6 * 16))) {
+            let own = |x: &Array, s| {
+                let row = ops::split_at_indices(x, &[row, row + 1], 0)
+                    .unwrap()
+                    .remove(1);
+                ops::split_at_indices(&row, &[s], 2).unwrap().remove(0)
+            };
+            let (q, k, v) = (own(&q, 1), own(&k, length), own(&v, length));
+            let mask = Mask::causal(1, length, window).unwrap();
+            let alone = attention(&q, &k, &v, 0.25, &mask).unwrap().unwrap();
+            assert_eq!(to_f32(&alone).unwrap(), all);
+        }
+    }
+}
+
+#[test]
+fn lengths_that_are_not_those_of_the_rows_are_an_error() {
+    let q = normal(&[2, 6, 1, 16], Dtype::Float32, 1);
+    let k = normal(&[2, 3, 9, 16], Dtype::Float32, 2);
+    for lengths in [&[9, 10][..], &[9, 8, 7], &[9, 0]] {
+        let mask = Mask::rows(lengths, None).unwrap();
+        assert!(!is_on() || attention(&q, &k, &k, 0.25, &mask).is_err());
     }
 }
