@@ -27,6 +27,11 @@ pub trait KvCache: Any + Debug {
     /// Positions that were added.
     fn offset(&self) -> i32;
 
+    /// Where among the stored positions the next one goes: behind all others, unless the cache forgets.
+    fn next(&self) -> i32 {
+        self.offset()
+    }
+
     /// The position of the next token, by which it is rotated.
     fn offsets(&self) -> Offsets {
         Offsets::All(self.offset())

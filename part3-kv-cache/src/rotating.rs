@@ -44,6 +44,10 @@ impl KvCache for Rotating {
         self.offset
     }
 
+    fn next(&self) -> i32 {
+        self.next
+    }
+
     /// One token sees the whole ring. Several come after the `size − 1` latest positions.
     fn mask(&self, l: i32, _: Option<i32>) -> Result<Mask> {
         if l == 1 {
