@@ -23,18 +23,31 @@ pub enum CacheKind {
     Quantized(KvBits),
 }
 
-/// An empty cache. A layer that has a sliding window itself rotates over no more than that, and
-/// without sinks: its model never saw any.
+/// An empty cache.
 pub fn empty_cache(kind: CacheKind, config: &ModelConfig) -> Cache {
-    let layer = |window: &Option<usize>| -> Box<dyn KvCache> {
-        match (kind, window) {
-            (CacheKind::Prealloc, _) => Box::new(Prealloc::default()),
-            (CacheKind::Rotating { size, .. }, Some(window)) if *window as i32 <= size => {
-                Box::new(Rotating::new(*window as i32, 0))
-            }
-            (CacheKind::Rotating { size, sinks }, _) => Box::new(Rotating::new(size, sinks)),
-            (CacheKind::Quantized(bits), _) => Box::new(QuantizedCache::new(bits)),
+    let layer = |kind: CacheKind| -> Box<dyn KvCache> {
+        match kind {
+            CacheKind::Prealloc => Box::new(Prealloc::default()),
+            CacheKind::Rotating { size, sinks } => Box::new(Rotating::new(size, sinks)),
+            CacheKind::Quantized(bits) => Box::new(QuantizedCache::new(bits)),
         }
     };
-    Cache::new(config.sliding_window.iter().map(layer).collect())
+    Cache::new(layer_kinds(kind, config).map(layer).collect())
+}
+
+/// The kind of each layer. One that has a sliding window itself rotates over no more than that, and without
+/// sinks: its model never saw any.
+pub fn layer_kinds(kind: CacheKind, config: &ModelConfig) -> impl Iterator<Item = CacheKind> {
+    config
+        .sliding_window
+        .iter()
+        .map(move |window| match (kind, window) {
+            (CacheKind::Rotating { size, .. }, Some(window)) if *window as i32 <= size => {
+                CacheKind::Rotating {
+                    size: *window as i32,
+                    sinks: 0,
+                }
+            }
+            (kind, _) => kind,
+        })
 }

@@ -252,6 +252,7 @@ fn wait_for(arrays: [&Array; 2]) -> Result<()> {
 }
 
 fn attend(q: &Array, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Option<Array>> {
+    let (k, v) = (&head_by_head(k)?, &head_by_head(v)?);
     let (Some(keys), Some(values)) = (host::heads(k), host::heads(v)) else {
         return Ok(None);
     };
@@ -283,4 +284,15 @@ fn attend(q: &Array, k: &Array, v: &Array, scale: f32, mask: &Mask) -> Result<Op
     };
     let y = cpu_kernels::attention(Level::best(), &call);
     array(&y, q.shape(), q.dtype()).map(Some)
+}
+
+/// `[B, H, S, D]` with the numbers of each head next to each other; a cache that stores what it is given may
+/// have them position by position.
+fn head_by_head(x: &Array) -> Result<Array> {
+    if host::heads(x).is_some() {
+        return Ok(x.clone());
+    }
+    let x = x.contiguous()?;
+    x.eval()?;
+    Ok(x)
 }

@@ -268,3 +268,16 @@ fn lengths_that_are_not_those_of_the_rows_are_an_error() {
         assert!(!is_on() || attention(&q, &k, &k, 0.25, &mask).is_err());
     }
 }
+
+#[test]
+fn keys_that_are_stored_position_by_position_give_the_same_bits() {
+    let q = normal(&[2, 6, 1, 16], Dtype::Float32, 1);
+    let k = normal(&[2, 3, 9, 16], Dtype::Float32, 2);
+    let across = k.swap_axes(1, 2).unwrap().contiguous().unwrap(); // [2, 9, 3, 16]
+    across.eval().unwrap();
+    let view = across.swap_axes(1, 2).unwrap();
+    let attend = |k| attention(&q, k, k, 0.25, &Mask::None).unwrap();
+    let both = [attend(&k), attend(&view)].map(|y| y.map(|y| to_f32(&y).unwrap()));
+    assert_eq!(both[0].is_some(), is_on());
+    assert_eq!(both[0], both[1]);
+}
