@@ -215,15 +215,13 @@ impl Slots {
     fn join(&mut self, row: usize, layer: &dyn KvCache) -> Result<()> {
         let mut positions = self.positions.borrow_mut();
         let (seen, next, most) = (layer.offset(), layer.next(), most_positions(positions.kind));
+        // A ring holds more than its size until the first token of the answer.
+        let (end, surplus) = (next.max(seen.min(most)), (next - most).max(0));
         let sinks = match positions.kind {
-            CacheKind::Rotating { sinks, .. } => sinks,
+            CacheKind::Rotating { sinks, .. } => sinks.min(end),
             _ => 0,
         };
-        // A ring holds more than its size until the first token of the answer.
-        let used = match next - most {
-            surplus if surplus > 0 => vec![0..sinks, sinks + surplus..next],
-            _ => vec![0..next.max(seen.min(most))],
-        };
+        let used = [0..sinks, sinks + surplus..end];
         self.store.fill(row as i32, &layer.arrays(), &used)?;
         // The other layers of this kind have said the same.
         if positions.seen.len() == row {
@@ -254,7 +252,13 @@ impl KvCache for Slots {
     }
 
     fn offset(&self) -> i32 {
-        self.positions.borrow().seen.iter().copied().max().unwrap_or(0)
+        self.positions
+            .borrow()
+            .seen
+            .iter()
+            .copied()
+            .max()
+            .unwrap_or(0)
     }
 
     fn offsets(&self) -> Offsets {
@@ -262,7 +266,10 @@ impl KvCache for Slots {
     }
 
     fn mask(&self, l: i32, window: Option<i32>) -> Result<Mask> {
-        ensure!(l == 1, "a step of a batch has one token of each row, not {l}");
+        ensure!(
+            l == 1,
+            "a step of a batch has one token of each row, not {l}"
+        );
         self.positions.borrow_mut().mask(window)
     }
 

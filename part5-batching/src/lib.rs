@@ -8,6 +8,7 @@
 //! - [`model`]: as in part 3
 //! - [`scheduler`]: which tokens of which requests a step runs
 //! - [`generate`]: one step for many requests
+//! - [`batch`]: the rows that decode together, as a kind of cache
 //! - [`cache`]: as in part 3
 //! - [`prealloc`]: as in part 3
 //! - [`keys_values`]: as in part 3
@@ -17,12 +18,14 @@
 //!
 //! - [`limits`]: what the steps may use, checked
 //! - [`plan`]: one step as it was planned, with its reasons
+//! - `store`: the arrays of a batch
 //! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, as in part 3
 //! - [`quantized_cache`]: keys and values, packed, as in part 4
 //! - [`experiment`]: what the video shows, as numbers
 
 pub mod ahead;
+pub mod batch;
 pub mod cache;
 pub mod experiment;
 pub mod generate;
@@ -35,3 +38,4 @@ pub mod prealloc;
 pub mod quantized_cache;
 pub mod rotating;
 pub mod scheduler;
+mod store;
