@@ -7,12 +7,13 @@
 //!
 //! - [`model`]: as in part 3
 //! - [`scheduler`]: which tokens of which requests a step runs
+//! - [`sequence`]: one request, with all that is its own
 //! - [`generate`]: one step for many requests
 //! - [`batch`]: the rows that decode together, as a kind of cache
 //! - [`cache`]: as in part 3
 //! - [`prealloc`]: as in part 3
 //! - [`keys_values`]: as in part 3
-//! - [`ahead`]: as in part 3
+//! - [`ahead`]: a step ahead of the host, for many rows
 //!
 //! Beside it:
 //!
@@ -38,4 +39,5 @@ pub mod prealloc;
 pub mod quantized_cache;
 pub mod rotating;
 pub mod scheduler;
+pub mod sequence;
 mod store;
