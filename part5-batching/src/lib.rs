@@ -19,6 +19,8 @@
 //!
 //! - [`limits`]: what the steps may use, checked
 //! - [`plan`]: one step as it was planned, with its reasons
+//! - [`invariant`]: when no schedule changes a bit
+//! - `slots`: a batch as the layers see it
 //! - `store`: the arrays of a batch
 //! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, as in part 3
@@ -30,6 +32,7 @@ pub mod batch;
 pub mod cache;
 pub mod experiment;
 pub mod generate;
+pub mod invariant;
 pub mod keys_values;
 pub mod kinds;
 pub mod limits;
@@ -40,4 +43,5 @@ pub mod quantized_cache;
 pub mod rotating;
 pub mod scheduler;
 pub mod sequence;
+mod slots;
 mod store;

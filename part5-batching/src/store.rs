@@ -7,10 +7,10 @@ use mlx_rs::ops::indexing::TryIndexOp;
 use mlx_rs::{Array, ops, transforms};
 use shared::ops::{Places, slice_update_at};
 
-use crate::batch::most_positions;
 use crate::keys_values::STEP;
 use crate::kinds::CacheKind;
 use crate::quantized_cache::{KvBits, group_size};
+use crate::slots::most_positions;
 
 /// One layer's arrays `[slots, Hkv, N, …]`: keys and values, or codes, scales and biases of the keys and then
 /// those of the values.

@@ -58,6 +58,12 @@ pub fn steps_in_flight() -> usize {
     if cpu::is_on() { 1 } else { 2 }
 }
 
+/// Up to how many rows each row of a product has the same bits, alone and among any others. None where
+/// the kernels change with the number of rows.
+pub fn rows_of_equal_bits() -> Option<usize> {
+    cpu::is_on().then_some(cpu::FEW_ROWS)
+}
+
 /// Runs `work` with MLX's own operations, as `SHARED_KERNELS=mlx` does for a whole process.
 #[cfg(feature = "testing")]
 pub fn with_mlx<T>(work: impl FnOnce() -> T) -> T {

@@ -2,6 +2,11 @@
 
 #![allow(clippy::unwrap_used, dead_code)] // a test that cannot go on should stop there
 
+use std::ops::ControlFlow;
+
+use console::metrics::Generation;
+use mlx_rs::Array;
+use mlx_rs::ops::indexing::IndexOp;
 use part3_kv_cache as part3;
 use part5_batching::cache::Cache;
 use part5_batching::generate::PREFILL_STEP;
@@ -13,6 +18,7 @@ use shared::config::ModelConfig;
 use shared::hub;
 use shared::kernels::steps_in_flight;
 use shared::layers::{ids_array, to_f32};
+use shared::request::Request;
 use shared::testing::fixtures;
 
 pub(crate) const PACKED: CacheKind = CacheKind::Quantized(KvBits { keys: 8, values: 8 });
@@ -65,15 +71,10 @@ pub(crate) struct Answer {
 /// `n` tokens, the prompt in one piece. Part 3 has no packed keys and values: there it is this part's own
 /// cache, which is part 4's.
 pub(crate) fn alone(both: &Both, kind: CacheKind, prompt: &[u32], n: usize) -> Answer {
-    use part3::kinds::CacheKind as Part3;
-    let part3_kind = match kind {
-        CacheKind::Prealloc => Part3::Prealloc,
-        CacheKind::Rotating { size, sinks } => Part3::Rotating { size, sinks },
-        CacheKind::Quantized(_) => {
-            let mut cache = empty_cache(kind, &both.config);
-            let pieces = cache.pieces(prompt.len(), PREFILL_STEP).unwrap();
-            return answer(prompt, n, pieces, |ids| run(&both.model, ids, &mut cache));
-        }
+    let Some(part3_kind) = part3_kind(kind) else {
+        let mut cache = empty_cache(kind, &both.config);
+        let pieces = cache.pieces(prompt.len(), PREFILL_STEP).unwrap();
+        return answer(prompt, n, pieces, |ids| run(&both.model, ids, &mut cache));
     };
     let mut cache = part3::kinds::empty_cache(part3_kind, &both.config);
     let pieces = cache.pieces(prompt.len(), PREFILL_STEP).unwrap();
@@ -81,6 +82,44 @@ pub(crate) fn alone(both: &Both, kind: CacheKind, prompt: &[u32], n: usize) -> A
         let logits = both.part3.next_logits(&ids_array(ids), &mut cache);
         to_f32(&logits.unwrap()).unwrap()
     })
+}
+
+/// The same, as part 3's loop gives it, with stop ids and sampling.
+pub(crate) fn generation(both: &Both, kind: CacheKind, request: &Request) -> Generation {
+    generation_in_pieces(both, kind, request, PREFILL_STEP)
+}
+
+/// The same with a prompt in pieces of at most `step`.
+pub(crate) fn generation_in_pieces(
+    both: &Both,
+    kind: CacheKind,
+    request: &Request,
+    step: usize,
+) -> Generation {
+    let mut cache = part3::kinds::empty_cache(part3_kind(kind).unwrap(), &both.config);
+    let mut generator =
+        part3::generate::Generator::new(&both.part3, &mut cache, request, step).unwrap();
+    part3::generate::generate(&mut generator, |_| Ok(ControlFlow::Continue(()))).unwrap()
+}
+
+/// Keys and values `[Hkv, S, D]` of each layer, one after the other, of these ids in pieces of at most `step`.
+pub(crate) fn keys_and_values(both: &Both, ids: &[u32], step: usize) -> Vec<Array> {
+    let mut cache = part3::kinds::empty_cache(part3::kinds::CacheKind::Prealloc, &both.config);
+    for piece in ids.chunks(step) {
+        both.part3.hidden(&ids_array(piece), &mut cache).unwrap();
+    }
+    let n = ids.len() as i32;
+    let arrays = cache.arrays();
+    arrays.map(|array| array.index((0, .., 0..n, ..))).collect()
+}
+
+fn part3_kind(kind: CacheKind) -> Option<part3::kinds::CacheKind> {
+    use part3::kinds::CacheKind as Part3;
+    match kind {
+        CacheKind::Prealloc => Some(Part3::Prealloc),
+        CacheKind::Rotating { size, sinks } => Some(Part3::Rotating { size, sinks }),
+        CacheKind::Quantized(_) => None,
+    }
 }
 
 /// What the ids of a prompt make of a row's own cache: the scores of the next.

@@ -30,7 +30,7 @@ use crate::weights::Matrix;
 
 /// Rows up to which a matrix is read once for all of them. From there on a BLAS is faster, which keeps
 /// blocks of both matrices in the caches.
-const FEW_ROWS: usize = 32;
+pub(super) const FEW_ROWS: usize = 32;
 
 /// Bytes of f32 that a matrix for a BLAS is widened to at a time.
 const TILE: usize = 8 << 20;
