@@ -1,8 +1,8 @@
 //! One step ahead of the host.
 //!
-//! Reading the ids would leave the device idle until the host has described the next step. So the next
-//! step is described and started first, from ids that are still being computed, and only then does
-//! the host read them: what the host does for a token (the graph, the text, the terminal) happens while
+//! Reading an id would leave the device idle until the host has described the next step. So the next
+//! step is described and started first, from an id that is still being computed, and only then does
+//! the host read it: what the host does for a token (the graph, the text, the terminal) happens while
 //! the device works. The cost: when an answer ends early, one step was started for nothing.
 
 use std::collections::VecDeque;
@@ -11,33 +11,18 @@ use anyhow::{Context, Result};
 use mlx_rs::transforms;
 use shared::sampling::Choice;
 
-use crate::generate::Stepped;
-use crate::scheduler::SequenceId;
-
-/// Steps that are being computed, in the order in which they were started.
+/// Ids that are being computed, in the order in which they were started.
 #[derive(Debug, Default)]
 pub struct Ahead {
     in_flight: VecDeque<Started>,
 }
 
-/// A step that was started.
 #[derive(Debug)]
-pub struct Started {
-    /// What it runs; nobody has got anything yet.
-    pub step: Stepped,
-    /// The ids that it gives.
-    pub rows: Vec<Row>,
-}
-
-/// The next id of one sequence.
-#[derive(Debug)]
-pub struct Row {
-    /// Whose.
-    pub id: SequenceId,
+struct Started {
     /// The id, on the device.
-    pub next: Choice,
-    /// Positions that the step ran for it.
-    pub positions: usize,
+    next: Choice,
+    /// Positions that its step ran.
+    positions: usize,
 }
 
 impl Ahead {
@@ -51,22 +36,19 @@ impl Ahead {
         self.in_flight.is_empty()
     }
 
-    /// The rows of the step that was started last.
-    pub fn last(&self) -> Option<&[Row]> {
-        Some(&self.in_flight.back()?.rows)
-    }
-
-    /// Starts to compute the ids of a step, without waiting for those before it.
-    pub fn start(&mut self, step: Stepped, rows: Vec<Row>) -> Result<()> {
+    /// Starts to compute an id, without waiting for those before it.
+    pub fn start(&mut self, next: Choice, positions: usize) -> Result<()> {
         // Not `eval`: the host has more to do.
-        let started = transforms::async_eval(rows.iter().flat_map(|row| row.next.arrays()));
-        self.in_flight.push_back(Started { step, rows });
+        let started = transforms::async_eval(next.arrays());
+        self.in_flight.push_back(Started { next, positions });
         Ok(started?)
     }
 
-    /// The oldest step in flight. Reading one of its ids waits for it.
-    pub fn read(&mut self) -> Result<Started> {
-        self.in_flight.pop_front().context("no step was started")
+    /// Waits for the oldest id in flight; with it comes how many positions its step ran.
+    pub fn read(&mut self) -> Result<(u32, usize)> {
+        let oldest = self.in_flight.pop_front();
+        let Started { next, positions } = oldest.context("no step was started")?;
+        Ok((next.read()?, positions))
     }
 }
 
@@ -75,7 +57,7 @@ impl Drop for Ahead {
     fn drop(&mut self) {
         for started in self.in_flight.drain(..) {
             // An error here belongs to a step that nobody will read.
-            let _ = transforms::eval(started.rows.iter().flat_map(|row| row.next.arrays()));
+            let _ = transforms::eval(started.next.arrays());
         }
     }
 }

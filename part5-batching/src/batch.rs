@@ -52,9 +52,9 @@ impl Batch {
         &self.cache
     }
 
-    /// Whether it is one of the rows.
-    pub fn has(&self, id: SequenceId) -> bool {
-        self.rows.contains(&id)
+    /// Which of the rows it is, if it is one.
+    pub fn row(&self, id: SequenceId) -> Option<usize> {
+        self.rows.iter().position(|other| *other == id)
     }
 
     /// A row whose prompt has run comes with its cache. Its positions are copied, once.
@@ -69,7 +69,7 @@ impl Batch {
 
     /// A row leaves, and the last one moves into its slot. Nothing happens if it is not here.
     pub fn leave(&mut self, id: SequenceId) -> Result<()> {
-        let Some(row) = self.rows.iter().position(|other| *other == id) else {
+        let Some(row) = self.row(id) else {
             return Ok(());
         };
         let last = self.rows.len() - 1;

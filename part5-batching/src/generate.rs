@@ -1,11 +1,9 @@
 //! The token loop for many requests: a step runs what the scheduler planned, of all of them.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use console::metrics::{FinishReason, Generation, Recorder};
 use mlx_rs::{Array, memory, ops, transforms};
 use shared::config::ModelConfig;
 use shared::kernels::steps_in_flight;
@@ -13,13 +11,13 @@ use shared::layers::ids_array;
 use shared::request::{Request, Step};
 use shared::sampling::{Choice, Sampler, sample_rows};
 
-use crate::ahead::{Ahead, Row, Started};
 use crate::batch::Batch;
 use crate::cache::Cache;
 use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
 use crate::scheduler::{Limits, Piece, Plan, Scheduler, SequenceId};
 use crate::sequence::Sequence;
+use crate::stepped::{Event, Stepped};
 
 /// Prompt tokens that go through the model at once, where nothing else is said: mlx-lm's number is
 /// 2,048, which on a machine with little memory is much.
@@ -35,33 +33,11 @@ pub struct Generator<'a> {
     sequences: BTreeMap<SequenceId, Sequence>,
     /// Those whose prompt has run.
     batch: Batch,
-    ahead: Ahead,
+    /// Steps whose ids were not read yet.
+    started: VecDeque<Stepped>,
     /// A plan that needs ids which are still in flight.
     planned: Option<Plan>,
     submitted: u64,
-}
-
-/// What one step was, and what it brought.
-#[derive(Debug, Default)]
-pub struct Stepped {
-    /// As it was planned, with the reasons. Without pieces there was nothing to run: ask again at its `wake`, or
-    /// when a request has come.
-    pub plan: Plan,
-    /// Rows that got their next id together, in one run of the model.
-    pub rows: usize,
-    /// Tokens of prompts that ran beside them, those included that were computed again.
-    pub prompt_tokens: usize,
-    /// What each request got, in order of arrival. The last token that was asked for brings an end with it.
-    pub events: Vec<Event>,
-}
-
-/// What a request got from a step.
-#[derive(Debug)]
-pub struct Event {
-    /// Whose.
-    pub id: SequenceId,
-    /// An error ends this request and no other one.
-    pub step: Result<Step>,
 }
 
 impl<'a> Generator<'a> {
@@ -80,7 +56,7 @@ impl<'a> Generator<'a> {
             scheduler: Scheduler::new(limits)?,
             sequences: BTreeMap::new(),
             batch: Batch::new(kind, config),
-            ahead: Ahead::default(),
+            started: VecDeque::new(),
             planned: None,
             submitted: 0,
         })
@@ -92,10 +68,9 @@ impl<'a> Generator<'a> {
     /// If it could never run, not even alone. The others are not affected.
     pub fn submit(&mut self, request: Request, now: Duration) -> Result<SequenceId> {
         let id = SequenceId(self.submitted);
-        let (prompt, max_tokens) = (request.ids.len(), request.max_tokens);
-        let sequence = Sequence::new(request)?;
-        self.scheduler.submit(id, prompt, max_tokens, now)?;
-        self.sequences.insert(id, sequence);
+        self.scheduler
+            .submit(id, request.ids.len(), request.max_tokens, now)?;
+        self.sequences.insert(id, Sequence::new(request)?);
         self.submitted += 1;
         Ok(id)
     }
@@ -127,45 +102,49 @@ impl<'a> Generator<'a> {
     /// # Cost
     /// One run of the model for all answers, which reads every weight once, and one for each piece of a prompt.
     pub fn step(&mut self, now: Duration) -> Result<Stepped> {
-        while self.ahead.len() < steps_in_flight() {
+        while self.started.len() < steps_in_flight() {
             let plan = self.plan(now);
-            if !self.ahead.is_empty() && !self.goes_on(&plan) {
-                // It was recorded as computed, so it comes next; an empty one was not.
+            if !self.started.is_empty() && !self.goes_on(&plan) {
+                // It counts as computed, so it comes next; an empty one does not.
                 self.planned = Some(plan).filter(|plan| !plan.pieces.is_empty());
                 break;
             }
             self.start(plan)?;
         }
         // Reading the ids waits for their step; the next one is on its way already.
-        let Started { mut step, rows } = self.ahead.read()?;
-        for row in rows {
-            self.read(row, &mut step.events)?;
+        let mut step = self.started.pop_front().context("no step was started")?;
+        for piece in &step.plan.pieces {
+            // Else it has ended in the meantime, and the step was for nothing.
+            if let Some(sequence) = self.sequences.get_mut(&piece.id) {
+                let brought = read(sequence, piece);
+                if !matches!(brought[..], [Ok(Step::Token { .. } | Step::Prefill { .. })]) {
+                    self.cancel(piece.id)?;
+                }
+                let event = |step| Event { id: piece.id, step };
+                step.events.extend(brought.into_iter().map(event));
+            }
         }
-        step.events.sort_by_key(|event| event.id);
         Ok(step)
     }
 
     /// The plan that waits, without those who have ended since, or a new one.
     fn plan(&mut self, now: Duration) -> Plan {
-        if let Some(mut plan) = self.planned.take() {
-            plan.pieces
-                .retain(|piece| self.sequences.contains_key(&piece.id));
-            if !plan.pieces.is_empty() || !plan.preempted.is_empty() {
-                return plan;
-            }
+        let mut plan = self.planned.take().unwrap_or_default();
+        let here = |piece: &Piece| self.sequences.contains_key(&piece.id);
+        plan.pieces.retain(here);
+        if plan.pieces.is_empty() && plan.preempted.is_empty() {
+            return self.scheduler.plan(now);
         }
-        self.scheduler.plan(now)
+        plan
     }
 
-    /// Whether the plan needs nothing but ids that are in flight, in their order.
+    /// Whether the plan needs no ids on the host: those of answers are on the device.
     fn goes_on(&self, plan: &Plan) -> bool {
-        let rows = self.batch.rows();
-        let in_flight = self.ahead.last().unwrap_or_default();
-        !rows.is_empty()
-            && plan.pieces.len() == rows.len()
-            && plan.pieces.iter().all(|piece| self.batch.has(piece.id))
-            && plan.preempted.is_empty()
-            && in_flight.iter().map(|row| row.id).eq(rows.iter().copied())
+        let decodes = |piece: &Piece| self.batch.row(piece.id).is_some();
+        plan.preempted.is_empty()
+            && plan.pieces.len() == self.batch.rows().len()
+            && plan.pieces.iter().all(decodes)
+            && !plan.pieces.is_empty()
     }
 
     /// Describes a step and starts it.
@@ -176,87 +155,62 @@ impl<'a> Generator<'a> {
                 sequence.cache = None;
             }
         }
-        let (decodes, prompts): (Vec<Piece>, Vec<Piece>) = plan
-            .pieces
-            .iter()
-            .cloned()
-            .partition(|piece| self.batch.has(piece.id));
-        let mut rows = self.decode(decodes.len())?;
-        let mut step = Stepped {
-            rows: decodes.len(),
+        let (decodes, prompts): (Vec<_>, Vec<_>) =
+            (plan.pieces.iter()).partition(|piece| self.batch.row(piece.id).is_some());
+        let rows = decodes.len();
+        self.decode(rows)?;
+        for piece in &prompts {
+            self.prompt(piece)?;
+        }
+        for piece in plan.pieces.iter().filter(|piece| piece.last) {
+            self.scheduler.token(piece.id);
+        }
+        self.started.push_back(Stepped {
+            rows,
             prompt_tokens: prompts.iter().map(|piece| piece.range.len()).sum(),
             plan,
             events: Vec::new(),
-        };
-        for piece in prompts {
-            match self.prompt(&piece)? {
-                Some(row) => rows.push(row),
-                None => step.events.push(Event {
-                    id: piece.id,
-                    step: Ok(Step::Prefill {
-                        seen: piece.range.end,
-                    }),
-                }),
-            }
-        }
-        for row in &rows {
-            self.scheduler.token(row.id);
-        }
-        self.ahead.start(step, rows)
+        });
+        Ok(())
     }
 
-    /// The next id of every row of the batch, all of which were planned.
-    fn decode(&mut self, planned: usize) -> Result<Vec<Row>> {
-        let n = self.batch.rows().len();
+    /// Starts the next id of every row of the batch, all of which were planned.
+    fn decode(&mut self, planned: usize) -> Result<()> {
+        let batch = &mut self.batch;
+        let n = batch.rows().len();
         ensure!(
             planned == n,
-            "{planned} of {n} rows of the batch were planned"
+            "{planned} of {n} rows of the batch are planned"
         );
         if n == 0 {
-            return Ok(Vec::new());
+            return Ok(());
         }
-        let ids = self.input()?; // [B, 1]
-        let logits = self.batch.run(self.model, &ids)?; // [B, V]
-        let rows = self.batch.rows();
-        let samplers = self.sequences.iter_mut();
-        let mut samplers: BTreeMap<SequenceId, &mut Sampler> = samplers
-            .map(|(id, sequence)| (*id, &mut sequence.sampler))
+        let all = self.sequences.iter_mut();
+        let mut rows: Vec<(usize, &mut Sequence)> = all
+            .filter_map(|(id, sequence)| Some((batch.row(*id)?, sequence)))
             .collect();
-        let samplers = rows.iter().map(|id| samplers.remove(id));
-        let mut samplers: Vec<_> = samplers.collect::<Option<_>>().context("a row of nobody")?;
-        let choices = sample_rows(&mut samplers, &logits)?;
-        let row = |(id, next): (&SequenceId, Choice)| Row {
-            id: *id,
-            next,
-            positions: 1,
-        };
-        Ok(rows.iter().zip(choices).map(row).collect())
+        rows.sort_by_key(|(row, _)| *row);
+        let ids: Vec<&Array> = rows.iter().map(|(_, row)| &row.input).collect();
+        let ids = ops::concatenate(&ids, 0)?.reshape(&[n as i32, 1])?; // [B, 1]
+        let logits = batch.run(self.model, &ids)?; // [B, V]
+        let samplers = rows.iter_mut().map(|(_, row)| &mut row.sampler);
+        let next = sample_rows(&mut samplers.collect::<Vec<&mut Sampler>>(), &logits)?;
+        // At once: each alone would be a piece of work of its own.
+        transforms::async_eval(next.iter().flat_map(Choice::arrays))?;
+        let mut rows = rows.into_iter().zip(next);
+        rows.try_for_each(|((_, row), next)| row.start(next, 1))
     }
 
-    /// What the batch runs: the newest ids, from the host or from the step in flight.
-    fn input(&self) -> Result<Array> {
-        let n = self.batch.rows().len() as i32;
-        if let Some(rows) = self.ahead.last() {
-            let ids: Vec<&Array> = rows.iter().map(|row| &row.next.id).collect();
-            return Ok(ops::concatenate(&ids, 0)?.reshape(&[n, 1])?);
-        }
-        let newest = |id| self.sequences.get(id).and_then(|s| s.ids.last().copied());
-        let ids: Option<Vec<u32>> = self.batch.rows().iter().map(newest).collect();
-        Ok(Array::from_slice(&ids.context("a row of nobody")?, &[n, 1]))
-    }
-
-    /// Runs a piece of a prompt; the last one gives an id and joins the batch.
-    fn prompt(&mut self, piece: &Piece) -> Result<Option<Row>> {
+    /// Runs a piece of a prompt; the last one starts an id and joins the batch.
+    fn prompt(&mut self, piece: &Piece) -> Result<()> {
         let sequence = self.sequences.get_mut(&piece.id);
         let sequence = sequence.context("a piece of nobody's prompt")?;
-        let mut cache = match sequence.cache.take() {
-            Some(cache) => cache,
-            None => empty_cache(self.kind, self.config),
-        };
+        let cache = sequence.cache.take();
+        let mut cache = cache.unwrap_or_else(|| empty_cache(self.kind, self.config));
         if !piece.last {
             prefill(self.model, &mut cache, &sequence.ids[piece.range.clone()])?;
             sequence.cache = Some(cache);
-            return Ok(None);
+            return Ok(());
         }
         // Two runs where a ring has to forget.
         let mut runs = cache.pieces(piece.range.end, piece.range.len())?;
@@ -267,31 +221,20 @@ impl<'a> Generator<'a> {
         let ids = ids_array(&sequence.ids[last]);
         let logits = self.model.next_logits(&ids, &mut cache)?; // [1, V]
         let next = sequence.sampler.sample(&logits)?;
-        self.batch.join(piece.id, cache)?;
-        Ok(Some(Row {
-            id: piece.id,
-            next,
-            positions: piece.range.len(),
-        }))
+        sequence.start(next, piece.range.len())?;
+        self.batch.join(piece.id, cache)
     }
+}
 
-    /// Waits for an id, and says what its request got.
-    fn read(&mut self, row: Row, events: &mut Vec<Event>) -> Result<()> {
-        // Else it has ended in the meantime, and the step was for nothing.
-        let Some(sequence) = self.sequences.get_mut(&row.id) else {
-            return Ok(());
-        };
-        let steps = match row.next.read() {
-            Ok(id) => sequence
-                .push(id, row.positions)
-                .into_iter()
-                .map(Ok)
-                .collect(),
-            Err(error) => vec![Err(error)],
-        };
-        let goes_on = matches!(steps[..], [Ok(Step::Token { .. })]);
-        events.extend(steps.into_iter().map(|step| Event { id: row.id, step }));
-        if goes_on { Ok(()) } else { self.cancel(row.id) }
+/// What a piece brings its request, as soon as it is computed. An error is this request's alone.
+fn read(sequence: &mut Sequence, piece: &Piece) -> Vec<Result<Step>> {
+    let seen = piece.range.end;
+    if !piece.last {
+        return vec![Ok(Step::Prefill { seen })];
+    }
+    match sequence.read() {
+        Ok(steps) => steps.into_iter().map(Ok).collect(),
+        Err(error) => vec![Err(error)],
     }
 }
 
@@ -302,51 +245,4 @@ pub fn prefill(model: &Model, cache: &mut Cache, ids: &[u32]) -> Result<()> {
     transforms::eval(cache.arrays())?;
     memory::clear_cache()?; // the next piece has other sizes
     Ok(())
-}
-
-/// The loop: all requests come at once, and one step goes after the other until all have ended. Between two
-/// steps `on_step` may show what came, and may end all of them itself.
-///
-/// # Errors
-/// If a step fails, or one of the requests.
-pub fn generate(
-    generator: &mut Generator<'_>,
-    requests: &[Request],
-    mut on_step: impl FnMut(&Stepped) -> Result<ControlFlow<FinishReason>>,
-) -> Result<Vec<Generation>> {
-    let started = Instant::now();
-    let mut recorders = BTreeMap::new();
-    for request in requests {
-        let id = generator.submit(request.clone(), started.elapsed())?;
-        recorders.insert(id, Recorder::start());
-    }
-    generator.close();
-    let mut generations = BTreeMap::new();
-    while !recorders.is_empty() {
-        let stepped = generator.step(started.elapsed())?;
-        let on_step = on_step(&stepped)?;
-        for Event { id, step } in stepped.events {
-            match step? {
-                Step::Token {
-                    id: token,
-                    positions,
-                } => {
-                    let recorder = recorders.get_mut(&id).context("a token of nobody")?;
-                    recorder.token(token, positions);
-                }
-                Step::Prefill { .. } => {}
-                Step::End(reason) => {
-                    let recorder = recorders.remove(&id).context("an end of nobody")?;
-                    generations.insert(id, recorder.finish(reason));
-                }
-            }
-        }
-        if let ControlFlow::Break(reason) = on_step {
-            for (id, recorder) in std::mem::take(&mut recorders) {
-                generator.cancel(id)?;
-                generations.insert(id, recorder.finish(reason));
-            }
-        }
-    }
-    Ok(generations.into_values().collect())
 }

@@ -13,12 +13,14 @@
 //! - [`cache`]: as in part 3
 //! - [`prealloc`]: as in part 3
 //! - [`keys_values`]: as in part 3
-//! - [`ahead`]: a step ahead of the host, for many rows
+//! - [`ahead`]: as in part 3
 //!
 //! Beside it:
 //!
 //! - [`limits`]: what the steps may use, checked
 //! - [`plan`]: one step as it was planned, with its reasons
+//! - [`stepped`]: what a step says of itself
+//! - [`together`]: the loop for requests that are all there from the start
 //! - [`invariant`]: when no schedule changes a bit
 //! - `slots`: a batch as the layers see it
 //! - `store`: the arrays of a batch
@@ -44,4 +46,6 @@ pub mod rotating;
 pub mod scheduler;
 pub mod sequence;
 mod slots;
+pub mod stepped;
 mod store;
+pub mod together;

@@ -12,10 +12,12 @@ use alone::{Both, PACKED, alone, bits_are_equal, generation, keys_and_values, ti
 use console::cli::FloatType;
 use console::metrics::FinishReason;
 use mlx_rs::ops::indexing::IndexOp;
-use part5_batching::generate::{Event, Generator, generate};
+use part5_batching::generate::Generator;
 use part5_batching::invariant;
 use part5_batching::kinds::CacheKind;
 use part5_batching::scheduler::{Limits, Memory, Policy, SequenceId};
+use part5_batching::stepped::Event;
+use part5_batching::together::generate;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRng, TestRunner};
