@@ -8,16 +8,24 @@ use std::time::Duration;
 
 use anyhow::Result;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use mlx_rs::Array;
+use part5_batching::batch::Batch;
 use part5_batching::cache::Cache;
 use part5_batching::kinds::{CacheKind, empty_cache};
 use part5_batching::model::Model;
+use part5_batching::scheduler::SequenceId;
 use shared::checkpoint::Checkpoint;
 use shared::hub;
 use shared::layers::ids_array;
-use shared::sampling::greedy;
+use shared::sampling::{Sampler, Sampling, greedy, sample_rows};
 
 /// Tokens in the prompt, or positions before the new token.
 const LENGTHS: [usize; 3] = [32, 128, 512];
+
+/// Rows that decode together, and how many positions are before their new tokens, give or take the row's
+/// number: no two rows are equally long.
+const ROWS: [usize; 4] = [1, 4, 16, 32];
+const OFFSET: usize = 128;
 
 fn embedded_model() -> Result<Model> {
     Model::load(&Checkpoint::open("tiny", hub::locate("tiny", None)?)?)
@@ -73,7 +81,38 @@ fn decode_step(criterion: &mut Criterion) {
             });
         });
     }
+    for rows in ROWS {
+        group.throughput(Throughput::Elements(rows as u64));
+        group.bench_function(BenchmarkId::new("rows", rows), |bencher| {
+            let mut batch = batch(&model, rows).expect("the prompts run");
+            let mut samplers: Vec<Sampler> = (0..rows)
+                .map(|_| Sampler::new(&Sampling::default(), &[]).expect("a sampler"))
+                .collect();
+            bencher.iter(|| next_ids(&model, &mut batch, &mut samplers).expect("the step runs"));
+        });
+    }
     group.finish();
+}
+
+/// So many rows with a prompt behind them.
+fn batch(model: &Model, rows: usize) -> Result<Batch> {
+    let checkpoint = Checkpoint::open("tiny", hub::locate("tiny", None)?)?;
+    let mut batch = Batch::new(CacheKind::Prealloc, &checkpoint.config);
+    for row in 0..rows {
+        let mut cache = cache()?;
+        next_id(model, &mut cache, &ids(OFFSET + row))?;
+        batch.join(SequenceId(row as u64), cache)?;
+    }
+    Ok(batch)
+}
+
+/// A step of all rows, read by the host (the sum of the ids, so that none is forgotten). It cannot go back, so the rows grow by one token each time.
+fn next_ids(model: &Model, batch: &mut Batch, samplers: &mut [Sampler]) -> Result<u32> {
+    let rows = samplers.len() as i32;
+    let ids = Array::from_iter((0..rows as u32).map(|row| 100 + row), &[rows, 1]);
+    let logits = batch.run(model, &ids)?;
+    let next = sample_rows(&mut samplers.iter_mut().collect::<Vec<_>>(), &logits)?;
+    next.iter().map(|next| next.read()).sum()
 }
 
 criterion_group! {
