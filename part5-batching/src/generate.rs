@@ -182,10 +182,11 @@ impl<'a> Generator<'a> {
             planned == n,
             "{planned} of {n} rows of the batch are planned"
         );
-        if n == 0 {
+        let (Some(first), Some(last)) = (batch.rows().iter().min(), batch.rows().iter().max())
+        else {
             return Ok(());
-        }
-        let all = self.sequences.iter_mut();
+        };
+        let all = self.sequences.range_mut(*first..=*last); // those who wait came later
         let mut rows: Vec<(usize, &mut Sequence)> = all
             .filter_map(|(id, sequence)| Some((batch.row(*id)?, sequence)))
             .collect();
