@@ -70,11 +70,10 @@ pub(crate) fn split(x: &Array, at: &[i32]) -> Result<Option<Vec<Array>>> {
     let begins = [&[0], at].concat();
     let ends = [at, &[width]].concat();
     let pieces = begins.iter().zip(ends).map(|(begin, end)| {
-        let rows = numbers.chunks_exact(width as usize);
-        let piece: Vec<f32> = rows
-            .flat_map(|row| &row[*begin as usize..end as usize])
-            .copied()
-            .collect();
+        let mut piece = Vec::with_capacity(numbers.len() / width as usize * (end - begin) as usize);
+        for row in numbers.chunks_exact(width as usize) {
+            piece.extend_from_slice(&row[*begin as usize..end as usize]);
+        }
         let mut shape = x.shape().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = end - begin;
