@@ -16,8 +16,8 @@ const SHAPES: [[usize; 2]; 2] = [[576, 1536], [49152, 576]];
 
 const GROUP_SIZE: usize = 64;
 
-/// Rows of a batch.
-const ROWS: [usize; 2] = [8, 32];
+/// Rows of a batch, and of a prompt where that takes no second.
+const ROWS: [usize; 3] = [8, 32, 512];
 
 fn products(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("products");
@@ -65,7 +65,7 @@ fn time(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, matrix: &Matrix<'_
     let (n, k) = (matrix.rows(), matrix.columns());
     group.throughput(Throughput::Bytes(bytes as u64));
     time_rows(group, name, matrix, 1);
-    for m in ROWS {
+    for m in ROWS.into_iter().filter(|m| m * n < 1 << 21) {
         group.throughput(Throughput::Elements((m * n * k) as u64));
         time_rows(group, name, matrix, m);
     }

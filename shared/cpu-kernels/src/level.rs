@@ -82,7 +82,7 @@ impl Level {
 }
 
 #[cfg(target_arch = "x86_64")]
-struct With<V, K>(V, K);
+pub(crate) struct With<V, K>(pub(crate) V, pub(crate) K);
 
 #[cfg(target_arch = "x86_64")]
 impl<V: Vector, K: Kernel> pulp::NullaryFnOnce for With<V, K> {

@@ -1,5 +1,6 @@
 //! A matrix of weights, times a few rows.
 
+use crate::dense::Strides;
 use crate::element::{Element, Floats};
 use crate::level::{Kernel, Level};
 use crate::packed::{PackedRow, PreparedRow};
@@ -108,11 +109,11 @@ impl Packed<'_> {
     }
 }
 
-/// `x Wᵀ`: x `[M, K]` → `[M, N]`.
+/// `x Wᵀ`: x `[M, K]` → `[M, N]`. In which order a row is added up does not depend on the others.
 ///
 /// # Cost
-/// Reads the matrix once, for up to some 32 rows; with more of them a BLAS is faster, which keeps
-/// blocks of both in the CPU's caches.
+/// A few rows read the matrix once, at the speed of memory. Of a prompt each thread takes some rows of x, and
+/// widens the matrix a few rows at a time into the CPU's caches.
 ///
 /// # Panics
 /// If the lengths do not fit each other, or if [`Packed::is_supported`] says no.
@@ -123,14 +124,26 @@ pub fn product(level: Level, x: &[f32], matrix: &Matrix<'_>) -> Vec<f32> {
         numbers.is_multiple_of(columns),
         "{numbers} numbers times {columns} columns"
     );
-    let m = numbers / columns;
-    let mut y = vec![0.0; m * matrix.rows()];
-    let rows = Rows::new(x, matrix);
-    pool::for_each_chunk(&mut y, m, matrix.row_bytes(), |first, out| {
-        multiply(level, &rows, matrix, first, out);
-    });
+    let (m, n) = (numbers / columns, matrix.rows());
+    let mut y = vec![0.0; m * n];
+    if m >= MANY_ROWS {
+        let to = Strides { x: n, w: 1 };
+        pool::in_pieces(&mut y, n, m, n * columns, |first, out| {
+            let x = &x[first * columns..][..out.len() / n * columns];
+            multiply(level, &Rows::new(x, matrix), matrix, 0, to, out);
+        });
+    } else {
+        let rows = Rows::new(x, matrix);
+        let to = Strides { x: 1, w: m };
+        pool::for_each_chunk(&mut y, m, matrix.row_bytes(), |first, out| {
+            multiply(level, &rows, matrix, first, to, out);
+        });
+    }
     y
 }
+
+/// Rows of x from which on threads share them, and no longer the rows of W.
+const MANY_ROWS: usize = 48;
 
 /// The rows of x, as the loops of the matrix want them.
 enum Rows<'a> {
@@ -151,56 +164,65 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// All rows of x with some rows of W, from `first` on: the M products of one row of W side by side in
-/// `out`. A loop for each type and width, and each translated as a function of its own.
-fn multiply(level: Level, rows: &Rows<'_>, matrix: &Matrix<'_>, first: usize, out: &mut [f32]) {
+/// All rows of x with rows of W, from `first` on, as many as `out` has room for. A loop for each type and
+/// width, and each translated as a function of its own.
+fn multiply(
+    level: Level,
+    rows: &Rows<'_>,
+    matrix: &Matrix<'_>,
+    first: usize,
+    to: Strides,
+    out: &mut [f32],
+) {
     match (rows, *matrix) {
         (Rows::Plain(x), Matrix::Dense { weight, columns }) => {
-            let m = x.len() / columns;
+            let n = out.len() / (x.len() / columns);
+            let rows = first * columns..(first + n) * columns;
             match weight {
-                Floats::F32(w) => level.run(DenseProducts::new(x, m, &w[first * columns..], out)),
-                Floats::Bf16(w) => level.run(DenseProducts::new(x, m, &w[first * columns..], out)),
-                Floats::F16(w) => level.run(DenseProducts::new(x, m, &w[first * columns..], out)),
+                Floats::F32(w) => level.run(DenseProducts(x, &w[rows], columns, to, out)),
+                Floats::Bf16(w) => level.run(DenseProducts(x, &w[rows], columns, to, out)),
+                Floats::F16(w) => level.run(DenseProducts(x, &w[rows], columns, to, out)),
             }
         }
         (Rows::Prepared(xs), Matrix::Packed(packed)) => match (packed.scales, packed.biases) {
-            (Floats::F32(s), Floats::F32(b)) => packed_of(level, xs, &packed, s, b, first, out),
-            (Floats::Bf16(s), Floats::Bf16(b)) => packed_of(level, xs, &packed, s, b, first, out),
-            (Floats::F16(s), Floats::F16(b)) => packed_of(level, xs, &packed, s, b, first, out),
+            (Floats::F32(s), Floats::F32(b)) => packed_of(level, xs, &packed, s, b, first, to, out),
+            (Floats::Bf16(s), Floats::Bf16(b)) => {
+                packed_of(level, xs, &packed, s, b, first, to, out)
+            }
+            (Floats::F16(s), Floats::F16(b)) => packed_of(level, xs, &packed, s, b, first, to, out),
             _ => unreachable!("scales and biases are of one type"),
         },
         _ => unreachable!("the rows were prepared for this matrix"),
     }
 }
 
-struct DenseProducts<'a, E> {
-    x: &'a [f32],
-    m: usize,
-    /// From the first row on that is multiplied.
-    weight: &'a [E],
-    out: &'a mut [f32],
-}
-
-impl<'a, E> DenseProducts<'a, E> {
-    fn new(x: &'a [f32], m: usize, weight: &'a [E], out: &'a mut [f32]) -> Self {
-        Self { x, m, weight, out }
-    }
-}
+/// The rows of x, those of W, K, and where the products go.
+struct DenseProducts<'a, E>(&'a [f32], &'a [E], usize, Strides, &'a mut [f32]);
 
 impl<E: Element> Kernel for DenseProducts<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let columns = self.x.len() / self.m;
-        let mut wide = vec![0.0; columns];
-        let weights = self.weight.chunks_exact(columns);
-        for (weight, out) in weights.zip(self.out.chunks_exact_mut(self.m)) {
-            dense::dots(v, weight, self.x, &mut wide, out);
+        let Self(x, weight, k, to, out) = self;
+        if x.len() == k {
+            for (weight, out) in weight.chunks_exact(k).zip(out) {
+                *out = dense::dot(v, weight, x);
+            }
+            return;
+        }
+        let mut wide = vec![0.0; dense::WIDE * k];
+        for (tile, weight) in weight.chunks(dense::WIDE * k).enumerate() {
+            let wide = &mut wide[..weight.len()];
+            for (wide, weight) in wide.iter_mut().zip(weight) {
+                *wide = weight.widen();
+            }
+            dense::products(v, x, wide, k, to, &mut out[tile * dense::WIDE * to.w..]);
         }
     }
 }
 
+#[expect(clippy::too_many_arguments)]
 fn packed_of<E: Element>(
     level: Level,
     xs: &[PreparedRow],
@@ -208,17 +230,18 @@ fn packed_of<E: Element>(
     scales: &[E],
     biases: &[E],
     first: usize,
+    to: Strides,
     out: &mut [f32],
 ) {
-    let rows = packed_rows(packed, scales, biases, first);
+    let rows = packed_rows(packed, scales, biases, first).take(out.len() / xs.len());
     let group_size = packed.group_size;
     match packed.bits {
-        2 => level.run(PackedProducts::<2, 8, _>(xs, rows, group_size, out)),
-        3 => level.run(PackedProducts::<3, 3, _>(xs, rows, group_size, out)),
-        4 => level.run(PackedProducts::<4, 8, _>(xs, rows, group_size, out)),
-        5 => level.run(PackedProducts::<5, 5, _>(xs, rows, group_size, out)),
-        6 => level.run(PackedProducts::<6, 6, _>(xs, rows, group_size, out)),
-        8 => level.run(PackedProducts::<8, 8, _>(xs, rows, group_size, out)),
+        2 => level.run(PackedProducts::<2, 8, _>(xs, rows, group_size, to, out)),
+        3 => level.run(PackedProducts::<3, 3, _>(xs, rows, group_size, to, out)),
+        4 => level.run(PackedProducts::<4, 8, _>(xs, rows, group_size, to, out)),
+        5 => level.run(PackedProducts::<5, 5, _>(xs, rows, group_size, to, out)),
+        6 => level.run(PackedProducts::<6, 6, _>(xs, rows, group_size, to, out)),
+        8 => level.run(PackedProducts::<8, 8, _>(xs, rows, group_size, to, out)),
         bits => unreachable!("codes of {bits} bits"),
     }
 }
@@ -228,6 +251,7 @@ struct PackedProducts<'a, const BITS: usize, const WORDS: usize, I>(
     &'a [PreparedRow],
     I,
     usize,
+    Strides,
     &'a mut [f32],
 );
 
@@ -240,10 +264,32 @@ where
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let Self(xs, rows, group_size, out) = self;
-        let unpacked = &mut Vec::new();
-        for (row, out) in rows.zip(out.chunks_exact_mut(xs.len())) {
-            packed::dots::<V, BITS, WORDS, E>(v, &row, group_size, xs, unpacked, out);
+        let Self(xs, rows, group_size, to, out) = self;
+        if let [x] = xs {
+            for (row, out) in rows.zip(out) {
+                *out = packed::product::<V, BITS, WORDS, E>(v, &row, group_size, x);
+            }
+            return;
+        }
+        let rows: Vec<_> = rows.collect();
+        let k = xs[0].len();
+        let near = dense::near_rows(k);
+        let mut codes = vec![0.0; dense::WIDE * k];
+        let mut products = vec![0.0; near];
+        for (at, rows) in rows.chunks(dense::WIDE).enumerate() {
+            for (row, codes) in rows.iter().zip(codes.chunks_exact_mut(k)) {
+                packed::unpack_codes::<V, BITS, WORDS>(v, row.codes, codes);
+            }
+            for (near_at, xs) in xs.chunks(near).enumerate() {
+                let out = &mut out[near_at * near * to.x + at * dense::WIDE * to.w..];
+                for (n, (row, codes)) in rows.iter().zip(codes.chunks_exact(k)).enumerate() {
+                    let products = &mut products[..xs.len()];
+                    packed::products::<V, BITS, E>(v, row, group_size, codes, xs, products);
+                    for (m, product) in products.iter().enumerate() {
+                        out[m * to.x + n * to.w] = *product;
+                    }
+                }
+            }
         }
     }
 }

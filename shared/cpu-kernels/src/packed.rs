@@ -5,6 +5,7 @@
 
 use crate::dense::dot;
 use crate::element::{Element, load};
+use crate::level::Kernel;
 use crate::vector::{Arrays, LANES, Vector};
 
 /// Codes of one row of W, and where their groups begin.
@@ -30,6 +31,11 @@ impl PreparedRow {
             x: in_unpacked_order(x, bits),
             sums: x.chunks_exact(group_size).map(sum).collect(),
         }
+    }
+
+    /// K, or a little more.
+    pub(crate) fn len(&self) -> usize {
+        self.x.len()
     }
 }
 
@@ -64,32 +70,95 @@ fn in_unpacked_order(x: &[f32], bits: usize) -> Vec<f32> {
     ordered
 }
 
-/// Multiplies one row of W with every row of x → M numbers in `out`. `WORDS` is [`block_words`].
-///
-/// For several rows the codes are unpacked once. In which order is added up does not depend on M.
+/// The codes of a row as floats, with zeros up to a whole block. `WORDS` is [`block_words`].
 #[inline(always)]
-pub(crate) fn dots<V: Vector, const BITS: usize, const WORDS: usize, E: Element>(
+pub(crate) fn unpack_codes<V: Vector, const BITS: usize, const WORDS: usize>(
+    v: V,
+    codes: &[u32],
+    to: &mut [f32],
+) {
+    let (blocks, rest) = codes.as_chunks::<WORDS>();
+    let mut to = to.chunks_exact_mut(block_codes(BITS));
+    for (words, to) in blocks.iter().zip(&mut to) {
+        unpack_block::<V, BITS, WORDS>(v, words, to);
+    }
+    if let Some(to) = to.next() {
+        unpack_block::<V, BITS, WORDS>(v, &padded(rest), to);
+    }
+}
+
+/// Multiplies one row of W with one row of x.
+#[inline(always)]
+pub(crate) fn product<V: Vector, const BITS: usize, const WORDS: usize, E: Element>(
     v: V,
     row: &PackedRow<'_, E>,
     group_size: usize,
+    x: &PreparedRow,
+) -> f32 {
+    let (codes, scales) = (row.codes, row.scales);
+    let sum = match Blocks::of(BITS, group_size) {
+        Blocks::Quarters if BITS == 2 => {
+            scaled_dot::<V, BITS, WORDS>(v, codes, x, Parts::<4, E>(scales))
+        }
+        Blocks::Halves if BITS == 2 || BITS == 4 => {
+            scaled_dot::<V, BITS, WORDS>(v, codes, x, Parts::<2, E>(scales))
+        }
+        blocks => scaled_dot::<V, BITS, WORDS>(v, codes, x, Whole(scales, blocks.shift())),
+    };
+    sum + dot(v, row.biases, &x.sums)
+}
+
+/// Multiplies one row of W, whose codes were unpacked, with every row of x → M numbers in `out`. Added up as in
+/// [`product`].
+#[inline(always)]
+pub(crate) fn products<V: Vector, const BITS: usize, E: Element>(
+    v: V,
+    row: &PackedRow<'_, E>,
+    group_size: usize,
+    unpacked: &[f32],
     xs: &[PreparedRow],
-    unpacked: &mut Vec<f32>,
     out: &mut [f32],
 ) {
     let scales = row.scales;
-    // How many groups a block has parts of; if it is one, there are `2^shift` blocks to a group.
-    let shift = (group_size / block_codes(BITS)).max(1).trailing_zeros();
-    match block_codes(BITS) / group_size {
-        4 if BITS == 2 => {
-            scaled_dots::<V, BITS, WORDS>(v, row.codes, xs, unpacked, out, Parts::<4, E>(scales));
+    match Blocks::of(BITS, group_size) {
+        Blocks::Quarters if BITS == 2 => {
+            scaled_dots::<V, BITS>(v, unpacked, xs, out, Parts::<4, E>(scales));
         }
-        2 if BITS == 2 || BITS == 4 => {
-            scaled_dots::<V, BITS, WORDS>(v, row.codes, xs, unpacked, out, Parts::<2, E>(scales));
+        Blocks::Halves if BITS == 2 || BITS == 4 => {
+            scaled_dots::<V, BITS>(v, unpacked, xs, out, Parts::<2, E>(scales));
         }
-        _ => scaled_dots::<V, BITS, WORDS>(v, row.codes, xs, unpacked, out, Whole(scales, shift)),
+        blocks => scaled_dots::<V, BITS>(v, unpacked, xs, out, Whole(scales, blocks.shift())),
     }
     for (x, out) in xs.iter().zip(out) {
         *out += dot(v, row.biases, &x.sums);
+    }
+}
+
+/// How many groups a block has parts of.
+#[derive(Clone, Copy)]
+enum Blocks {
+    Quarters,
+    Halves,
+    /// One, which has `2^shift` blocks.
+    Whole(u32),
+}
+
+impl Blocks {
+    #[inline(always)]
+    fn of(bits: usize, group_size: usize) -> Self {
+        match block_codes(bits) / group_size {
+            4 => Self::Quarters,
+            2 => Self::Halves,
+            _ => Self::Whole((group_size / block_codes(bits)).max(1).trailing_zeros()),
+        }
+    }
+
+    #[inline(always)]
+    fn shift(self) -> u32 {
+        match self {
+            Self::Whole(shift) => shift,
+            _ => 0,
+        }
     }
 }
 
@@ -129,62 +198,99 @@ impl<const BITS: usize, const WORDS: usize> Vectors for Words<'_, BITS, WORDS> {
     }
 }
 
-/// The codes of a block, unpacked before.
-struct Unpacked<'a>(&'a [f32]);
-
-impl Vectors for Unpacked<'_> {
-    #[inline(always)]
-    fn at<V: Vector>(&self, v: V, index: usize) -> V::Floats {
-        load(v, self.0, index)
-    }
-}
-
-/// `Σ scale · Σ code · x` over the blocks, for each x.
+/// `Σ scale · Σ code · x` over the blocks.
 #[inline(always)]
-fn scaled_dots<V: Vector, const BITS: usize, const WORDS: usize>(
+fn scaled_dot<V: Vector, const BITS: usize, const WORDS: usize>(
     v: V,
     codes: &[u32],
+    x: &PreparedRow,
+    scale: impl Vectors,
+) -> f32 {
+    let (blocks, rest) = codes.as_chunks::<WORDS>();
+    let mut total = v.zero();
+    let mut xs = x.x.chunks_exact(block_codes(BITS));
+    for (index, (words, x)) in blocks.iter().zip(&mut xs).enumerate() {
+        let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS>(words));
+        total = v.multiply_add(sum, scale.at(v, index), total);
+    }
+    if let Some(x) = xs.next() {
+        let words = padded::<WORDS>(rest);
+        let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS>(&words));
+        total = v.multiply_add(sum, scale.at(v, blocks.len()), total);
+    }
+    v.sum(total)
+}
+
+/// The same for each x, of codes that were unpacked.
+#[inline(always)]
+fn scaled_dots<V: Vector, const BITS: usize>(
+    v: V,
+    unpacked: &[f32],
     xs: &[PreparedRow],
-    unpacked: &mut Vec<f32>,
     out: &mut [f32],
     scale: impl Vectors,
 ) {
-    let n = block_codes(BITS);
-    let (blocks, rest) = codes.as_chunks::<WORDS>();
-    if let ([x], [out]) = (xs, &mut *out) {
-        let mut total = v.zero();
-        let mut xs = x.x.chunks_exact(n);
-        for (index, (words, x)) in blocks.iter().zip(&mut xs).enumerate() {
-            let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS>(words));
-            total = v.multiply_add(sum, scale.at(v, index), total);
+    for (xs, out) in xs.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
+        if let ([a, b, c, d], Ok(out)) = (xs, <&mut [f32; ROWS]>::try_from(&mut *out)) {
+            v.apart(Several::<BITS, ROWS, _> {
+                xs: [&a.x, &b.x, &c.x, &d.x],
+                unpacked,
+                out,
+                scale: &scale,
+            });
+            continue;
         }
-        if let Some(x) = xs.next() {
-            let words = padded::<WORDS>(rest);
-            let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS>(&words));
-            total = v.multiply_add(sum, scale.at(v, blocks.len()), total);
+        for (x, out) in xs.iter().zip(out) {
+            v.apart(Several::<BITS, 1, _> {
+                xs: [&x.x],
+                unpacked,
+                out: std::array::from_mut(out),
+                scale: &scale,
+            });
         }
-        *out = v.sum(total);
-        return;
     }
-    unpacked.resize(codes.len().div_ceil(WORDS) * n, 0.0);
-    let mut to = unpacked.chunks_exact_mut(n);
-    for (words, to) in blocks.iter().zip(&mut to) {
-        unpack_block::<V, BITS, WORDS>(v, words, to);
-    }
-    if let Some(to) = to.next() {
-        unpack_block::<V, BITS, WORDS>(v, &padded(rest), to);
-    }
-    for (x, out) in xs.iter().zip(out) {
-        let mut total = v.zero();
-        for (index, (codes, x)) in unpacked
-            .chunks_exact(n)
-            .zip(x.x.chunks_exact(n))
-            .enumerate()
-        {
-            let sum = block_sum::<V, BITS>(v, x, Unpacked(codes));
-            total = v.multiply_add(sum, scale.at(v, index), total);
+}
+
+/// Rows of x that share what is loaded of a row of W: four, with three sums each.
+const ROWS: usize = 4;
+
+/// M rows of x at once.
+struct Several<'a, const BITS: usize, const M: usize, S> {
+    xs: [&'a [f32]; M],
+    unpacked: &'a [f32],
+    out: &'a mut [f32; M],
+    scale: &'a S,
+}
+
+impl<const BITS: usize, const M: usize, S: Vectors> Kernel for Several<'_, BITS, M, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let n = block_codes(BITS);
+        let mut totals = [v.zero(); M];
+        for (index, codes) in self.unpacked.chunks_exact(n).enumerate() {
+            // As `block_sum`, for all rows.
+            let [mut even, mut odd] = [[v.zero(); M]; 2];
+            let mut xs = [codes; M];
+            for (near, x) in xs.iter_mut().zip(&self.xs) {
+                *near = &x[index * n..][..n];
+            }
+            for pair in 0..n / LANES / 2 {
+                let (first, second) = (load(v, codes, 2 * pair), load(v, codes, 2 * pair + 1));
+                for row in 0..M {
+                    even[row] = v.multiply_add(first, load(v, xs[row], 2 * pair), even[row]);
+                    odd[row] = v.multiply_add(second, load(v, xs[row], 2 * pair + 1), odd[row]);
+                }
+            }
+            let scale = self.scale.at(v, index);
+            for row in 0..M {
+                totals[row] = v.multiply_add(v.add(even[row], odd[row]), scale, totals[row]);
+            }
         }
-        *out = v.sum(total);
+        for (out, total) in self.out.iter_mut().zip(totals) {
+            *out = v.sum(total);
+        }
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use crate::level::Kernel;
+
 /// How many: what a register of 256 bits holds.
 pub(crate) const LANES: usize = 8;
 
@@ -24,6 +26,10 @@ pub(crate) trait Vector: Copy + Send + Sync {
 
     /// `(word >> shift) & mask` as a number, for each lane.
     fn codes(self, words: [u32; LANES], shifts: [u32; LANES], mask: u32) -> Self::Floats;
+
+    /// Runs a loop as a function of its own: inlined, its sums would compete with all others around it for
+    /// registers, and lie in memory.
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output;
 
     #[inline(always)]
     fn zero(self) -> Self::Floats {
@@ -77,6 +83,11 @@ impl<const FMA: bool> Vector for Arrays<FMA> {
         std::array::from_fn(|lane| a[lane] + b[lane])
     }
 
+    #[inline(never)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
     #[inline(always)]
     fn codes(self, words: [u32; LANES], shifts: [u32; LANES], mask: u32) -> [f32; LANES] {
         // Through i32, which more CPUs can turn into floats.
@@ -90,6 +101,7 @@ mod avx2 {
     use pulp::{cast, f32x8, u32x8};
 
     use super::{LANES, Vector};
+    use crate::level::{Kernel, With};
 
     impl Vector for V3 {
         type Floats = f32x8;
@@ -112,6 +124,11 @@ mod avx2 {
         #[inline(always)]
         fn add(self, a: f32x8, b: f32x8) -> f32x8 {
             self.add_f32x8(a, b)
+        }
+
+        #[inline(never)]
+        fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+            self.vectorize(With(self, kernel))
         }
 
         #[inline(always)]

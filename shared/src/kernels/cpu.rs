@@ -18,8 +18,8 @@ use std::cell::Cell;
 
 use anyhow::{Context, Result, ensure};
 use console::numbers::plural;
-use cpu_kernels::{Float, Level, Packed, unpack};
-use mlx_rs::{Array, Dtype, ops};
+use cpu_kernels::{Level, Packed};
+use mlx_rs::{Array, Dtype};
 
 pub(crate) use self::between::{
     add, attention, norm, reshape, rotate, split, swiglu, transpose, turns,
@@ -28,12 +28,8 @@ use self::numbers::{array, floats, numbers};
 use crate::machine::on_gpu;
 use crate::weights::Matrix;
 
-/// Rows up to which a matrix is read once for all of them. From there on a BLAS is faster, which keeps
-/// blocks of both matrices in the caches.
-pub(super) const FEW_ROWS: usize = 32;
-
-/// Bytes of f32 that a matrix for a BLAS is widened to at a time.
-const TILE: usize = 8 << 20;
+/// Queries up to which attention is computed here.
+const FEW_ROWS: usize = 32;
 
 thread_local! {
     /// Asked once: neither can change, and every operation of a step asks.
@@ -50,7 +46,7 @@ pub(crate) fn is_on() -> bool {
 pub(super) fn describe() -> String {
     let threads = cpu_kernels::threads();
     format!(
-        "up to {FEW_ROWS} rows own loops, {}, {threads} {}; more rows BLAS",
+        "own loops, {}, {threads} {}",
         Level::best().name(),
         plural(threads, "thread"),
     )
@@ -65,7 +61,7 @@ pub(super) fn without<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// `x Wᵀ + b`; None for many rows of f32, which MLX gives to the BLAS as they are.
+/// `x Wᵀ + b`; None for numbers that are no floats.
 pub(super) fn product(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Result<Option<Array>> {
     let Some(weight) = stored(matrix)? else {
         return widened(x, matrix, bias);
@@ -77,14 +73,6 @@ pub(super) fn product(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Resul
         "x {:?} times a matrix of {columns} columns",
         x.shape()
     );
-    let rows = x.size() / columns.max(1);
-    if rows > FEW_ROWS {
-        return if weight_is_f32(&weight) {
-            Ok(None)
-        } else {
-            by_blas(x, &weight, bias).map(Some)
-        };
-    }
     let Some(numbers) = numbers(x)? else {
         return Ok(None);
     };
@@ -110,31 +98,6 @@ fn widened(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Result<Option<Ar
         None => y,
     };
     Ok(Some(y.as_dtype(x.dtype())?))
-}
-
-/// The matrix in tiles of f32, each multiplied by the BLAS behind MLX: as fast as f32, without a widened
-/// copy of the model.
-fn by_blas(x: &Array, weight: &cpu_kernels::Matrix<'_>, bias: Option<&Array>) -> Result<Array> {
-    let (columns, rows) = (weight.columns(), weight.rows());
-    let wide = x.as_dtype(Dtype::Float32)?;
-    let each = (TILE / 4 / columns).clamp(1, rows);
-    let mut tile = vec![0.0; each * columns];
-    let mut parts = Vec::new();
-    for first in (0..rows).step_by(each) {
-        let n = each.min(rows - first);
-        let tile = &mut tile[..n * columns];
-        unpack(Level::best(), weight, first, tile);
-        let tile = Array::from_slice(tile, &[n as i32, columns as i32]);
-        let part = ops::matmul(&wide, tile.t())?;
-        part.eval()?; // else all tiles would be in memory at once
-        parts.push(part);
-    }
-    let y = ops::concatenate(&parts.iter().collect::<Vec<_>>(), -1)?;
-    let y = match bias {
-        Some(bias) => y.add(bias.as_dtype(Dtype::Float32)?)?,
-        None => y,
-    };
-    Ok(y.as_dtype(x.dtype())?)
 }
 
 /// The rows of `ids` `[B, L]` of a table of numbers, `[B, L, in]`; None for a packed one: MLX rounds
@@ -189,13 +152,6 @@ fn stored(matrix: &Matrix) -> Result<Option<cpu_kernels::Matrix<'_>>> {
                 .is_supported()
                 .then_some(cpu_kernels::Matrix::Packed(packed)))
         }
-    }
-}
-
-fn weight_is_f32(weight: &cpu_kernels::Matrix<'_>) -> bool {
-    match weight {
-        cpu_kernels::Matrix::Dense { weight, .. } => weight.float() == Float::F32,
-        cpu_kernels::Matrix::Packed(_) => false,
     }
 }
 

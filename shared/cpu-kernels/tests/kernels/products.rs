@@ -33,7 +33,7 @@ fn for_each_product(
     test: impl Fn(&mut Case, Level) -> TestCaseResult,
 ) {
     for (seed, kind) in Kind::all().into_iter().enumerate() {
-        let sizes = (1..=33_usize, 1..=130_usize, 1..=400_usize, any::<u64>());
+        let sizes = (1..=100_usize, 1..=130_usize, 1..=400_usize, any::<u64>());
         for_each(8, seed as u8, &sizes, |(m, n, k, seed)| {
             let (k, mut chance) = (kind.columns(k), Chance(seed));
             let mut case = Case {
