@@ -47,6 +47,10 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs `work` within `limits`; `what` begins the sentence of an error, `advice` ends it.
 ///
+/// `work` must not hold a lock of the whole process while it allocates: if it is stopped there, nobody gets that lock
+/// any more. An error of `anyhow` does, while it records a backtrace for `RUST_BACKTRACE=1`. So errors leave `work`
+/// as their library made them, and become sentences here outside.
+///
 /// # Cost
 /// A thread, some 50 µs.
 pub(crate) fn run<T: Send + 'static>(

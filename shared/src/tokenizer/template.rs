@@ -106,8 +106,9 @@ impl ChatTemplate {
         let source = source.map_err(|error| anyhow!("the chat template: {error}{WITHOUT}"))?;
         let context = Value::from(Serde(context));
         let clock = self.clock;
-        let render = move || render(&source, clock, context).map_err(explain);
-        watch::run("the chat template", WITHOUT, self.limits, render)?
+        let render = move || render(&source, clock, context);
+        let text = watch::run("the chat template", WITHOUT, self.limits, render)?;
+        text.map_err(explain)
     }
 }
 
