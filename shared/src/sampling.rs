@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use console::cli::SamplingArgs;
 
-pub use choice::Choice;
+use crate::kernels::cpu;
+
+pub use choice::{Choice, joined};
 
 /// How the next id is chosen; what each number means is said with the filter that uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -87,8 +89,18 @@ impl Sampler {
         })
     }
 
+    /// Whether it takes the likeliest id and needs nothing but the logits for it.
+    fn is_plain(&self) -> bool {
+        self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0
+    }
+
     /// The next id, not yet evaluated, from logits `[1, V]`.
     pub fn sample(&mut self, logits: &Array) -> Result<Choice> {
+        if self.is_plain() {
+            let (total, id) = greedy_rows(logits)?;
+            self.count += 1;
+            return Choice::new(id, &total, self.count, logits, 1.0);
+        }
         let penalty = self.sampling.repetition_penalty;
         let scores = penalize_repeats(logits, &self.recent, penalty)?;
         let total = ops::logsumexp_axis(&scores, -1, true)?;
@@ -124,6 +136,9 @@ impl Sampler {
 
 /// The next id of each row, from logits `[B, V]` and the sampler of each: what it would choose alone.
 ///
+/// # Cost
+/// One operation for all rows where all are greedy; else some operations for each row.
+///
 /// # Errors
 /// If there are not as many samplers as rows.
 pub fn sample_rows(samplers: &mut [&mut Sampler], logits: &Array) -> Result<Vec<Choice>> {
@@ -133,6 +148,14 @@ pub fn sample_rows(samplers: &mut [&mut Sampler], logits: &Array) -> Result<Vec<
         "{} samplers for {rows} rows",
         samplers.len()
     );
+    if samplers.iter().all(|sampler| sampler.is_plain()) {
+        let (totals, ids) = greedy_rows(logits)?;
+        let counts = samplers.iter_mut().map(|sampler| {
+            sampler.count += 1;
+            sampler.count
+        });
+        return Choice::of_rows(ids, &totals, counts, logits);
+    }
     let at: Vec<i32> = (1..rows).collect();
     let rows = ops::split_at_indices(logits, &at, 0)?;
     let pairs = samplers.iter_mut().zip(&rows);
@@ -144,7 +167,17 @@ pub fn sample_rows(samplers: &mut [&mut Sampler], logits: &Array) -> Result<Vec<
 /// Taken from the log-probabilities, as mlx-lm does. In 16-bit types the subtraction rounds, so two
 /// logits that differ by one step can become equal: without it, other tokens would win.
 pub fn greedy(logits: &Array) -> Result<Array> {
-    Ok(argmax_axis(&log_softmax(logits)?, -1, false)?)
+    Ok(greedy_rows(logits)?.1)
+}
+
+/// Of each row the logarithm of the sum `[B, 1]`, and the most likely id `[B]`.
+fn greedy_rows(logits: &Array) -> Result<(Array, Array)> {
+    if let Some(found) = cpu::greedy(logits)? {
+        return Ok(found);
+    }
+    let totals = ops::logsumexp_axis(logits, -1, true)?;
+    let ids = argmax_axis(logits.subtract(&totals)?, -1, false)?;
+    Ok((totals, ids))
 }
 
 /// `logits − ln Σ exp(logits)` over the last axis, in the type of the logits.

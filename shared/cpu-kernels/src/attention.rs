@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::between::{exp, max};
-use crate::dense::dot;
+use crate::dense::{Strides, WIDE, dot, products};
 use crate::element::{Element, Floats, load};
 use crate::level::{Kernel, Level};
 use crate::pool;
@@ -75,87 +75,138 @@ impl Attention<'_> {
 
 /// `softmax(scale · q kᵀ) v` → `[B, H, L, D]`. arXiv 1706.03762 §3.2.1.
 ///
+/// # Cost
+/// A query reads the keys and values that it sees. Those of a prompt share what they read, some of them at a time,
+/// and the scores of these are all that is in memory at once.
+///
 /// # Panics
 /// If the lengths do not fit each other.
 pub fn attention(level: Level, call: &Attention<'_>) -> Vec<f32> {
     call.check();
     let mut out = vec![0.0; call.q.len()];
-    let (d, l) = (call.head_dim, call.queries);
+    let d = call.head_dim;
     let (rows, heads) = (call.q.len() / d, call.keys.len());
     let per_head = rows / heads; // H / Hkv · L rows of q see the same keys
     let positions = call.lengths.iter().copied().max().unwrap_or(0);
-    let bytes = 8 * positions * d * per_head;
-    pool::in_pieces(&mut out, per_head * d, heads, bytes, |first, out| {
-        level.run(Heads {
+    // The heads of one query read their keys once; of a prompt there are enough rows to share them out evenly.
+    let unit = if call.queries == 1 { per_head } else { 1 };
+    let bytes = 8 * positions * d * unit;
+    pool::in_pieces(&mut out, unit * d, rows / unit, bytes, |first, out| {
+        level.run(Rows {
             call,
-            first,
+            first: first * unit,
             per_head,
-            positions,
-            queries: l,
             out,
         });
     });
     out
 }
 
-struct Heads<'a> {
+/// Some rows of q, from `first` on.
+struct Rows<'a> {
     call: &'a Attention<'a>,
-    /// The first head of keys and values.
     first: usize,
     per_head: usize,
-    positions: usize,
-    queries: usize,
     out: &'a mut [f32],
 }
 
-impl Kernel for Heads<'_> {
+impl Kernel for Rows<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let call = self.call;
-        let d = call.head_dim;
-        let mut scores = Vec::with_capacity(self.positions);
-        for (row, out) in self.out.chunks_exact_mut(d).enumerate() {
-            let row = self.first * self.per_head + row;
+        let (call, d) = (self.call, self.call.head_dim);
+        let (mut row, mut out) = (self.first, self.out);
+        let room = &mut Room::default();
+        while !out.is_empty() {
             let head = row / self.per_head;
-            let seen = call.seen(head, row % self.queries);
-            let q = &call.q[row * d..][..d];
-            let scale = call.scale;
-            let scores = &mut scores;
+            let left = (self.per_head * (head + 1) - row).min(out.len() / d);
+            let together = if call.queries == 1 {
+                1
+            } else {
+                left.min(QUERIES)
+            };
+            let (near, rest) = out.split_at_mut(together * d);
+            let rows = row..row + together;
             match (call.keys[head], call.values[head]) {
-                (Floats::F32(k), Floats::F32(v_)) => one(v, q, k, v_, seen, scale, scores, out),
-                (Floats::Bf16(k), Floats::Bf16(v_)) => one(v, q, k, v_, seen, scale, scores, out),
-                (Floats::F16(k), Floats::F16(v_)) => one(v, q, k, v_, seen, scale, scores, out),
+                (Floats::F32(k), Floats::F32(w)) => block(v, call, head, rows, k, w, room, near),
+                (Floats::Bf16(k), Floats::Bf16(w)) => block(v, call, head, rows, k, w, room, near),
+                (Floats::F16(k), Floats::F16(w)) => block(v, call, head, rows, k, w, room, near),
                 _ => unreachable!("keys and values are of one type"),
             }
+            (row, out) = (row + together, rest);
         }
     }
 }
 
-/// One query `[D]` over the positions in `seen`.
+/// Queries that share what is read.
+const QUERIES: usize = 32;
+
+/// What a block of queries writes to, again and again.
+#[derive(Default)]
+struct Room {
+    /// Of each query with each position that one of them sees.
+    scores: Vec<f32>,
+    /// Some keys, widened.
+    keys: Vec<f32>,
+}
+
+/// Queries `[n, D]` over the positions that each sees.
 #[inline(always)]
 #[expect(clippy::too_many_arguments)]
-fn one<V: Vector, E: Element>(
+fn block<V: Vector, E: Element>(
     v: V,
-    q: &[f32],
+    call: &Attention<'_>,
+    head: usize,
+    rows: Range<usize>,
     keys: &[E],
     values: &[E],
-    seen: Range<usize>,
-    scale: f32,
-    scores: &mut Vec<f32>,
+    room: &mut Room,
     out: &mut [f32],
 ) {
-    let seen = seen.start * q.len()..seen.end * q.len();
-    scores.clear();
-    // Loops instead of closures: what is not inlined is not translated for the level.
-    for key in keys[seen.clone()].chunks_exact(q.len()) {
-        scores.push(scale * dot(v, key, q));
+    let d = call.head_dim;
+    let q = &call.q[rows.start * d..rows.end * d];
+    let mut union = call.seen(head, rows.start % call.queries);
+    for row in rows.clone().skip(1) {
+        let seen = call.seen(head, row % call.queries);
+        union = union.start.min(seen.start)..union.end.max(seen.end);
     }
-    let sum = softmax(v, scores);
-    weighted_sum(v, scores, &values[seen], out);
-    for number in out {
-        *number /= sum;
+    let n = union.len();
+    all_scores(v, q, &keys[union.start * d..union.end * d], d, room);
+    for (at, (row, out)) in rows.zip(out.chunks_exact_mut(d)).enumerate() {
+        let seen = call.seen(head, row % call.queries);
+        let scores = &mut room.scores[at * n..][seen.start - union.start..seen.end - union.start];
+        // A loop instead of a closure: what is not inlined is not translated for the level.
+        for score in scores.iter_mut() {
+            *score *= call.scale;
+        }
+        let sum = softmax(v, scores);
+        weighted_sum(v, scores, &values[seen.start * d..seen.end * d], out);
+        for number in out {
+            *number /= sum;
+        }
+    }
+}
+
+/// `q · k` of each query `[n, D]` with each key `[S, D]` → `[n, S]`.
+#[inline(always)]
+fn all_scores<V: Vector, E: Element>(v: V, q: &[f32], keys: &[E], d: usize, room: &mut Room) {
+    let n = keys.len() / d;
+    room.scores.resize(q.len() / d * n, 0.0);
+    if q.len() == d {
+        for (score, key) in room.scores.iter_mut().zip(keys.chunks_exact(d)) {
+            *score = dot(v, key, q);
+        }
+        return;
+    }
+    room.keys.resize(WIDE * d, 0.0);
+    for (at, keys) in keys.chunks(WIDE * d).enumerate() {
+        let wide = &mut room.keys[..keys.len()];
+        for (wide, key) in wide.iter_mut().zip(keys) {
+            *wide = key.widen();
+        }
+        let to = Strides { x: n, w: 1 };
+        products(v, q, wide, d, to, &mut room.scores[at * WIDE..]);
     }
 }
 
@@ -179,13 +230,24 @@ fn softmax<V: Vector>(v: V, scores: &mut [f32]) -> f32 {
 #[inline(always)]
 fn weighted_sum<V: Vector, E: Element>(v: V, weights: &[f32], values: &[E], out: &mut [f32]) {
     let width = out.len();
-    let (lanes, rest) = out.as_chunks_mut::<LANES>();
-    for (at, out) in lanes.iter_mut().enumerate() {
-        let mut sum = v.zero();
-        for (weight, value) in weights.iter().zip(values.chunks_exact(width)) {
-            sum = v.multiply_add(v.splat(*weight), load(v, value, at), sum);
+    let (eights, rest) = out.as_chunks_mut::<LANES>();
+    let mut at = 0;
+    for four in eights.chunks_mut(4) {
+        if let Ok(four) = <&mut [[f32; LANES]; 4]>::try_from(&mut *four) {
+            weighted_sums(v, weights, values, width, at, four);
+        } else {
+            for (index, one) in four.iter_mut().enumerate() {
+                weighted_sums(
+                    v,
+                    weights,
+                    values,
+                    width,
+                    at + index,
+                    std::array::from_mut(one),
+                );
+            }
         }
-        *out = v.numbers(sum);
+        at += 4;
     }
     let first = width - rest.len();
     for (at, out) in rest.iter_mut().enumerate() {
@@ -197,5 +259,29 @@ fn weighted_sum<V: Vector, E: Element>(v: V, weights: &[f32], values: &[E], out:
             .zip(values)
             .map(|(weight, value)| weight * value)
             .sum();
+    }
+}
+
+/// The same for N neighbouring eights of the D numbers: several sums, because one waits four cycles for the
+/// addition before it.
+#[inline(always)]
+fn weighted_sums<V: Vector, E: Element, const N: usize>(
+    v: V,
+    weights: &[f32],
+    values: &[E],
+    width: usize,
+    at: usize,
+    out: &mut [[f32; LANES]; N],
+) {
+    let mut sums = [v.zero(); N];
+    for (weight, value) in weights.iter().zip(values.chunks_exact(width)) {
+        let weight = v.splat(*weight);
+        let value = &value[at * LANES..][..N * LANES];
+        for (index, sum) in sums.iter_mut().enumerate() {
+            *sum = v.multiply_add(weight, load(v, value, index), *sum);
+        }
+    }
+    for (out, sum) in out.iter_mut().zip(sums) {
+        *out = v.numbers(sum);
     }
 }

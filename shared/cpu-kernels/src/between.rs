@@ -1,7 +1,13 @@
-//! What stands between two products, for a few rows: numbers that are in the CPU's caches.
+//! What stands between two products: for a few rows these are numbers in the CPU's caches.
+
+use std::marker::PhantomData;
+
+use half::{bf16, f16};
 
 use crate::dense::dot;
+use crate::element::{Element, Float};
 use crate::level::{Kernel, Level};
+use crate::pool;
 use crate::vector::{LANES, Vector};
 
 /// `x / √(mean(x²) + ε) · w` for each row of `weight.len()` numbers. arXiv 1910.07467.
@@ -14,7 +20,9 @@ pub fn norm(level: Level, x: &mut [f32], weight: &[f32], eps: f32) {
         numbers.is_multiple_of(width),
         "{numbers} numbers in rows of {width}"
     );
-    level.run(Norm { x, weight, eps });
+    pool::in_pieces(x, width, numbers / width, 8 * width, |_, x| {
+        level.run(Norm { x, weight, eps });
+    });
 }
 
 struct Norm<'a> {
@@ -44,7 +52,11 @@ impl Kernel for Norm<'_> {
 /// If the lengths differ.
 pub fn add(level: Level, a: &mut [f32], b: &[f32]) {
     assert_eq!(a.len(), b.len(), "numbers to add");
-    level.run(Add { a, b });
+    let n = a.len();
+    pool::in_pieces(a, 1, n, 8, |first, a| {
+        let b = &b[first..][..a.len()];
+        level.run(Add { a, b });
+    });
 }
 
 struct Add<'a> {
@@ -69,7 +81,11 @@ impl Kernel for Add<'_> {
 /// If the lengths differ.
 pub fn swiglu(level: Level, gate: &mut [f32], up: &[f32]) {
     assert_eq!(gate.len(), up.len(), "numbers of the gate");
-    level.run(SwiGlu { gate, up });
+    let n = gate.len();
+    pool::in_pieces(gate, 1, n, 16, |first, gate| {
+        let up = &up[first..][..gate.len()];
+        level.run(SwiGlu { gate, up });
+    });
 }
 
 struct SwiGlu<'a> {
@@ -85,6 +101,87 @@ impl Kernel for SwiGlu<'_> {
         for (gate, up) in self.gate.iter_mut().zip(self.up) {
             *gate = *gate / (1.0 + exp(-*gate)) * up;
         }
+    }
+}
+
+/// `ln Σ eˣ`, and where `round(x − that)` is largest, the first place if there are several.
+///
+/// `round` is what the type of the numbers makes of an f32. The sum is rounded as well: whoever computes with
+/// arrays of that type rounds both.
+pub fn log_sum_and_best(level: Level, x: &[f32], float: Float) -> (f32, usize) {
+    let round = |value: f32| match float {
+        Float::F32 => value,
+        Float::Bf16 => bf16::round(value).widen(),
+        Float::F16 => f16::round(value).widen(),
+    };
+    let total = round(level.run(LogSum { x }));
+    let best = match float {
+        Float::F32 => level.run(Best::<f32>::new(x, total)),
+        Float::Bf16 => level.run(Best::<bf16>::new(x, total)),
+        Float::F16 => level.run(Best::<f16>::new(x, total)),
+    };
+    (total, best)
+}
+
+struct LogSum<'a> {
+    x: &'a [f32],
+}
+
+impl Kernel for LogSum<'_> {
+    type Output = f32;
+
+    /// From the largest one down, so that nothing overflows. A number that is none shows in the sum.
+    #[inline(always)]
+    fn run<V: Vector>(self, _: V) -> f32 {
+        let largest = max(self.x);
+        let (blocks, rest) = self.x.as_chunks::<LANES>();
+        let mut sums = [0.0; LANES];
+        for block in blocks {
+            for lane in 0..LANES {
+                sums[lane] += exp(block[lane] - largest);
+            }
+        }
+        let sums = sums.iter().copied();
+        let sum: f32 = sums.chain(rest.iter().map(|x| exp(x - largest))).sum();
+        largest + sum.ln()
+    }
+}
+
+struct Best<'a, E> {
+    x: &'a [f32],
+    total: f32,
+    element: PhantomData<E>,
+}
+
+impl<'a, E> Best<'a, E> {
+    fn new(x: &'a [f32], total: f32) -> Self {
+        Self {
+            x,
+            total,
+            element: PhantomData,
+        }
+    }
+}
+
+impl<E: Element> Kernel for Best<'_, E> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<V: Vector>(self, _: V) -> usize {
+        let (blocks, rest) = self.x.as_chunks::<LANES>();
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        for block in blocks {
+            for lane in 0..LANES {
+                lanes[lane] = lanes[lane].max(E::round(block[lane] - self.total).widen());
+            }
+        }
+        let rest = rest.iter().map(|x| E::round(x - self.total).widen());
+        let best = lanes
+            .into_iter()
+            .chain(rest)
+            .fold(f32::NEG_INFINITY, f32::max);
+        let mut rounded = self.x.iter().map(|x| E::round(x - self.total).widen());
+        rounded.position(|x| x == best).unwrap_or(0)
     }
 }
 

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use crate::level::{Kernel, Level};
+use crate::pool;
 use crate::vector::{LANES, Vector};
 
 /// A stored number, which is widened to f32 before anything is done with it.
@@ -147,7 +148,11 @@ fn copy<E: Element>(numbers: &[E], to: &mut [f32]) {
 
 /// Widens all of `numbers` into `to`.
 fn widen<E: Element>(level: Level, numbers: &[E], to: &mut [f32]) {
-    level.run(Widen { numbers, to });
+    let n = to.len();
+    pool::in_pieces(to, 1, n, 4, |first, to| {
+        let numbers = &numbers[first..][..to.len()];
+        level.run(Widen { numbers, to });
+    });
 }
 
 struct Widen<'a, E> {
@@ -177,9 +182,9 @@ pub fn to_f16(values: &[f32]) -> Vec<f16> {
 /// Not for others: they would translate it without optimising it.
 fn round<E: Element>(values: &[f32]) -> Vec<E> {
     let mut rounded = vec![E::default(); values.len()];
-    Level::best().run(Round {
-        values,
-        to: &mut rounded,
+    pool::in_pieces(&mut rounded, 1, values.len(), 4, |first, to| {
+        let values = &values[first..][..to.len()];
+        Level::best().run(Round { values, to });
     });
     rounded
 }

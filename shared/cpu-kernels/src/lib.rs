@@ -20,9 +20,9 @@ mod roof;
 mod vector;
 
 pub use self::attention::{Attention, attention};
-pub use self::between::{Turn, add, norm, rotate, swiglu};
+pub use self::between::{Turn, add, log_sum_and_best, norm, rotate, swiglu};
 pub use self::element::{Float, Floats, to_bf16, to_f16};
 pub use self::level::Level;
-pub use self::matrix::{Matrix, Packed, product, unpack};
+pub use self::matrix::{Matrix, Packed, product};
 pub use self::pool::threads;
 pub use self::roof::bandwidth;

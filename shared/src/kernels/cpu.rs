@@ -22,14 +22,11 @@ use cpu_kernels::{Level, Packed};
 use mlx_rs::{Array, Dtype};
 
 pub(crate) use self::between::{
-    add, attention, norm, reshape, rotate, split, swiglu, transpose, turns,
+    add, attention, greedy, norm, reshape, rotate, split, swiglu, transpose, turns,
 };
 use self::numbers::{array, floats, numbers};
 use crate::machine::on_gpu;
 use crate::weights::Matrix;
-
-/// Queries up to which attention is computed here.
-const FEW_ROWS: usize = 32;
 
 thread_local! {
     /// Asked once: neither can change, and every operation of a step asks.

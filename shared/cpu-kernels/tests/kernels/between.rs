@@ -1,6 +1,7 @@
 //! What stands between two products.
 
-use cpu_kernels::{Level, Turn, add, norm, rotate, swiglu};
+use cpu_kernels::{Float, Level, Turn, add, log_sum_and_best, norm, rotate, swiglu};
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 use crate::chance::{Chance, for_each, near, roundings, same_bits};
@@ -165,4 +166,68 @@ fn a_head_is_turned_pair_by_pair_and_its_rest_stays() {
         }
         same_bits(&head[2 * pairs..], &before[2 * pairs..])
     });
+}
+
+/// Scores as a model gives them, and worse ones.
+fn scores(chance: &mut Chance, n: usize) -> Vec<f32> {
+    let spread = [0.1, 8.0, 200.0][chance.below(3)];
+    let mut scores: Vec<f32> = chance.floats(n).iter().map(|x| spread * x).collect();
+    for _ in 0..chance.below(4) {
+        scores[chance.below(n)] = f32::NEG_INFINITY;
+    }
+    scores
+}
+
+#[test]
+fn the_likeliest_score_is_that_of_the_rounded_log_probabilities() {
+    for_each(200, 7, &(1..=300_usize, any::<u64>()), |(n, seed)| {
+        let mut chance = Chance(seed);
+        let wide = scores(&mut chance, n);
+        for float in [Float::F32, Float::Bf16, Float::F16] {
+            let round = |x: f32| match float {
+                Float::F32 => x,
+                Float::Bf16 => bf16::from_f32(x).to_f32(),
+                Float::F16 => f16::from_f32(x).to_f32(),
+            };
+            let x: Vec<f32> = wide.iter().map(|x| round(*x)).collect();
+            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            if largest == f32::NEG_INFINITY {
+                continue;
+            }
+            let wide = |x: &f32| f64::from(*x);
+            let sum: f64 = x.iter().map(|x| (wide(x) - wide(&largest)).exp()).sum();
+            let want = wide(&largest) + sum.ln();
+            for level in Level::all() {
+                let (total, best) = log_sum_and_best(level, &x, float);
+                let digits = [2e-7, 4e-3, 5e-4][float as usize];
+                prop_assert!(
+                    (f64::from(total) - want).abs()
+                        <= digits * (wide(&largest).abs() + want.abs() + 1.0)
+                );
+                let rounded: Vec<f32> = x.iter().map(|x| round(x - total)).collect();
+                let largest = rounded.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                prop_assert_eq!(Some(best), rounded.iter().position(|x| *x == largest));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn scores_that_are_no_numbers_show_in_the_sum() {
+    for bad in [f32::NAN, f32::INFINITY] {
+        for at in [0, 5, 20] {
+            let mut x = vec![1.0; 21];
+            x[at] = bad;
+            for level in Level::all() {
+                assert!(!log_sum_and_best(level, &x, Float::F32).0.is_finite());
+            }
+        }
+    }
+    let none = [f32::NEG_INFINITY; 9];
+    assert!(
+        !log_sum_and_best(Level::best(), &none, Float::F32)
+            .0
+            .is_finite()
+    );
 }

@@ -164,18 +164,6 @@ impl Example {
         }
     }
 
-    /// A weight in f32: `scale · code + bias`, rounded after each of the two.
-    pub(crate) fn weight(&self, row: usize, column: usize) -> f32 {
-        let at = row * self.columns + column;
-        match &self.weight {
-            Weight::Dense(weight) => weight.at(at),
-            Weight::Packed(packed) => {
-                let group = at / packed.group_size;
-                packed.scales.at(group) * packed.codes[at] as f32 + packed.biases.at(group)
-            }
-        }
-    }
-
     /// `Σ w · x` of a row in f64, and the size of the terms that are added up for it.
     pub(crate) fn dot(&self, row: usize, x: &[f32]) -> (f64, f64) {
         let parts = self.parts[row * self.columns..].iter().zip(x);

@@ -1,6 +1,6 @@
 //! The 16-bit types, against the crate `half`.
 
-use cpu_kernels::{Floats, Level, Matrix, to_bf16, to_f16, unpack};
+use cpu_kernels::{Floats, Level, to_bf16, to_f16};
 use half::{bf16, f16};
 
 use crate::chance::{Chance, same_bits};
@@ -26,13 +26,9 @@ fn same_numbers(got: &[f32], want: &[f32]) {
 /// Widens in all the ways that the crate has.
 fn widen_everywhere(floats: Floats<'_>, want: &[f32]) {
     same_numbers(&floats.to_f32(), want);
-    let matrix = Matrix::Dense {
-        weight: floats,
-        columns: 256,
-    };
     for level in Level::all() {
         let mut wide = vec![1.0; want.len()];
-        unpack(level, &matrix, 0, &mut wide);
+        floats.widen(level, 0, &mut wide);
         same_numbers(&wide, want);
     }
 }

@@ -1,10 +1,4 @@
-//! Codes into words, as MLX's documentation describes it, and back to numbers by the crate.
-
-use cpu_kernels::{Level, unpack};
-use proptest::prelude::*;
-
-use crate::chance::{Chance, for_each, same_bits};
-use crate::matrices::{Example, Kind};
+//! Codes into words, as MLX's documentation describes it.
 
 /// Rows of `columns` codes, each row one string of bits, the lowest bit of the first code first.
 pub(crate) fn pack(codes: &[u32], columns: usize, bits: usize) -> Vec<u32> {
@@ -35,28 +29,4 @@ fn the_packer_of_these_tests_writes_words_known_from_mlx() {
     let mut codes = [0; 32];
     codes[10] = 7;
     assert_eq!(pack(&codes, 32, 3), [0xc000_0000, 1, 0]);
-}
-
-#[test]
-fn any_rows_of_a_matrix_unpack_to_scale_times_code_plus_bias_exactly() {
-    for (seed, kind) in Kind::all().into_iter().enumerate() {
-        let sizes = (1..=200_usize, 1..=400_usize, any::<u64>());
-        for_each(6, seed as u8, &sizes, |(n, k, seed)| {
-            let (k, chance) = (kind.columns(k), &mut Chance(seed));
-            let example = Example::new(kind, n, k, chance, Chance::floats);
-            let first = chance.below(n);
-            let rows = first..first + 1 + chance.below(n - first);
-            let want: Vec<f32> = rows
-                .clone()
-                .flat_map(|row| (0..k).map(move |column| (row, column)))
-                .map(|(row, column)| example.weight(row, column))
-                .collect();
-            for level in Level::all() {
-                let mut got = vec![f32::NAN; want.len()];
-                unpack(level, &example.rows(0..n), first, &mut got);
-                same_bits(&got, &want)?;
-            }
-            Ok(())
-        });
-    }
 }

@@ -3,7 +3,7 @@
 use std::env;
 use std::process::Command;
 
-use cpu_kernels::{Attention, Floats, Level, attention, product, unpack};
+use cpu_kernels::{Attention, Floats, Level, attention, product};
 
 use crate::chance::Chance;
 use crate::matrices::{Example, Kind};
@@ -62,9 +62,6 @@ fn digest() -> u64 {
             let x = chance.floats(m * k);
             bits.extend(product(Level::best(), &x, &matrix.rows(0..n)));
         }
-        let mut rows = vec![0.0; n * k];
-        unpack(Level::best(), &matrix.rows(0..n), 0, &mut rows);
-        bits.extend(rows);
     }
     bits.extend(nine_heads(&mut chance));
     let add = |hash: u64, number: f32| {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use cpu_kernels::{Attention, Level, Turn};
-use mlx_rs::{Array, Dtype, fast, transforms};
+use mlx_rs::{Array, transforms};
 
-use super::numbers::{array, floats, is_float, numbers};
-use super::{FEW_ROWS, is_on};
+use super::is_on;
+use super::numbers::{array, float, floats, is_float, numbers};
 use crate::ffi::host;
 use crate::layers::Mask;
 
@@ -128,6 +128,29 @@ fn is_here(x: &Array) -> bool {
     is_on() && x.size() <= FEW && is_float(x) && host::is_available(x)
 }
 
+/// Of each row of scores `[B, V]` the logarithm of their sum, f32 `[B, 1]`, and the likeliest id, u32 `[B]`: from
+/// the log-probabilities as their type rounds them, the first one if several are equal.
+pub(crate) fn greedy(scores: &Array) -> Result<Option<(Array, Array)>> {
+    let &[rows, width] = scores.shape() else {
+        return Ok(None);
+    };
+    if !is_on() || width == 0 {
+        return Ok(None);
+    }
+    let (Some(float), Some(numbers)) = (float(scores.dtype()), numbers(scores)?) else {
+        return Ok(None);
+    };
+    let each = numbers.chunks_exact(width as usize);
+    let (totals, ids): (Vec<f32>, Vec<u32>) = each
+        .map(|row| cpu_kernels::log_sum_and_best(Level::best(), row, float))
+        .map(|(total, best)| (total, best as u32))
+        .unzip();
+    Ok(Some((
+        Array::from_slice(&totals, &[rows, 1]),
+        Array::from_slice(&ids, &[rows]),
+    )))
+}
+
 /// Cosines and sines of some positions, one after the other.
 pub(crate) type Turns = Rc<Vec<Turn>>;
 
@@ -206,8 +229,7 @@ pub(crate) fn rotate(x: &Array, turns: &[Turn], neighbours: bool) -> Result<Opti
     array(&y, x.shape(), x.dtype()).map(Some)
 }
 
-/// Attention of a few queries; for many of 16 bits, MLX's own in f32, since MLX multiplies 16 bits in
-/// plain loops. None: MLX's own as it is.
+/// Attention. None: MLX's own.
 pub(crate) fn attention(
     q: &Array,
     k: &Array,
@@ -215,27 +237,13 @@ pub(crate) fn attention(
     scale: f32,
     mask: &Mask,
 ) -> Result<Option<Array>> {
-    if !is_on() || !is_float(q) || q.dtype() != k.dtype() || q.dtype() != v.dtype() {
+    let same = q.dtype() == k.dtype() && q.dtype() == v.dtype() && k.dim(3) == v.dim(3);
+    if !is_on() || !is_float(q) || !same {
         return Ok(None);
     }
-    if q.dim(2) as usize <= FEW_ROWS && k.dim(3) == v.dim(3) {
-        // The wait of a layer: a cache hands out views.
-        wait_for([k, v])?;
-        return attend(q, k, v, scale, mask);
-    }
-    if q.dtype() == Dtype::Float32 {
-        return Ok(None);
-    }
-    let wide = |x: &Array| x.as_dtype(Dtype::Float32);
-    let y = fast::scaled_dot_product_attention(
-        wide(q)?,
-        wide(k)?,
-        wide(v)?,
-        scale,
-        mask.as_sdpa(),
-        None,
-    )?;
-    Ok(Some(y.as_dtype(q.dtype())?))
+    // The wait of a layer: a cache hands out views.
+    wait_for([k, v])?;
+    attend(q, k, v, scale, mask)
 }
 
 /// Evaluates arrays for which MLX's thread has a few microseconds of work. It is asked again and again whether
