@@ -11,6 +11,7 @@
 //! - [`progress`]: long work in steps, each with its time
 //! - [`exec`]: other programs, run to their end
 //! - [`metrics`]: instants → the numbers of the report
+//! - [`serving`]: many requests at once, in the words of vLLM's benchmark
 //! - [`statistics`]: how sure a mean is
 //! - [`machine`]: what ran it, as data
 //! - [`results`]: the JSON line, and the files of `cargo compare`
@@ -26,6 +27,7 @@ pub mod numbers;
 pub mod progress;
 pub mod report;
 pub mod results;
+pub mod serving;
 pub mod statistics;
 pub mod text;
 pub mod workspace;
