@@ -24,6 +24,7 @@
 //! - [`invariant`]: when no schedule changes a bit
 //! - `slots`: a batch as the layers see it
 //! - `store`: the arrays of a batch
+//! - [`load`]: which requests come, and when
 //! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, as in part 3
 //! - [`quantized_cache`]: keys and values, packed, as in part 4
@@ -38,6 +39,7 @@ pub mod invariant;
 pub mod keys_values;
 pub mod kinds;
 pub mod limits;
+pub mod load;
 pub mod model;
 pub mod plan;
 pub mod prealloc;

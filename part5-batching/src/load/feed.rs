@@ -1,0 +1,58 @@
+//! Which requests are sent now. The same for a real run and for a simulated one.
+
+use std::time::Duration;
+
+use super::{Load, Planned};
+
+/// A load on its way.
+#[derive(Debug)]
+pub struct Feed<'a> {
+    load: &'a Load,
+    next: usize,
+    in_flight: usize,
+}
+
+impl<'a> Feed<'a> {
+    /// Nothing has been sent.
+    pub fn new(load: &'a Load) -> Self {
+        Self {
+            load,
+            next: 0,
+            in_flight: 0,
+        }
+    }
+
+    /// The next request and its place in the load, if it is to be sent now. Ask until there is none.
+    pub fn send(&mut self, now: Duration) -> Option<(usize, &'a Planned)> {
+        let request = self.load.requests.get(self.next)?;
+        if request.due > now || self.is_full() {
+            return None;
+        }
+        self.next += 1;
+        self.in_flight += 1;
+        Some((self.next - 1, request))
+    }
+
+    /// A request has ended, in whatever way: there is room for another one.
+    pub fn ended(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// When the next request is due. None if none will come before another one has ended.
+    pub fn wake(&self) -> Option<Duration> {
+        let next = self.load.requests.get(self.next)?;
+        (!self.is_full()).then_some(next.due)
+    }
+
+    /// Whether all have been sent.
+    pub fn is_done(&self) -> bool {
+        self.next == self.load.requests.len()
+    }
+
+    fn is_full(&self) -> bool {
+        self.load
+            .offered
+            .max_concurrency
+            .is_some_and(|most| self.in_flight >= most)
+    }
+}
