@@ -25,6 +25,9 @@
 //! - `slots`: a batch as the layers see it
 //! - `store`: the arrays of a batch
 //! - [`load`]: which requests come, and when
+//! - [`step_times`]: how long a step takes, learnt from measured ones
+//! - [`machines`]: step times from data sheets
+//! - [`simulator`]: a run without the model, on the same scheduler
 //! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, as in part 3
 //! - [`quantized_cache`]: keys and values, packed, as in part 4
@@ -40,6 +43,7 @@ pub mod keys_values;
 pub mod kinds;
 pub mod limits;
 pub mod load;
+pub mod machines;
 pub mod model;
 pub mod plan;
 pub mod prealloc;
@@ -51,3 +55,5 @@ mod slots;
 pub mod stepped;
 mod store;
 pub mod together;
+pub mod simulator;
+pub mod step_times;

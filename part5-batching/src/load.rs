@@ -137,6 +137,15 @@ impl Load {
         })
     }
 
+    /// Requests that somebody else has thought of, in the order in which they come.
+    pub fn of(offered: Offered, requests: Vec<Planned>, seed: u64) -> Self {
+        Self {
+            offered,
+            requests,
+            seed,
+        }
+    }
+
     /// The same requests at another rate: the same arrivals, closer together or further apart.
     ///
     /// # Errors

@@ -197,7 +197,7 @@ fn cgroup(system: &mut System) -> Option<sysinfo::CGroupLimits> {
 }
 
 /// Bytes per second from [`APPLE_BANDWIDTH`], by the exact name.
-fn published_bandwidth(chip: &str, cores: usize) -> Option<f64> {
+pub fn published_bandwidth(chip: &str, cores: usize) -> Option<f64> {
     let is_it = |name: &str, of: Option<usize>| name == chip && of.is_none_or(|n| n == cores);
     let row = APPLE_BANDWIDTH
         .iter()
