@@ -28,6 +28,7 @@
 //! - [`step_times`]: how long a step takes, learnt from measured ones
 //! - [`machines`]: step times from data sheets
 //! - [`simulator`]: a run without the model, on the same scheduler
+//! - [`gantt`]: what happened to each request, and why
 //! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, as in part 3
 //! - [`quantized_cache`]: keys and values, packed, as in part 4
@@ -37,6 +38,7 @@ pub mod ahead;
 pub mod batch;
 pub mod cache;
 pub mod experiment;
+pub mod gantt;
 pub mod generate;
 pub mod invariant;
 pub mod keys_values;

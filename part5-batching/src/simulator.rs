@@ -39,7 +39,8 @@ impl Simulated {
     }
 }
 
-/// Simulates a load. `watch` is told of each step: from when, until when, and its plan.
+/// Simulates a load. `watch` is told of each plan: from when and until when it was run, or waited on if
+/// it has nothing to run.
 ///
 /// # Errors
 /// If the limits make no sense, or if they and the load wait for each other.
@@ -88,7 +89,10 @@ impl<'a> Simulation<'a> {
             let plan = self.scheduler.plan(self.now);
             if plan.pieces.is_empty() {
                 match self.wake(&plan)? {
-                    Some(wake) => self.now = wake,
+                    Some(wake) => {
+                        watch(self.now, wake, &plan);
+                        self.now = wake;
+                    }
                     None => break,
                 }
                 continue;
