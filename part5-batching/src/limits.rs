@@ -61,6 +61,21 @@ impl Limits {
         self.decodes_per_piece * tokens.div_ceil(room - room % self.block)
     }
 
+    /// Refuses a request that could never run, not even alone.
+    pub(crate) fn check_request(&self, prompt: usize, max_tokens: usize) -> Result<()> {
+        ensure!(
+            prompt > 0 && max_tokens > 0,
+            "a request needs at least 1 token of prompt and 1 of answer"
+        );
+        let kv_tokens = self.kv_tokens;
+        ensure!(
+            prompt.saturating_add(max_tokens) <= kv_tokens,
+            "{prompt} tokens of prompt and up to {max_tokens} of answer do not fit into memory for {kv_tokens} \
+             positions: take a shorter prompt, fewer --max-tokens or more memory"
+        );
+        Ok(())
+    }
+
     /// Refuses what no request could run with.
     pub(crate) fn check(&self) -> Result<()> {
         let Self {

@@ -37,7 +37,7 @@ struct Entry {
     tokens: usize,
     /// Positions that are in memory.
     computed: usize,
-    /// Positions that were in memory before it was preempted.
+    /// Positions that are computed a second time after it was preempted.
     lost: usize,
 }
 
@@ -85,22 +85,13 @@ impl Scheduler {
             "request {} came before: numbers must rise",
             id.0
         );
-        ensure!(
-            prompt > 0 && max_tokens > 0,
-            "a request needs at least 1 token of prompt and 1 of answer"
-        );
-        let (most, kv_tokens) = (prompt.saturating_add(max_tokens), self.limits.kv_tokens);
-        ensure!(
-            most <= kv_tokens,
-            "{prompt} tokens of prompt and up to {max_tokens} of answer do not fit into memory for {kv_tokens} \
-             positions: take a shorter prompt, fewer --max-tokens or more memory"
-        );
+        self.limits.check_request(prompt, max_tokens)?;
         self.newest = Some(id);
         self.waiting.push_back(Entry {
             id,
             arrived: now,
             prompt,
-            most,
+            most: prompt + max_tokens,
             tokens: prompt,
             computed: 0,
             lost: 0,
@@ -164,7 +155,10 @@ impl Scheduler {
         while self.promised() > self.limits.kv_tokens
             && let Some(mut last) = self.running.pop()
         {
-            last.lost = last.computed.max(last.lost);
+            // The newest token of an answer belongs to what is read again.
+            last.lost = last
+                .lost
+                .max(last.computed + usize::from(last.missing() <= 1));
             last.computed = 0;
             preempted.push(last.id);
             // Before all that wait: it came before them.

@@ -36,6 +36,8 @@ struct Seen {
     tokens: usize,
     computed: usize,
     has_row: bool,
+    /// Whether all that it had when it got its row has been read.
+    decodes: bool,
     submitted: usize,
     end: Option<End>,
     ended: usize,
@@ -99,6 +101,7 @@ impl Run {
                 tokens: asked.prompt,
                 computed: 0,
                 has_row: false,
+                decodes: false,
                 submitted: self.steps,
                 end: (!fits).then_some(End::Refused),
                 ended: self.steps,
@@ -146,7 +149,7 @@ impl Run {
         for id in &plan.preempted {
             let seen = self.known(*id);
             assert!(seen.has_row);
-            (seen.computed, seen.has_row) = (0, false);
+            (seen.computed, seen.has_row, seen.decodes) = (0, false, false);
         }
         let decoding: Vec<_> = decoding
             .into_iter()
@@ -202,7 +205,9 @@ impl Run {
                 "{piece:?} is cut inside a block"
             );
             assert!(piece.range.len() <= most);
+            assert_eq!(piece.why == Why::Decode, seen.decodes, "{piece:?}");
             (seen.computed, seen.has_row) = (end, true);
+            seen.decodes |= piece.last;
         }
         for (id, _) in &plan.held {
             self.known(*id).has_row = true;
