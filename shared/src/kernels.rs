@@ -58,10 +58,10 @@ pub fn steps_in_flight() -> usize {
     if cpu::is_on() { 1 } else { 2 }
 }
 
-/// Up to how many rows each row of a product has the same bits, alone and among any others. None where
-/// the kernels change with the number of rows.
-pub fn rows_of_equal_bits() -> Option<usize> {
-    cpu::is_on().then_some(cpu::FEW_ROWS)
+/// Whether each row of a product has the same bits alone and among any others. Elsewhere the kernels change with
+/// the number of rows.
+pub fn rows_have_equal_bits() -> bool {
+    cpu::is_on()
 }
 
 /// Runs `work` with MLX's own operations, as `SHARED_KERNELS=mlx` does for a whole process.
