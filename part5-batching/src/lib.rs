@@ -33,11 +33,19 @@
 //! - [`rotating`]: a window that forgets, as in part 3
 //! - [`quantized_cache`]: keys and values, packed, as in part 4
 //! - [`experiment`]: what the video shows, as numbers
+//! - [`tour`]: its four tables
+//! - [`flags`]: the scheduler's flags as limits
+//! - [`serve`]: a load through the generator, measured
+//! - [`mod@simulate`]: a prediction, and the run beside it
+//! - [`capacity`]: the rate that a machine can hold
+//! - [`report`]: the numbers in cells and sentences
 
 pub mod ahead;
 pub mod batch;
 pub mod cache;
+pub mod capacity;
 pub mod experiment;
+pub mod flags;
 pub mod gantt;
 pub mod generate;
 pub mod invariant;
@@ -50,12 +58,16 @@ pub mod model;
 pub mod plan;
 pub mod prealloc;
 pub mod quantized_cache;
+pub mod report;
 pub mod rotating;
 pub mod scheduler;
 pub mod sequence;
+pub mod serve;
+pub mod simulate;
 pub mod simulator;
 mod slots;
 pub mod step_times;
 pub mod stepped;
 mod store;
 pub mod together;
+pub mod tour;
