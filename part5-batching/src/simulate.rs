@@ -142,6 +142,7 @@ impl Calibration {
         tour::batch_of_one_warms_up(server)?;
         let mut samples = Vec::new();
         for (seed, concurrency) in [1, 2, 4, 8, 16, 32, 64, 128].into_iter().enumerate() {
+            // Each number of rows once, the last of them all that there are.
             let rows = concurrency.min(limits.rows);
             status(&format!("measuring steps: {rows} rows"));
             let own = Load::new(
@@ -162,7 +163,7 @@ impl Calibration {
             };
             samples.extend(server.serve(&own, &open)?.samples);
             check_interrupted()?;
-            if rows < concurrency {
+            if rows == limits.rows {
                 break;
             }
         }
