@@ -82,7 +82,7 @@ pub fn run(args: &CapacityArgs) -> Result<()> {
     if serve.output.json {
         let serving = run.serving(&load, &limits, Some(slo));
         let (session, model) = (&loaded.session, &serve.model.model);
-        report::serving_json(&mut report, session, model, "capacity", &serving)?;
+        report::serving_json(&mut report, session, model, "capacity", serving.json())?;
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::model::Model;
 use crate::report;
 use crate::serve::{Run, Server};
 use crate::simulate::{self, SimulateArgs};
-use crate::tour;
+use crate::tour::{self, SERVED_ROWS};
 
 /// Part 5: batching: many requests in one step. Without a command: what a batch buys and what it costs, in four
 /// tables.
@@ -73,6 +73,9 @@ pub struct ServeArgs {
     )]
     #[arg(hide_possible_values = true)]
     pub(crate) format: Format,
+    /// With --json: the ids of all prompts and answers, to be compared with another program's
+    #[arg(long, requires = "json", help_heading = "Output")]
+    pub(crate) tokens: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -167,7 +170,7 @@ fn tour(model: &ModelArgs, output: OutputArgs) -> Result<()> {
     };
     let mut report = Report::stdout();
     report::card(&mut report, &loaded.session)?;
-    tour::batch_of_one_warms_up(&server)?;
+    tour::warm_up(&server, SERVED_ROWS)?;
     let points = tour::sweep(&server)?;
     report::sweep(&mut report, &loaded.session, &points)?;
     let ceiling = tour::ceiling(&points, tour::ANSWER);
@@ -196,7 +199,9 @@ fn serve(args: &ServeArgs) -> Result<()> {
     let limits = args.limits.limits()?;
     let loaded = Loaded::open(&args.model)?;
     loaded.check(&load)?;
-    let run = loaded.server(&args.limits).serve(&load, &limits)?;
+    let server = loaded.server(&args.limits);
+    tour::warm_up(&server, limits.rows.min(load.requests.len()))?;
+    let run = server.serve(&load, &limits)?;
     let mut report = Report::stdout();
     report::card(&mut report, &loaded.session)?;
     report::told(&run);
@@ -205,6 +210,12 @@ fn serve(args: &ServeArgs) -> Result<()> {
         Format::Vllm => serving.print(&mut report)?,
         Format::LlamaBench => report::llama_bench(&mut report, &load, &run)?,
     }
+    let mut json = serving.json();
+    if args.tokens {
+        let prompt = |at| load.prompt(at, &loaded.ids);
+        json["prompts"] = (0..load.requests.len()).map(prompt).collect();
+        json["answers"] = run.answers.iter().cloned().collect();
+    }
     timeline(&mut report, args, run)?;
     if args.output.json {
         report::serving_json(
@@ -212,7 +223,7 @@ fn serve(args: &ServeArgs) -> Result<()> {
             &loaded.session,
             &args.model.model,
             "served",
-            &serving,
+            json,
         )?;
     }
     Ok(())

@@ -281,9 +281,8 @@ pub fn serving_json<W: Write>(
     session: &Session,
     model: &str,
     variant: &str,
-    serving: &Serving,
+    mut run: Value,
 ) -> Result<()> {
-    let mut run = serving.json();
     run["variant"] = json!(variant);
     line(report, session, model, &[run])
 }

@@ -41,6 +41,8 @@ pub struct Server<'a> {
 pub struct Run {
     /// Each request, in the order of the load.
     pub served: Vec<Served>,
+    /// The ids of each answer.
+    pub answers: Vec<Vec<u32>>,
     /// Each step.
     pub steps: Vec<ServedStep>,
     /// Each step as a model of step times wants it.
@@ -78,6 +80,7 @@ impl Server<'_> {
             numbers: Vec::new(),
             run: Run {
                 served: vec![Served::default(); load.requests.len()],
+                answers: vec![Vec::new(); load.requests.len()],
                 ..Run::default()
             },
         };
@@ -207,9 +210,13 @@ impl Way<'_> {
         }
         for event in stepped.events {
             let number = numbers.get(event.id.0 as usize).copied();
-            let served = &mut run.served[number.context("a token of nobody")?];
+            let number = number.context("a token of nobody")?;
+            let served = &mut run.served[number];
             match event.step.context("serving a request")? {
-                Step::Token { .. } => served.tokens.push(now),
+                Step::Token { id, .. } => {
+                    served.tokens.push(now);
+                    run.answers[number].push(id);
+                }
                 Step::Prefill { .. } => {}
                 Step::End(reason) => {
                     served.finish_reason = Some(reason);

@@ -120,7 +120,7 @@ fn beside(args: &SimulateArgs, load: &Load, limits: &Limits) -> Result<()> {
     side_by_side(&mut report, &predicted, &report::predicted(&serving))?;
     if args.serve.output.json {
         let (session, model) = (&loaded.session, &args.serve.model.model);
-        report::serving_json(&mut report, session, model, "served", &serving)?;
+        report::serving_json(&mut report, session, model, "served", serving.json())?;
     }
     Ok(())
 }
@@ -139,7 +139,7 @@ impl Calibration {
     pub(crate) fn measure(server: &Server<'_>, limits: &Limits, load: &Load) -> Result<Self> {
         let longest = load.requests.iter().map(|r| r.prompt_tokens).max();
         let longest = longest.unwrap_or(64);
-        tour::batch_of_one_warms_up(server)?;
+        tour::warm_up(server, 1)?;
         let mut samples = Vec::new();
         for (seed, concurrency) in [1, 2, 4, 8, 16, 32, 64, 128].into_iter().enumerate() {
             // Each number of rows once, the last of them all that there are.

@@ -83,9 +83,18 @@ pub fn sweep(server: &Server<'_>) -> Result<Vec<Point>> {
     Ok(points)
 }
 
-/// The first step after loading is slower than all others.
-pub fn batch_of_one_warms_up(server: &Server<'_>) -> Result<()> {
-    batch(server, 1).map(drop)
+/// The first steps after loading are slower than all others.
+///
+/// # Errors
+/// If a step fails.
+pub fn warm_up(server: &Server<'_>, rows: usize) -> Result<()> {
+    let planned = Planned {
+        due: Duration::ZERO,
+        prompt_tokens: 8,
+        output_tokens: 4,
+    };
+    let load = Load::of(at_once(), vec![planned; rows], 5);
+    server.serve(&load, &wide(rows)).map(drop)
 }
 
 fn batch(server: &Server<'_>, rows: usize) -> Result<Point> {
