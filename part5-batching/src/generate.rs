@@ -4,20 +4,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mlx_rs::{Array, memory, ops, transforms};
+use mlx_rs::{memory, transforms};
 use shared::config::ModelConfig;
 use shared::kernels::steps_in_flight;
 use shared::layers::ids_array;
-use shared::request::{Request, Step};
-use shared::sampling::{Choice, Sampler, sample_rows};
+use shared::request::Request;
 
 use crate::batch::Batch;
 use crate::cache::Cache;
 use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
 use crate::scheduler::{Limits, Piece, Plan, Scheduler, SequenceId};
-use crate::sequence::Sequence;
-use crate::stepped::{Event, Stepped};
+use crate::sequence::{Rows, Sequence};
+use crate::stepped::Stepped;
 
 /// Prompt tokens that go through the model at once, where nothing else is said: mlx-lm's number is
 /// 2,048, which on a machine with little memory is much.
@@ -113,16 +112,9 @@ impl<'a> Generator<'a> {
         }
         // Reading the ids waits for their step; the next one is on its way already.
         let mut step = self.started.pop_front().context("no step was started")?;
-        for piece in &step.plan.pieces {
-            // Else it has ended in the meantime, and the step was for nothing.
-            if let Some(sequence) = self.sequences.get_mut(&piece.id) {
-                let brought = read(sequence, piece);
-                if !matches!(brought[..], [Ok(Step::Token { .. } | Step::Prefill { .. })]) {
-                    self.cancel(piece.id)?;
-                }
-                let event = |step| Event { id: piece.id, step };
-                step.events.extend(brought.into_iter().map(event));
-            }
+        step.read(&mut self.sequences);
+        for id in step.ended() {
+            self.cancel(id)?;
         }
         Ok(step)
     }
@@ -165,41 +157,20 @@ impl<'a> Generator<'a> {
         for piece in plan.pieces.iter().filter(|piece| piece.last) {
             self.scheduler.token(piece.id);
         }
-        self.started.push_back(Stepped {
-            rows,
-            prompt_tokens: prompts.iter().map(|piece| piece.range.len()).sum(),
-            plan,
-            events: Vec::new(),
-        });
+        self.started.push_back(Stepped::new(plan, rows));
         Ok(())
     }
 
     /// Starts the next id of every row of the batch, all of which were planned.
     fn decode(&mut self, planned: usize) -> Result<()> {
-        let batch = &mut self.batch;
-        let n = batch.rows().len();
-        ensure!(
-            planned == n,
-            "{planned} of {n} rows of the batch are planned"
-        );
-        let (Some(first), Some(last)) = (batch.rows().iter().min(), batch.rows().iter().max())
-        else {
+        let n = self.batch.rows().len();
+        ensure!(planned == n, "{planned} of {n} rows are planned");
+        if n == 0 {
             return Ok(());
-        };
-        let all = self.sequences.range_mut(*first..=*last); // those who wait came later
-        let mut rows: Vec<(usize, &mut Sequence)> = all
-            .filter_map(|(id, sequence)| Some((batch.row(*id)?, sequence)))
-            .collect();
-        rows.sort_by_key(|(row, _)| *row);
-        let ids: Vec<&Array> = rows.iter().map(|(_, row)| &row.input).collect();
-        let ids = ops::concatenate(&ids, 0)?.reshape(&[n as i32, 1])?; // [B, 1]
-        let logits = batch.run(self.model, &ids)?; // [B, V]
-        let samplers = rows.iter_mut().map(|(_, row)| &mut row.sampler);
-        let next = sample_rows(&mut samplers.collect::<Vec<&mut Sampler>>(), &logits)?;
-        // At once: each alone would be a piece of work of its own.
-        transforms::async_eval(next.iter().flat_map(Choice::arrays))?;
-        let mut rows = rows.into_iter().zip(next);
-        rows.try_for_each(|((_, row), next)| row.start(next, 1))
+        }
+        let rows = Rows::of(&mut self.sequences, self.batch.rows());
+        let logits = self.batch.run(self.model, &rows.input()?)?; // [B, V]
+        rows.start(&logits)
     }
 
     /// Runs a piece of a prompt; the last one starts an id and joins the batch.
@@ -224,18 +195,6 @@ impl<'a> Generator<'a> {
         let next = sequence.sampler.sample(&logits)?;
         sequence.start(next, piece.range.len())?;
         self.batch.join(piece.id, cache)
-    }
-}
-
-/// What a piece brings its request, as soon as it is computed. An error is this request's alone.
-fn read(sequence: &mut Sequence, piece: &Piece) -> Vec<Result<Step>> {
-    let seen = piece.range.end;
-    if !piece.last {
-        return vec![Ok(Step::Prefill { seen })];
-    }
-    match sequence.read() {
-        Ok(steps) => steps.into_iter().map(Ok).collect(),
-        Err(error) => vec![Err(error)],
     }
 }
 

@@ -7,7 +7,6 @@
 //!
 //! - [`model`]: as in part 3
 //! - [`scheduler`]: which tokens of which requests a step runs
-//! - [`sequence`]: one request, with all that is its own
 //! - [`generate`]: one step for many requests
 //! - [`batch`]: the rows that decode together, as a kind of cache
 //! - [`cache`]: as in part 3
@@ -17,13 +16,15 @@
 //!
 //! Beside it:
 //!
+//! - [`sequence`]: one request, with all that is its own
+//! - [`books`]: the scheduler's books: who waits, who runs, how far each has come
 //! - [`limits`]: what the steps may use, checked
 //! - [`plan`]: one step as it was planned, with its reasons
 //! - [`stepped`]: what a step says of itself
 //! - [`together`]: the loop for requests that are all there from the start
 //! - [`invariant`]: when no schedule changes a bit
-//! - `slots`: a batch as the layers see it
-//! - `store`: the arrays of a batch
+//! - [`slots`]: a batch as the layers see it
+//! - [`store`]: the arrays of a batch
 //! - [`load`]: which requests come, and when
 //! - [`step_times`]: how long a step takes, learnt from measured ones
 //! - [`machines`]: step times from data sheets
@@ -42,6 +43,7 @@
 
 pub mod ahead;
 pub mod batch;
+pub mod books;
 pub mod cache;
 pub mod capacity;
 pub mod experiment;
@@ -65,9 +67,9 @@ pub mod sequence;
 pub mod serve;
 pub mod simulate;
 pub mod simulator;
-mod slots;
+pub mod slots;
 pub mod step_times;
 pub mod stepped;
-mod store;
+pub mod store;
 pub mod together;
 pub mod tour;

@@ -20,111 +20,23 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-
+use crate::books::Entry;
 pub use crate::limits::{Limits, Memory, Policy};
 pub use crate::plan::{Piece, Plan, SequenceId, Why};
-
-/// A request, as far as its scheduling goes.
-#[derive(Debug, Clone)]
-struct Entry {
-    id: SequenceId,
-    arrived: Duration,
-    prompt: usize,
-    /// Tokens of the prompt, and the most that an answer may have.
-    most: usize,
-    /// Tokens of the prompt and of the answer so far.
-    tokens: usize,
-    /// Positions that are in memory.
-    computed: usize,
-    /// Positions that are computed a second time after it was preempted.
-    lost: usize,
-}
 
 /// Who waits, who runs, and what they have computed. All that wait came after all that run.
 #[derive(Debug, Clone)]
 pub struct Scheduler {
-    limits: Limits,
-    waiting: VecDeque<Entry>,
-    running: Vec<Entry>,
-    newest: Option<SequenceId>,
-    closed: bool,
+    pub(crate) limits: Limits,
+    pub(crate) waiting: VecDeque<Entry>,
+    pub(crate) running: Vec<Entry>,
+    pub(crate) newest: Option<SequenceId>,
+    pub(crate) closed: bool,
     /// Steps since one had a piece of a prompt in it.
-    since_prompt: usize,
+    pub(crate) since_prompt: usize,
 }
 
 impl Scheduler {
-    /// Nobody waits, nobody runs.
-    pub fn new(limits: Limits) -> Result<Self> {
-        limits.check()?;
-        let since_prompt = limits.decodes_per_piece;
-        let (waiting, running) = (VecDeque::new(), Vec::with_capacity(limits.rows.min(1024)));
-        Ok(Self {
-            limits,
-            waiting,
-            running,
-            newest: None,
-            closed: false,
-            since_prompt,
-        })
-    }
-
-    /// A request has arrived.
-    ///
-    /// # Errors
-    /// If it could never run, not even alone. The others are not affected.
-    pub fn submit(
-        &mut self,
-        id: SequenceId,
-        prompt: usize,
-        max_tokens: usize,
-        now: Duration,
-    ) -> Result<()> {
-        ensure!(
-            self.newest < Some(id),
-            "request {} came before: numbers must rise",
-            id.0
-        );
-        self.limits.check_request(prompt, max_tokens)?;
-        self.newest = Some(id);
-        self.waiting.push_back(Entry {
-            id,
-            arrived: now,
-            prompt,
-            most: prompt + max_tokens,
-            tokens: prompt,
-            computed: 0,
-            lost: 0,
-        });
-        Ok(())
-    }
-
-    /// Nobody will come any more: a batch that is not full need not wait.
-    pub fn close(&mut self) {
-        self.closed = true;
-    }
-
-    /// A request's answer has got one more token. Its value may still be on its way.
-    pub fn token(&mut self, id: SequenceId) {
-        let entry = match self.running.binary_search_by_key(&id, |entry| entry.id) {
-            Ok(at) => self.running.get_mut(at),
-            // It was preempted in between.
-            Err(_) => self.waiting.iter_mut().find(|entry| entry.id == id),
-        };
-        if let Some(entry) = entry {
-            entry.tokens += 1;
-        }
-    }
-
-    /// A request is over, at whatever moment: its answer has ended, or nobody wants it any more.
-    pub fn end(&mut self, id: SequenceId) {
-        if let Ok(at) = self.running.binary_search_by_key(&id, |entry| entry.id) {
-            self.running.remove(at);
-        } else if let Ok(at) = self.waiting.binary_search_by_key(&id, |entry| entry.id) {
-            self.waiting.remove(at);
-        }
-    }
-
     /// Plans a step, and takes it as computed.
     pub fn plan(&mut self, now: Duration) -> Plan {
         let preempted = self.preempt();
@@ -137,15 +49,10 @@ impl Scheduler {
         let mut plan = Plan {
             preempted,
             queue,
+            wake: self.wake(queue),
             ..Plan::default()
         };
         self.hand_out(&mut plan);
-        if let (Some(Why::BatchFills), Policy::Dynamic { wait }) = (queue, self.limits.policy) {
-            plan.wake = self
-                .waiting
-                .front()
-                .map(|first| first.arrived.saturating_add(wait));
-        }
         plan
     }
 
@@ -214,18 +121,6 @@ impl Scheduler {
             .count()
     }
 
-    /// Positions that a row may count on.
-    fn promise(&self, entry: &Entry) -> usize {
-        match self.limits.memory {
-            Memory::Reserve => entry.most,
-            Memory::Preempt => entry.tokens,
-        }
-    }
-
-    fn promised(&self) -> usize {
-        self.running.iter().map(|entry| self.promise(entry)).sum()
-    }
-
     /// Shares the tokens of a step out among the rows: first to those that miss one, then to the oldest.
     fn hand_out(&mut self, plan: &mut Plan) {
         let decoding = self
@@ -260,65 +155,15 @@ impl Scheduler {
             self.since_prompt + stepped
         };
     }
-
-    /// Requests without a row.
-    pub fn waiting(&self) -> usize {
-        self.waiting.len()
-    }
-
-    /// Requests with a row.
-    pub fn running(&self) -> usize {
-        self.running.len()
-    }
-
-    /// Whether there are no requests.
-    pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
-    }
-
-    /// Positions that are in memory once the last plan has been run.
-    pub fn kv_tokens_used(&self) -> usize {
-        self.running.iter().map(|entry| entry.computed).sum()
-    }
-
-    /// What the steps may use.
-    pub fn limits(&self) -> &Limits {
-        &self.limits
-    }
 }
 
 impl Entry {
     /// Tokens whose positions are not computed. The last token of the longest answer needs no position.
-    fn missing(&self) -> usize {
+    pub(crate) fn missing(&self) -> usize {
         if self.tokens < self.most {
             self.tokens - self.computed
         } else {
             0
-        }
-    }
-
-    /// How many of the missing tokens a piece of at most so many has: all, or up to the end of a block.
-    fn cut(&self, most: usize, block: usize) -> usize {
-        if self.missing() <= most {
-            return self.missing();
-        }
-        let end = self.computed + most;
-        (end - end % block).saturating_sub(self.computed)
-    }
-
-    fn take(&mut self, tokens: usize) -> Piece {
-        let range = self.computed..self.computed + tokens;
-        let why = match range.start {
-            start if start < self.lost => Why::Again,
-            start if start < self.prompt => Why::Prompt,
-            _ => Why::Decode,
-        };
-        self.computed = range.end;
-        Piece {
-            id: self.id,
-            last: range.end == self.tokens,
-            range,
-            why,
         }
     }
 }
