@@ -24,8 +24,8 @@ pub struct Rope {
     frequencies: Vec<f32>,
     /// YaRN makes queries and keys a little longer, which sharpens the attention.
     magnitude: f32,
-    /// Whether x is copied first: MLX's CUDA kernel reads a view of several positions wrongly that was
-    /// cut out of a joined product.
+    /// Whether x is copied first: MLX's CUDA kernel reads a view of several positions or rows wrongly that was
+    /// cut out of a joined product. With rows it also reads beyond its end.
     copies: bool,
 }
 
@@ -146,7 +146,7 @@ impl Rope {
         if self.magnitude != 1.0 {
             x = x.multiply(Array::from_f32(self.magnitude).as_dtype(x.dtype())?)?;
         }
-        if self.copies && x.dim(2) > 1 {
+        if self.copies && (x.dim(2) > 1 || x.dim(0) > 1) {
             x = x.contiguous()?;
         }
         Ok(x)
