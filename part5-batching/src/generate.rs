@@ -104,8 +104,7 @@ impl<'a> Generator<'a> {
         while self.started.len() < steps_in_flight() {
             let plan = self.plan(now);
             if !self.started.is_empty() && !self.goes_on(&plan) {
-                // It counts as computed, so it comes next; an empty one does not.
-                self.planned = Some(plan).filter(|plan| !plan.pieces.is_empty());
+                self.planned = Some(plan); // it counts as computed, so it comes next
                 break;
             }
             self.start(plan)?;
@@ -122,10 +121,13 @@ impl<'a> Generator<'a> {
     /// The plan that waits, without those who have ended since, or a new one.
     fn plan(&mut self, now: Duration) -> Plan {
         let mut plan = self.planned.take().unwrap_or_default();
-        let here = |piece: &Piece| self.sequences.contains_key(&piece.id);
-        plan.pieces.retain(here);
-        if plan.pieces.is_empty() && plan.preempted.is_empty() {
-            return self.scheduler.plan(now);
+        plan.pieces
+            .retain(|piece| self.sequences.contains_key(&piece.id));
+        if plan.pieces.is_empty() {
+            // The rows that were preempted have still to leave.
+            let preempted = plan.preempted;
+            plan = self.scheduler.plan(now);
+            plan.preempted.extend(preempted);
         }
         plan
     }

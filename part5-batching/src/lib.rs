@@ -37,7 +37,7 @@
 //! - [`tour`]: its four tables
 //! - [`flags`]: the scheduler's flags as limits
 //! - [`serve`]: a load through the generator, measured
-//! - [`mod@simulate`]: a prediction, and the run beside it
+//! - [`simulate`]: a prediction, and the run beside it
 //! - [`capacity`]: the rate that a machine can hold
 //! - [`report`]: the numbers in cells and sentences
 

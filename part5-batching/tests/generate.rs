@@ -22,7 +22,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 use shared::checkpoint::Checkpoint;
-use shared::kernels::with_mlx;
+use shared::kernels::{steps_in_flight, with_mlx};
 use shared::layers::to_f32;
 use shared::machine::active_bytes;
 use shared::request::{Request, Step};
@@ -584,6 +584,37 @@ fn a_request_that_can_never_fit_is_refused_alone() {
         ended.extend(ends.map(|event| event.id));
     }
     assert_eq!(ended, [first, second]);
+}
+
+/// The last token of one is on its way when the other one has to give its memory back: nothing is left to run.
+#[test]
+fn memory_is_given_back_by_a_step_that_runs_nothing() {
+    both_ways(|| {
+        let both = Both::fixture("llama");
+        let limits = Limits {
+            kv_tokens: 21,
+            ..wide()
+        };
+        let mut generator =
+            Generator::new(&both.model, &both.config, CacheKind::Prealloc, limits).unwrap();
+        let asked = [(8, 4), (6, 14)].map(|(prompt, max_tokens)| Asked {
+            prompt,
+            max_tokens,
+            arrives: 0,
+            cancelled: None,
+        });
+        let mut asked = requests(&both, &asked, false);
+        for (_, request) in &mut asked {
+            request.stop_ids.clear();
+        }
+        let (got, preempted) = run(&mut generator, &asked, |_, _| {});
+        for ((asked, request), got) in asked.iter().zip(&got) {
+            let alone = by_part3(&both, CacheKind::Prealloc, request);
+            check(got, &alone, asked, "memory for 21 positions");
+        }
+        // Where no step is ahead, the first one has ended before.
+        assert_eq!(preempted, steps_in_flight() - 1);
+    });
 }
 
 #[test]
