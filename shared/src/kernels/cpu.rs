@@ -25,8 +25,16 @@ pub(crate) use self::between::{
     add, attention, greedy, norm, reshape, rotate, split, swiglu, transpose, turns,
 };
 use self::numbers::{array, floats, numbers};
+use crate::config::Mode;
 use crate::machine::on_gpu;
-use crate::weights::Matrix;
+use crate::weights::{Matrix, QuantizedTriple};
+
+/// Rows up to which MLX multiplies with a matrix of a float mode: it unpacks a number anew for each row. For more
+/// it is cheaper to unpack all numbers once.
+const FEW_ROWS: usize = 32;
+
+/// Bytes of f32 that such a matrix is unpacked to at a time.
+const TILE: usize = 8 << 20;
 
 thread_local! {
     /// Asked once: neither can change, and every operation of a step asks.
@@ -61,34 +69,82 @@ pub(super) fn without<T>(work: impl FnOnce() -> T) -> T {
 /// `x Wᵀ + b`; None for numbers that are no floats.
 pub(super) fn product(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Result<Option<Array>> {
     let Some(weight) = stored(matrix)? else {
-        return widened(x, matrix, bias);
+        return match matrix {
+            Matrix::Quantized(packed) => without_loop(x, packed, bias),
+            Matrix::Dense(_) => Ok(None),
+        };
     };
-    let columns = weight.columns();
+    check_width(x, weight.columns())?;
+    let Some(numbers) = numbers(x)? else {
+        return Ok(None);
+    };
+    let y = cpu_kernels::product(Level::best(), &numbers, &weight);
+    finish(y, x, weight.rows(), bias).map(Some)
+}
+
+fn check_width(x: &Array, columns: usize) -> Result<()> {
     let last = x.shape().last().map_or(0, |size| *size as usize);
     ensure!(
         last == columns,
         "x {:?} times a matrix of {columns} columns",
         x.shape()
     );
-    let Some(numbers) = numbers(x)? else {
-        return Ok(None);
-    };
-    let mut y = cpu_kernels::product(Level::best(), &numbers, &weight);
+    Ok(())
+}
+
+/// Adds the bias to the numbers of a product with `rows` rows, and rounds to the type of x.
+fn finish(mut y: Vec<f32>, x: &Array, rows: usize, bias: Option<&Array>) -> Result<Array> {
     if let Some(bias) = bias {
         let bias = floats(bias)?.context("a bias that is no float")?.to_f32();
         for y in y.chunks_exact_mut(bias.len().max(1)) {
             cpu_kernels::add(Level::best(), y, &bias);
         }
     }
-    array(&y, &with_last(x, weight.rows()), x.dtype()).map(Some)
+    array(&y, &with_last(x, rows), x.dtype())
 }
 
-/// The product with a matrix of a float mode, for which there is no loop here: MLX's, which adds up in the
-/// type of x, with x in f32. None where that is its type anyway.
-fn widened(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Result<Option<Array>> {
-    let (Matrix::Quantized(packed), Dtype::Bfloat16 | Dtype::Float16) = (matrix, x.dtype()) else {
+/// The product with a matrix for whose codes there is no loop here, as those of the float modes.
+fn without_loop(
+    x: &Array,
+    packed: &QuantizedTriple,
+    bias: Option<&Array>,
+) -> Result<Option<Array>> {
+    let columns = packed.columns();
+    if packed.mode == Mode::Affine || x.size() <= FEW_ROWS * columns {
+        return widened(x, packed, bias);
+    }
+    check_width(x, columns)?;
+    let Some(numbers) = numbers(x)? else {
         return Ok(None);
     };
+    let rows = packed.weight.dim(0) as usize;
+    let y = in_tiles(&numbers, packed, [rows, columns])?;
+    finish(y, x, rows, bias).map(Some)
+}
+
+/// `x Wᵀ` with W `[rows, columns]` unpacked a tile after the other: no widened copy of the model.
+fn in_tiles(x: &[f32], packed: &QuantizedTriple, [rows, columns]: [usize; 2]) -> Result<Vec<f32>> {
+    let mut y = vec![0.0; x.len() / columns * rows];
+    let most = (TILE / 4 / columns).max(1);
+    for first in (0..rows).step_by(most) {
+        let tile = first..rows.min(first + most);
+        let weight = packed.unpack_rows(tile.clone(), Dtype::Float32)?;
+        let weight = floats(&weight)?.context("a tile that is no float")?;
+        let matrix = cpu_kernels::Matrix::Dense { weight, columns };
+        let part = cpu_kernels::product(Level::best(), x, &matrix);
+        let parts = part.chunks_exact(tile.len());
+        for (y, part) in y.chunks_exact_mut(rows).zip(parts) {
+            y[tile.clone()].copy_from_slice(part);
+        }
+    }
+    Ok(y)
+}
+
+/// MLX's product, which adds up in the type of x, with x in f32. None where that is its type anyway.
+fn widened(x: &Array, packed: &QuantizedTriple, bias: Option<&Array>) -> Result<Option<Array>> {
+    if !matches!(x.dtype(), Dtype::Bfloat16 | Dtype::Float16) {
+        return Ok(None);
+    }
     let y = packed.product(&x.as_dtype(Dtype::Float32)?)?;
     let y = match bias {
         Some(bias) => y.add(bias.as_dtype(Dtype::Float32)?)?,
@@ -143,7 +199,7 @@ fn stored(matrix: &Matrix) -> Result<Option<cpu_kernels::Matrix<'_>>> {
                 biases,
                 bits: q.bits as usize,
                 group_size: q.group_size as usize,
-                columns: q.weight.dim(1) as usize * 32 / q.bits as usize,
+                columns: q.columns(),
             };
             Ok(packed
                 .is_supported()

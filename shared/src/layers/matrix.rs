@@ -1,6 +1,9 @@
 //! Products with a matrix of weights, dense or packed: what a decoder spends its time on.
 
+use std::ops::Range;
+
 use anyhow::Result;
+use mlx_rs::ops::indexing::TryIndexOp;
 use mlx_rs::{Array, Dtype, ops};
 
 use crate::config::GroupQuantization;
@@ -59,6 +62,19 @@ impl QuantizedTriple {
         let factor = scale.divide(Array::from_f32(GLOBAL_SCALE))?;
         let wide = x.as_dtype(Dtype::Float32)?.multiply(factor)?;
         Ok(quantized_matmul(&wide, &self.pieces())?.as_dtype(x.dtype())?)
+    }
+
+    /// `in`, the numbers of a row.
+    pub(crate) fn columns(&self) -> usize {
+        self.weight.dim(1) as usize * 32 / self.bits as usize
+    }
+
+    /// Some of its rows as numbers.
+    pub(crate) fn unpack_rows(&self, rows: Range<usize>, dtype: Dtype) -> Result<Array> {
+        let of = |array: &Array| array.try_index((rows.start as i32..rows.end as i32, ..));
+        let biases = self.biases.as_ref().map(of).transpose()?;
+        let (weight, scales) = (of(&self.weight)?, of(&self.scales)?);
+        self.unpack(&weight, &scales, biases.as_ref(), dtype)
     }
 
     /// Rows of codes, with their scales and biases, as numbers.

@@ -1,6 +1,7 @@
 use mlx_rs::{fast, ops, random};
 
 use super::*;
+use crate::ffi::quantized::{Pieces, dequantize, quantize};
 use crate::layers::{Mask, swiglu, to_f32};
 use crate::weights::{Dense, QuantizedTriple};
 
@@ -64,6 +65,82 @@ fn a_product_with_any_matrix_is_mlxs_for_one_row_a_few_and_many() {
             let dense = ops::dequantize(&q.weight, scales, &biases, 64, bits).unwrap();
             let y = product(&x, &Matrix::Quantized(q), None).unwrap().unwrap();
             assert_near(&y, &by_mlx(&x, &dense), 1e-4);
+        }
+    }
+}
+
+/// A matrix of a float mode, and its numbers.
+fn packed_as(mode: Mode, rows: i32, global_scale: Option<f32>) -> (Matrix, Array) {
+    let group = mode.only_packing().unwrap();
+    let (weight, scales, _) = quantize(&normal(&[rows, 192], Dtype::Float32, 2), group).unwrap();
+    let pieces = Pieces {
+        weight: &weight,
+        scales: &scales,
+        biases: None,
+        group,
+    };
+    let global_scale = global_scale.map(Array::from_f32);
+    let dense = dequantize(&pieces, global_scale.as_ref(), Some(Dtype::Float32)).unwrap();
+    let q = QuantizedTriple {
+        weight,
+        scales,
+        biases: None,
+        global_scale,
+        group_size: group.group_size as i32,
+        bits: group.bits as i32,
+        mode,
+        dtype: Dtype::Float32,
+    };
+    (Matrix::Quantized(q), dense)
+}
+
+#[test]
+fn a_product_with_a_matrix_of_a_float_mode_is_mlxs_with_few_rows_and_many() {
+    if !is_on() {
+        return;
+    }
+    for (mode, global_scale) in [
+        (Mode::Mxfp4, None),
+        (Mode::Mxfp8, None),
+        (Mode::Nvfp4, None),
+        (Mode::Nvfp4, Some(3.0)),
+    ] {
+        let (matrix, dense) = packed_as(mode, 70, global_scale);
+        for (dtype, rows) in TYPES
+            .into_iter()
+            .flat_map(|t| [1, 32, 33, 70].map(|rows| (t, rows)))
+        {
+            let (x, bias) = (normal(&[1, rows, 192], dtype, 1), normal(&[70], dtype, 4));
+            let Some(y) = product(&x, &matrix, Some(&bias)).unwrap() else {
+                assert!(rows <= 32 && dtype == Dtype::Float32);
+                continue;
+            };
+            let wide = |x: &Array| x.as_dtype(Dtype::Float32).unwrap();
+            let sum = by_mlx(&wide(&x), &dense).add(wide(&bias)).unwrap();
+            assert_near(&y, &sum.as_dtype(dtype).unwrap(), 1e-4);
+        }
+    }
+}
+
+#[test]
+fn the_tiles_of_a_large_matrix_of_a_float_mode_stand_side_by_side() {
+    if !is_on() {
+        return;
+    }
+    let rows = 2 * (TILE / 4 / 192) as i32 + 5; // two whole tiles, and a third
+    let (matrix, dense) = packed_as(Mode::Mxfp4, rows, None);
+    let x = normal(&[3, 11, 192], Dtype::Float32, 1);
+    let y = product(&x, &matrix, None).unwrap().unwrap();
+    assert_near(&y, &by_mlx(&x, &dense), 1e-4);
+}
+
+#[test]
+fn rows_of_another_width_are_an_error_with_a_matrix_of_a_float_mode() {
+    let (matrix, _) = packed_as(Mode::Mxfp8, 70, None);
+    if is_on() {
+        for rows in [33, 66] {
+            let x = normal(&[1, rows, 96], Dtype::Bfloat16, 1); // 66 · 96 = 33 · 192
+            assert!(product(&x, &matrix, None).is_err(), "{rows} rows");
         }
     }
 }
