@@ -16,6 +16,7 @@ use shared::weights::{Weights, is_read_whole};
 
 use crate::cache::Cache;
 use crate::estimates::Quality;
+use crate::floats::Fit;
 use crate::generate::{Generator, PREFILL_STEP, generate};
 use crate::kinds::empty_cache;
 use crate::model::Model;
@@ -102,7 +103,7 @@ impl<'a> Bench<'a> {
         let checkpoint = &self.session.checkpoint;
         let (mut config, mut weights) = (checkpoint.config.clone(), checkpoint.load_weights()?);
         if let Some(plan) = &variant.plan {
-            (config, weights) = quantize_weights(&config, weights, plan)
+            (config, weights) = quantize_weights(&config, weights, plan, Fit::Mlx)
                 .with_context(|| format!("quantizing to {}", variant.name))?;
         }
         let tied = weights.tied();

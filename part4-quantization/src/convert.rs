@@ -8,16 +8,18 @@ mod written;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use console::cli::ModelArgs;
 use console::files::NewDirectory;
 use console::numbers::{count, decimal, fixed, plural};
 use console::progress;
 use console::report::{Report, warn};
 use shared::checkpoint::{Checkpoint, RowReader};
-use shared::config::GroupQuantization;
+use shared::config::{GroupQuantization, Mode, Quantization};
 use shared::session::open_checkpoint;
 
+use crate::floats::Fit;
 use crate::quantize::Rounding;
 use crate::recipe::{Mixed, Module, Override, Plan, Recipe};
 use written::{Conversion, Done};
@@ -40,41 +42,96 @@ pub struct ConvertArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Quantization")]
 struct RecipeArgs {
-    /// Bits of a weight: 2, 3, 4, 5, 6 or 8
-    #[arg(long, value_name = "N", default_value = "4", value_parser = bits)]
-    bits: usize,
+    /// Bits of a weight: 2, 3, 4, 5, 6 or 8 [default: 4, or those of the mode]
+    #[arg(long, value_name = "N", value_parser = bits)]
+    bits: Option<usize>,
 
-    /// Neighbours in a row that share a scale and a bias: 32, 64 or 128
-    #[arg(long, value_name = "G", default_value = "64", value_parser = group_size)]
-    group_size: usize,
+    /// Neighbours in a row that share a scale and a bias: 32, 64 or 128 [default: 64, or those of the mode]
+    #[arg(long, value_name = "G", value_parser = group_size)]
+    group_size: Option<usize>,
 
-    /// How a weight becomes a code
-    #[arg(long, value_enum, default_value = "affine")]
+    /// What a code stands for
+    #[arg(long, default_value = "affine", value_parser = modes())]
     mode: Mode,
+
+    /// How the scales of a float mode are chosen
+    #[arg(long, value_enum, default_value_t)]
+    fit: Fit,
 
     /// Two widths, by a recipe of mlx-lm
     #[arg(long, value_name = "RECIPE", value_enum, conflicts_with = "bits")]
     mixed: Option<Mixed>,
 
-    /// Other bits for modules whose path matches a regular expression: 'PATTERN=BITS',
-    /// 'PATTERN=BITS:GROUP' or 'PATTERN=none'; may be given again, the last that matches decides
+    /// Another packing for modules whose path matches a regular expression: 'PATTERN=BITS',
+    /// 'PATTERN=BITS:GROUP', 'PATTERN=MODE' or 'PATTERN=none'; may be given again, the last that matches decides
     #[arg(long = "override", value_name = "RULE")]
     overrides: Vec<Override>,
 
-    /// Round as MLX does on a CPU or on a GPU, where mlx-lm on a Mac converts
-    #[arg(long, value_name = "cpu|gpu", default_value = "cpu", value_parser = rounding)]
-    rounding: Rounding,
+    /// Round affine codes as MLX does on a CPU or on a GPU, where mlx-lm on a Mac converts [default: cpu]
+    #[arg(long, value_name = "cpu|gpu", value_parser = rounding)]
+    rounding: Option<Rounding>,
 
     /// Count the codes that the other rounding would change
     #[arg(long)]
     compare_rounding: bool,
 }
 
-/// A way to store weights in few bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Mode {
-    /// A scale and a bias for each group.
-    Affine,
+impl RecipeArgs {
+    /// What a module gets of which nothing else is said.
+    fn packing(&self) -> Result<GroupQuantization> {
+        let mode = self.mode.name();
+        let Some(only) = self.mode.only_packing() else {
+            let (group_size, bits) = (self.group_size.unwrap_or(64), self.bits.unwrap_or(4));
+            return Ok(GroupQuantization::affine(group_size, bits));
+        };
+        let other = |asked: Option<usize>, only| asked.is_some_and(|asked| asked != only);
+        ensure!(
+            !other(self.bits, only.bits) && !other(self.group_size, only.group_size),
+            "--mode {mode} has {} bits in groups of {}: leave --bits and --group-size away",
+            only.bits,
+            only.group_size
+        );
+        ensure!(
+            self.mixed.is_none(),
+            "--mixed has two widths of affine codes: leave --mode {mode} away, or name modules in an --override"
+        );
+        Ok(only)
+    }
+
+    /// Refuses flags that nothing of the plan would listen to.
+    fn check_used(&self, plan: &Plan) -> Result<()> {
+        let Quantization { default, overrides } = &plan.quantization;
+        let mut groups = overrides
+            .values()
+            .copied()
+            .chain([Some(*default)])
+            .flatten();
+        let floats = groups.any(|group| group.mode != Mode::Affine);
+        ensure!(
+            self.fit == Fit::Mlx || floats,
+            "--fit chooses the scales of a float mode, and there are only affine codes: take --mode mxfp4, \
+             mxfp8 or nvfp4"
+        );
+        ensure!(
+            self.mode == Mode::Affine || (self.rounding.is_none() && !self.compare_rounding),
+            "--rounding is of affine codes: those of {} are packed by MLX on this machine",
+            self.mode.name()
+        );
+        Ok(())
+    }
+}
+
+/// Of `--mode`.
+pub(crate) fn modes() -> impl TypedValueParser<Value = Mode> {
+    let help = |mode| match mode {
+        Mode::Affine => "Steps of one width: a scale and a bias for each group",
+        Mode::Mxfp4 => "Floats of 4 bits, and a power of two for each 32",
+        Mode::Mxfp8 => "Floats of 8 bits, and a power of two for each 32",
+        Mode::Nvfp4 => "Floats of 4 bits, and a float of 8 bits for each 16",
+    };
+    let value = move |mode: Mode| PossibleValue::new(mode.name()).help(help(mode));
+    PossibleValuesParser::new(Mode::ALL.map(value))
+        .try_map(|name| Mode::from_name(&name).ok_or("there is no such mode"))
 }
 
 /// The groups that MLX has kernels for.
@@ -115,6 +172,7 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
     refuse_quantized(&checkpoint)?;
     checkpoint.check_shapes()?;
     let plan = plan(&checkpoint, &args.recipe)?;
+    args.recipe.check_used(&plan)?;
     for module in &plan.indivisible {
         warn(&format!(
             "{module} stays dense: no group of MLX divides its rows"
@@ -125,9 +183,10 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         checkpoint: &checkpoint,
         reader: RowReader::open(&checkpoint)?,
         quantization: &plan.quantization,
-        rounding: args.recipe.rounding,
+        rounding: args.recipe.rounding.unwrap_or_default(),
+        fit: args.recipe.fit,
         compare_rounding: args.recipe.compare_rounding,
-        card: card(&args.model.model, &modules),
+        card: card(&args.model.model, &modules, args.recipe.fit),
     };
     let (from, to) = (&checkpoint.name, args.out.display());
     let done = progress::step(&format!("converting {from}"), |step| {
@@ -158,7 +217,7 @@ fn plan(checkpoint: &Checkpoint, args: &RecipeArgs) -> Result<Plan> {
     let recipe = Recipe {
         mixed: args.mixed,
         overrides: args.overrides.clone(),
-        ..Recipe::uniform(args.group_size, args.bits)
+        ..Recipe::uniform(args.packing()?)
     };
     let layers = checkpoint.config.num_hidden_layers;
     recipe.plan(&Module::all(checkpoint), layers)
@@ -174,7 +233,7 @@ fn modules(checkpoint: &Checkpoint, plan: &Plan) -> String {
     }
     let line = |(group, n): (Option<GroupQuantization>, usize)| {
         let what = match group {
-            Some(group) => format!("{} bits in groups of {}", group.bits, group.group_size),
+            Some(group) => group.to_string(),
             None => "dense".to_owned(),
         };
         format!("{what} ({n} {})", plural(n, "module"))
@@ -184,16 +243,20 @@ fn modules(checkpoint: &Checkpoint, plan: &Plan) -> String {
 
 /// `README.md` of the new checkpoint. The metadata is that of mlx-lm's conversions; a path of this machine
 /// does not belong into it.
-fn card(model: &str, modules: &str) -> String {
+fn card(model: &str, modules: &str, fit: Fit) -> String {
     let from_hub = model.contains('/') && !Path::new(model).exists();
     let base = if from_hub {
         format!("base_model: {model}\n")
     } else {
         String::new()
     };
+    let fitted = match fit {
+        Fit::Mlx => "",
+        Fit::Best => " The scales of float modes are those with the smallest error.",
+    };
     format!(
         "---\nlanguage: en\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n{base}---\n\n\
-         Quantized for MLX, affine: {modules}.\n"
+         Quantized for MLX: {modules}.{fitted}\n"
     )
 }
 
@@ -210,7 +273,7 @@ fn report(checkpoint: &Checkpoint, args: &ConvertArgs, modules: &str, done: &Don
                 decimal(checkpoint.weight_bytes())
             ),
         ),
-        ("affine", modules.to_owned()),
+        ("modules", modules.to_owned()),
         (
             "result",
             format!(

@@ -22,6 +22,8 @@
 //! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, as in part 3
 //! - [`recipe`]: which module gets how many bits
+//! - [`floats`]: codes that are small floats, and the best scale for them
+//! - [`finite`]: what no code can stand for
 //! - [`convert`]: a checkpoint in, a quantized one out
 //! - [`microscope`]: one group of weights, bit by bit, and how far its error comes
 //! - [`experiment`]: what the video shows, as numbers
@@ -43,6 +45,8 @@ pub mod concat;
 pub mod convert;
 pub mod estimates;
 pub mod experiment;
+pub mod finite;
+pub mod floats;
 pub mod generate;
 pub mod keys_values;
 pub mod kinds;

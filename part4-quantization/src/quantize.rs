@@ -11,9 +11,12 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, ensure};
 use mlx_rs::Array;
 use rayon::prelude::*;
-use shared::config::{GroupQuantization, ModelConfig, Quantization};
+use shared::config::{GroupQuantization, Mode, ModelConfig, Quantization};
 use shared::layers::to_f32;
 use shared::weights::Weights;
+
+use crate::finite::check_finite;
+use crate::floats::{self, Fit};
 
 /// Whose codes to make: MLX's kernels differ where a weight lies half way between two points, and in
 /// groups below zero. Neither is better; on a bf16 model they disagree about some 0.5 % of the codes.
@@ -180,25 +183,6 @@ pub fn quantize_rows(
     Ok(packed)
 }
 
-/// Refuses rows, from `first_row` on, with a number that is not finite, or so large that the distance of two
-/// would not be.
-///
-/// # Errors
-/// With its place.
-pub fn check_finite(values: &[f32], first_row: usize, columns: usize) -> Result<()> {
-    let usable = |value: &f32| value.abs() <= f32::MAX / 2.0; // not so for NaN
-    let Some(at) = values.iter().position(|value| !usable(value)) else {
-        return Ok(());
-    };
-    anyhow::bail!(
-        "row {}, column {} is {}, which no grid can hold: the checkpoint is damaged, or its type was too \
-         narrow for it",
-        first_row + at / columns,
-        at % columns,
-        values[at]
-    )
-}
-
 /// `[out, in]` → codes `[out, in · bits / 32]`, scales and biases `[out, in / G]` in the type of the weight.
 ///
 /// # Errors
@@ -228,7 +212,7 @@ pub fn quantize(
 }
 
 /// Packs the matrices of a model between loading and building, as `plan` says for each module; the embedding,
-/// and so a head that is tied to it, too. What is not a matrix stays as it is.
+/// and so a head that is tied to it, too. What is not a matrix stays as it is. `fit` is of the float modes.
 ///
 /// # Errors
 /// As [`quantize`], with the name of the tensor.
@@ -236,6 +220,7 @@ pub fn quantize_weights(
     config: &ModelConfig,
     weights: Weights,
     plan: &Quantization,
+    fit: Fit,
 ) -> Result<(ModelConfig, Weights)> {
     let mut tensors = HashMap::new();
     for (name, weight) in weights.into_tensors() {
@@ -245,10 +230,15 @@ pub fn quantize_weights(
             tensors.insert(name, weight);
             continue;
         };
-        let (words, scales, biases) = quantize(&weight, group, Rounding::Cpu)
-            .with_context(|| format!("quantizing {name}"))?;
+        let quantizing = || format!("quantizing {name}");
+        let (words, scales) = if group.mode == Mode::Affine {
+            let packed = quantize(&weight, group, Rounding::Cpu).with_context(quantizing)?;
+            tensors.insert(format!("{module}.biases"), packed.2);
+            (packed.0, packed.1)
+        } else {
+            floats::quantize(&weight, group, fit).with_context(quantizing)?
+        };
         tensors.insert(format!("{module}.scales"), scales);
-        tensors.insert(format!("{module}.biases"), biases);
         tensors.insert(name, words);
     }
     let config = ModelConfig {

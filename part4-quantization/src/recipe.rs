@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use console::numbers::plural;
 use regex::Regex;
 use shared::checkpoint::{Checkpoint, TensorInfo};
-use shared::config::{GroupQuantization, Quantization};
+use shared::config::{GroupQuantization, Mode, Quantization};
 
 /// A matrix that can be packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,29 +83,41 @@ impl Mixed {
     }
 }
 
-/// What the modules get whose path matches a pattern: `PATTERN=BITS`, `PATTERN=BITS:GROUP`, `PATTERN=none`.
+/// What the modules get whose path matches a pattern: `PATTERN=BITS`, `PATTERN=BITS:GROUP`, `PATTERN=MODE`,
+/// `PATTERN=none`.
 #[derive(Debug, Clone)]
 pub struct Override {
     text: String,
     pattern: Regex,
-    /// Bits and, if it is another one, the group size; `None`: it stays dense.
-    bits: Option<(usize, Option<usize>)>,
+    packing: Packing,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Packing {
+    /// None: it stays as it is.
+    Dense,
+    /// Bits of affine codes and, if it is another one, the group size.
+    Affine(usize, Option<usize>),
+    /// A float mode.
+    Floats(GroupQuantization),
 }
 
 impl FromStr for Override {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        const EXPECTED: &str = "must be PATTERN=BITS, PATTERN=BITS:GROUP or PATTERN=none, as in \
-            'down_proj=6' or 'layers\\.[01]\\.=8:32'";
-        let (pattern, bits) = text.rsplit_once('=').ok_or(EXPECTED)?;
+        const EXPECTED: &str = "must be PATTERN=BITS, PATTERN=BITS:GROUP, PATTERN=MODE or \
+            PATTERN=none, as in 'down_proj=6', 'layers\\.[01]\\.=8:32' or 'mlp=mxfp4'";
+        let (pattern, packing) = text.rsplit_once('=').ok_or(EXPECTED)?;
         let number = |text: &str| text.parse::<usize>().map_err(|_| EXPECTED.to_owned());
-        let bits = match bits.split_once(':') {
-            _ if bits == "none" => None,
-            Some((bits, group)) => Some((number(bits)?, Some(number(group)?))),
-            None => Some((number(bits)?, None)),
+        let floats = Mode::from_name(packing).and_then(Mode::only_packing);
+        let packing = match (floats, packing.split_once(':')) {
+            (Some(floats), _) => Packing::Floats(floats),
+            _ if packing == "none" => Packing::Dense,
+            (None, Some((bits, group))) => Packing::Affine(number(bits)?, Some(number(group)?)),
+            (None, None) => Packing::Affine(number(packing)?, None),
         };
-        if let Some((bits, group_size)) = bits {
+        if let Packing::Affine(bits, group_size) = packing {
             supported(bits, group_size.unwrap_or(64))?;
         }
         let pattern = Regex::new(pattern).map_err(|error| {
@@ -116,7 +128,7 @@ impl FromStr for Override {
         Ok(Self {
             text: text.to_owned(),
             pattern,
-            bits,
+            packing,
         })
     }
 }
@@ -154,9 +166,9 @@ pub struct Plan {
 
 impl Recipe {
     /// Every module the same.
-    pub fn uniform(group_size: usize, bits: usize) -> Self {
+    pub fn uniform(default: GroupQuantization) -> Self {
         Self {
-            default: GroupQuantization::affine(group_size, bits),
+            default,
             mixed: None,
             overrides: Vec::new(),
         }
@@ -219,9 +231,18 @@ impl Recipe {
         let Some(rule) = self.overrides.iter().rev().find(matching) else {
             return (Some(base), mixed.is_some());
         };
-        let group = rule.bits.map(|(bits, group_size)| {
-            GroupQuantization::affine(group_size.unwrap_or(base.group_size), bits)
-        });
+        let usual = match base.mode {
+            Mode::Affine => base.group_size,
+            _ => 64, // those of a float mode are its own
+        };
+        let group = match rule.packing {
+            Packing::Dense => None,
+            Packing::Affine(bits, group_size) => {
+                let group_size = group_size.unwrap_or(usual);
+                Some(GroupQuantization::affine(group_size, bits))
+            }
+            Packing::Floats(group) => Some(group),
+        };
         (group, true)
     }
 }
@@ -261,7 +282,7 @@ mod tests {
         let overrides = overrides.iter().map(|text| text.parse().unwrap());
         Recipe {
             overrides: overrides.collect(),
-            ..Recipe::uniform(64, 4)
+            ..Recipe::uniform(GroupQuantization::affine(64, 4))
         }
     }
 
@@ -278,6 +299,17 @@ mod tests {
         let said = paths.map(|path| plan.quantization.of(path).map(|g| (g.bits, g.group_size)));
         assert_eq!(said, [Some((6, 64)), Some((8, 32)), None]);
         assert_eq!(plan.quantization.overrides.len(), 3);
+    }
+
+    #[test]
+    fn an_override_may_name_a_float_mode_and_be_one_beside_it() {
+        let modules = ["a", "b", "c"].map(|path| module(path, 128));
+        let mut recipe = recipe(&["a=nvfp4", "c=8"]);
+        recipe.default = Mode::Mxfp4.only_packing().unwrap();
+        let plan = recipe.plan(&modules, 1).unwrap();
+        let said = ["a", "b", "c"].map(|path| plan.quantization.of(path));
+        let [nvfp4, mxfp4] = [Mode::Nvfp4, Mode::Mxfp4].map(Mode::only_packing);
+        assert_eq!(said, [nvfp4, mxfp4, Some(GroupQuantization::affine(64, 8))]);
     }
 
     #[test]
@@ -308,14 +340,22 @@ mod tests {
     #[test]
     fn a_group_that_does_not_divide_is_an_error_and_rows_that_none_divides_stay_dense() {
         let modules = [module("a", 576), module("b", 1536), module("c", 50)];
-        let error = Recipe::uniform(128, 4).plan(&modules, 1).unwrap_err();
+        let error = Recipe::uniform(GroupQuantization::affine(128, 4))
+            .plan(&modules, 1)
+            .unwrap_err();
         assert!(
             error.to_string().contains("take --group-size 64"),
             "{error}"
         );
-        let plan = Recipe::uniform(64, 4).plan(&modules, 1).unwrap();
+        let plan = Recipe::uniform(GroupQuantization::affine(64, 4))
+            .plan(&modules, 1)
+            .unwrap();
         assert_eq!(plan.indivisible, ["c"]);
         assert_eq!(plan.quantization.of("c"), None);
-        assert!(Recipe::uniform(64, 4).plan(&modules[2..], 1).is_err());
+        assert!(
+            Recipe::uniform(GroupQuantization::affine(64, 4))
+                .plan(&modules[2..], 1)
+                .is_err()
+        );
     }
 }

@@ -73,6 +73,37 @@ fn flags_and_recipes_that_cannot_be_are_refused() {
             "--override experts=4 matches none of the 57 modules; the first is model.",
         ),
         (&["--mode", "q4_k"], 2, "affine"),
+        (
+            &["--mode", "mxfp4", "--bits", "8"],
+            1,
+            "--mode mxfp4 has 4 bits in groups of 32: leave --bits and --group-size away",
+        ),
+        (
+            &["--mode", "nvfp4", "--group-size", "32"],
+            1,
+            "--mode nvfp4 has 4 bits in groups of 16",
+        ),
+        (
+            &["--mode", "mxfp8", "--mixed", "mixed_3_4"],
+            1,
+            "--mixed has two widths of affine codes",
+        ),
+        (
+            &["--mode", "mxfp4", "--rounding", "gpu"],
+            1,
+            "--rounding is of affine codes",
+        ),
+        (
+            &["--mode", "mxfp4", "--compare-rounding"],
+            1,
+            "--rounding is of affine codes",
+        ),
+        (
+            &["--fit", "best"],
+            1,
+            "--fit chooses the scales of a float mode",
+        ),
+        (&["--override", "x=q4_k"], 2, "must be PATTERN=BITS"),
         (&["--rounding", "tpu"], 2, "must be cpu or gpu"),
     ] {
         let line = refusal(place.path(), code, &[&["--out", "new"], args].concat());

@@ -255,6 +255,94 @@ fn mlx_lm_loads_what_overrides_left_and_gives_the_same_tokens() {
     assert_eq!(of("model.layers.1.self_attn.o_proj"), Some((5, 64)));
 }
 
+/// Converts `model` with mlx-lm at run time: float modes have no fixture.
+fn convert_by_mlx_lm(python: &Path, model: &Path, out: &Path, mode: &str) {
+    let script = "
+import sys
+import mlx.core as mx
+mx.set_default_device(mx.cpu)
+from mlx_lm.convert import convert
+model, out, mode = sys.argv[1:]
+convert(model, out, quantize=True, q_mode=mode, q_group_size=None, q_bits=None)
+";
+    let mut command = process::Command::new(python);
+    command.args(["-c", script]).args([model, out]).arg(mode);
+    let output = command.env("PYTHONDONTWRITEBYTECODE", "1").output();
+    let output = output.unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+}
+
+/// All tensors, and the configuration without what mlx-lm orders otherwise.
+fn contents(folder: &Path) -> (BTreeMap<String, Vec<u8>>, Value) {
+    let bytes = std::fs::read(folder.join("model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let tensor = |name: &str| {
+        let view = file.tensor(name).unwrap();
+        let head = format!("{:?} {:?} ", view.dtype(), view.shape());
+        (name.to_owned(), [head.as_bytes(), view.data()].concat())
+    };
+    let tensors = file.names().into_iter().map(tensor).collect();
+    (tensors, read(folder.join("config.json")))
+}
+
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../assets/models/tiny");
+
+/// Of the first conversion among the fixtures: a question to the built-in model.
+fn prompts() -> Vec<Vec<u32>> {
+    let fixture: Value = fixtures::json("tiny/converted.json").unwrap();
+    let mut conversions = fixture["conversions"].as_object().unwrap().values();
+    let prompts = conversions.find_map(|of| of["prompts"].as_array()).unwrap();
+    prompts.iter().map(|prompt| ids(&prompt["ids"])).collect()
+}
+
+/// In f32: in 16 bits MLX adds up the products of float modes in 16 bits, which is done in f32 here.
+fn assert_same_tokens(python: &Path, folder: &Path, what: &str) {
+    let prompt = &prompts()[0];
+    let theirs = greedy_by_mlx_lm(python, folder, prompt);
+    assert_eq!(greedy(folder, prompt, 64), theirs, "{what}");
+}
+
+#[test]
+fn float_modes_are_byte_for_byte_those_of_mlx_lm() {
+    let Some(python) = mlx_lm() else {
+        return;
+    };
+    for mode in ["mxfp4", "mxfp8", "nvfp4"] {
+        let place = TempDir::new().unwrap();
+        let folder = convert(&place, &["--mode", mode]);
+        let theirs = place.path().join("theirs");
+        convert_by_mlx_lm(&python, Path::new(TINY), &theirs, mode);
+        let (ours, theirs) = (contents(&folder), contents(&theirs));
+        assert!(ours.0 == theirs.0, "tensors of {mode}");
+        assert_eq!(ours.1, theirs.1, "{mode}");
+    }
+}
+
+#[test]
+fn mlx_lm_loads_float_modes_and_gives_the_same_tokens() {
+    let Some(python) = mlx_lm() else {
+        return;
+    };
+    let mut all = Vec::new();
+    for flags in [
+        "--mode mxfp4 --dtype f32",
+        "--mode mxfp4 --fit best --dtype f32",
+        "--mode mxfp8 --dtype f32",
+        "--mode nvfp4 --fit best --dtype f32 --override o_proj=6 --override v_proj=mxfp8",
+        r"--override mlp=mxfp4 --override layers\.0\.=none --dtype f32",
+    ] {
+        let place = TempDir::new().unwrap();
+        let folder = convert(&place, &flags.split(' ').collect::<Vec<_>>());
+        assert_same_tokens(&python, &folder, flags);
+        all.push(contents(&folder).0);
+    }
+    let sizes = |tensors: &BTreeMap<String, Vec<u8>>| -> Vec<usize> {
+        tensors.values().map(Vec::len).collect()
+    };
+    assert!(all[0] != all[1] && sizes(&all[0]) == sizes(&all[1]));
+}
+
 /// A GGUF file of floats, made by llama.cpp's own writer: config.json and the tokenizer are made of its metadata.
 #[test]
 fn a_gguf_file_of_floats_becomes_a_directory_that_mlx_lm_loads() {

@@ -13,6 +13,7 @@ use assert_cmd::cargo::cargo_bin;
 use console::cli::{ModelArgs, PromptArgs, SamplingArgs};
 use console::report::Report;
 use mlx_rs::{Array, Dtype, fast, ops};
+use part4_quantization::floats::Fit;
 use part4_quantization::generate::{Generator, PREFILL_STEP, generate};
 use part4_quantization::kinds::{CacheKind, empty_cache};
 use part4_quantization::microscope::follow::{Duel, Followed, Stage, Subject, follow};
@@ -219,7 +220,7 @@ fn the_first_change_is_where_the_answers_of_the_two_models_part() {
             default: GroupQuantization::affine(group_size, bits),
             overrides: Default::default(),
         };
-        let (config, weights) = quantize_weights(config, load(), &plan).unwrap();
+        let (config, weights) = quantize_weights(config, load(), &plan, Fit::Mlx).unwrap();
         let packed = answer(&config, weights, &request);
         let parts = dense.iter().zip(&packed).position(|(a, b)| a != b);
         let [alone, all] = found.stages.as_slice() else {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use console::cli::FloatType;
 use mlx_rs::Array;
 use part4_quantization::estimates::Quality;
+use part4_quantization::floats::Fit;
 use part4_quantization::kinds::{CacheKind, empty_cache};
 use part4_quantization::model::Model;
 use part4_quantization::quality::{Scored, Scores, Window, logprobs, score, windows};
@@ -54,7 +55,7 @@ fn model(checkpoint: &Checkpoint, group: Option<GroupQuantization>) -> Model {
         default,
         overrides: BTreeMap::new(),
     };
-    let (config, weights) = quantize_weights(&checkpoint.config, weights, &plan).unwrap();
+    let (config, weights) = quantize_weights(&checkpoint.config, weights, &plan, Fit::Mlx).unwrap();
     Model::new(&config, weights).unwrap()
 }
 

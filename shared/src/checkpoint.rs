@@ -26,7 +26,7 @@ use repacking::blocks::{Form, GROUP, Kind};
 
 pub use rows::RowReader;
 use stored::Stored;
-pub use writer::{CheckpointWriter, NewTensor};
+pub use writer::{CheckpointWriter, Element, NewTensor};
 
 use crate::config::{Mode, ModelConfig};
 use crate::gguf::GgufHeader;

@@ -7,14 +7,21 @@ use anyhow::{Context, Result};
 use console::cli::FloatType;
 use console::files::NewDirectory;
 use console::interrupt::check_interrupted;
+use mlx_rs::{Array, transforms};
 use rayon::prelude::*;
-use shared::checkpoint::{Checkpoint, CheckpointWriter, NewTensor, RowReader, TensorInfo};
-use shared::config::{GroupQuantization, Quantization};
+use shared::checkpoint::{
+    Checkpoint, CheckpointWriter, Element, NewTensor, RowReader, TensorInfo, mlx_dtype,
+};
+use shared::config::{GroupQuantization, Mode, Quantization};
 
-use crate::quantize::{Grid, Rounding, check_finite, quantize_rows};
+use crate::finite::check_finite;
+use crate::floats::{self, Fit, check_range};
+use crate::quantize::{Grid, Rounding, quantize_rows};
 
 /// Weights that are worked on at once: 16 MiB in f32.
 const PIECE: usize = 4 << 20;
+/// The same for float modes: MLX compares each weight with 16 numbers.
+const PIECE_OF_FLOATS: usize = 1 << 20;
 
 /// Bytes of a file of weights, as in mlx-lm.
 const SHARD: u64 = 5 << 30;
@@ -25,6 +32,7 @@ pub(super) struct Conversion<'a> {
     pub(super) reader: RowReader,
     pub(super) quantization: &'a Quantization,
     pub(super) rounding: Rounding,
+    pub(super) fit: Fit,
     pub(super) compare_rounding: bool,
     /// The text of its `README.md`.
     pub(super) card: String,
@@ -92,12 +100,12 @@ impl Conversion<'_> {
     fn new_tensors(&self) -> Result<Vec<NewTensor>> {
         let mut all = Vec::new();
         for tensor in self.tensors() {
-            let new = |name: &str, float, shape: &[usize]| NewTensor {
+            let new = |name: &str, element, shape: &[usize]| NewTensor {
                 name: name.to_owned(),
-                float,
+                element,
                 shape: shape.to_vec(),
             };
-            let float = Some(self.float(tensor)?);
+            let float = Element::Float(self.float(tensor)?);
             let (Some((module, group)), [rows, columns]) =
                 (self.packing(tensor), &tensor.shape[..])
             else {
@@ -105,9 +113,15 @@ impl Conversion<'_> {
                 continue;
             };
             let groups = [*rows, columns / group.group_size];
-            all.push(new(&tensor.name, None, &[*rows, columns * group.bits / 32]));
-            all.push(new(&format!("{module}.scales"), float, &groups));
-            all.push(new(&format!("{module}.biases"), float, &groups));
+            let (scales, biases) = (format!("{module}.scales"), format!("{module}.biases"));
+            let words = [*rows, columns * group.bits / 32];
+            all.push(new(&tensor.name, Element::Word, &words));
+            if group.mode == Mode::Affine {
+                all.push(new(&scales, float, &groups));
+                all.push(new(&biases, float, &groups));
+            } else {
+                all.push(new(&scales, Element::Byte, &groups));
+            }
         }
         Ok(all)
     }
@@ -117,13 +131,24 @@ impl Conversion<'_> {
         let (name, float) = (&tensor.name, self.float(tensor)?);
         let columns = columns(tensor);
         let rows = tensor.shape.iter().product::<usize>() / columns;
-        let step = (PIECE / columns).max(1);
+        let floats = |(_, group): (&str, GroupQuantization)| group.mode != Mode::Affine;
+        let piece = match self.packing(tensor) {
+            Some(packing) if floats(packing) => PIECE_OF_FLOATS,
+            _ => PIECE,
+        };
+        let step = (piece / columns).max(1);
         Ok((0..rows).step_by(step).map(move |start| {
             let values = self
                 .reader
                 .read(name, start..rows.min(start + step), float)?;
-            check_finite(&values, start, columns)
-                .with_context(|| format!("reading tensor {name}"))?;
+            let check = || {
+                check_finite(&values, start, columns)?;
+                let packing = self.packing(tensor);
+                packing.map_or(Ok(()), |(_, group)| {
+                    check_range(&values, start, columns, group)
+                })
+            };
+            check().with_context(|| format!("reading tensor {name}"))?;
             Ok(values)
         }))
     }
@@ -138,15 +163,36 @@ impl Conversion<'_> {
         let Some((module, group)) = self.packing(tensor) else {
             return writer.write_floats(&tensor.name, values);
         };
+        done.packed += values.len() as u64;
+        if group.mode != Mode::Affine {
+            return self.write_floats(tensor, values, module, group, writer);
+        }
         let packed = quantize_rows(values, columns(tensor), group, self.rounding)?;
         writer.write_words(&tensor.name, &packed.words)?;
         writer.write_floats(&format!("{module}.scales"), &packed.scales)?;
         writer.write_floats(&format!("{module}.biases"), &packed.biases)?;
-        done.packed += values.len() as u64;
         if self.compare_rounding {
             done.differing += differing_codes(values, group);
         }
         Ok(())
+    }
+
+    /// MLX packs them in the type of the weights, in which it rounds.
+    fn write_floats(
+        &self,
+        tensor: &TensorInfo,
+        values: &[f32],
+        module: &str,
+        group: GroupQuantization,
+        writer: &mut CheckpointWriter,
+    ) -> Result<()> {
+        let columns = columns(tensor);
+        let rows = [(values.len() / columns) as i32, columns as i32];
+        let weight = Array::from_slice(values, &rows).as_dtype(mlx_dtype(self.float(tensor)?))?;
+        let (words, scales) = floats::quantize(&weight, group, self.fit)?;
+        transforms::eval([&words, &scales])?;
+        writer.write_words(&tensor.name, words.try_as_slice()?)?;
+        writer.write_bytes(&format!("{module}.scales"), scales.try_as_slice()?)
     }
 }
 

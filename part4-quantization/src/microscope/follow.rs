@@ -21,6 +21,7 @@ use shared::session::Session;
 use shared::weights::Weights;
 
 use super::specimen::{Specimen, rms, share};
+use crate::floats::Fit;
 use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
 use crate::quantize::quantize_weights;
@@ -95,7 +96,7 @@ impl Subject {
     /// The model with what `plan` says packed.
     fn packed(&self, plan: &Quantization, module: &str) -> Result<Variant> {
         let weights = Weights::new(self.tensors.clone(), &self.config);
-        let (config, weights) = quantize_weights(&self.config, weights, plan)?;
+        let (config, weights) = quantize_weights(&self.config, weights, plan, Fit::Mlx)?;
         let mut tensors = weights.into_tensors();
         widen(&mut tensors)?;
         let part = |name: &str| {

@@ -15,13 +15,36 @@ use serde_json::json;
 
 use crate::hub::{INDEX, SINGLE};
 
+/// What a tensor is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// `F32`, `F16` or `BF16`.
+    Float(FloatType),
+    /// Codes, in words of 32 bits.
+    Word,
+    /// The scales of a float mode.
+    Byte,
+}
+
+impl Element {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::Float(FloatType::F32) => Dtype::F32,
+            Self::Float(FloatType::F16) => Dtype::F16,
+            Self::Float(FloatType::Bf16) => Dtype::BF16,
+            Self::Word => Dtype::U32,
+            Self::Byte => Dtype::U8,
+        }
+    }
+}
+
 /// A tensor that will be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewTensor {
     /// Its name in Hugging Face's spelling.
     pub name: String,
-    /// `F32`, `F16` or `BF16`; `None`: codes in words of 32 bits.
-    pub float: Option<FloatType>,
+    /// What it has at each place.
+    pub element: Element,
     /// Sizes of the axes.
     pub shape: Vec<usize>,
 }
@@ -30,16 +53,7 @@ impl NewTensor {
     /// Its size in the file.
     pub fn bytes(&self) -> u64 {
         let elements: usize = self.shape.iter().product();
-        (elements * self.float.map_or(4, FloatType::bytes)) as u64
-    }
-
-    fn dtype(&self) -> Dtype {
-        match self.float {
-            None => Dtype::U32,
-            Some(FloatType::F32) => Dtype::F32,
-            Some(FloatType::F16) => Dtype::F16,
-            Some(FloatType::Bf16) => Dtype::BF16,
-        }
+        (elements * self.element.dtype().bitsize() / 8) as u64
     }
 }
 
@@ -64,7 +78,7 @@ struct Place {
     /// The next byte to write.
     next: u64,
     end: u64,
-    float: Option<FloatType>,
+    element: Element,
 }
 
 impl CheckpointWriter {
@@ -106,12 +120,12 @@ impl CheckpointWriter {
         let writing = || format!("writing {}", path.display());
         // Wide types first: then each tensor begins at a multiple of its elements' size.
         let mut tensors = tensors.to_vec();
-        tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.dtype().bitsize()));
+        tensors.sort_by_key(|tensor| std::cmp::Reverse(tensor.element.dtype().bitsize()));
         let (mut infos, mut at) = (Vec::new(), 0);
         for tensor in &tensors {
             let end = at + tensor.bytes() as usize;
             let info = TensorInfo {
-                dtype: tensor.dtype(),
+                dtype: tensor.element.dtype(),
                 shape: tensor.shape.clone(),
                 data_offsets: (at, end),
             };
@@ -134,7 +148,7 @@ impl CheckpointWriter {
                 shard: self.shards.len(),
                 next,
                 end: next + tensor.bytes(),
-                float: tensor.float,
+                element: tensor.element,
             };
             next = place.end;
             self.places.insert(tensor.name.clone(), place);
@@ -152,7 +166,7 @@ impl CheckpointWriter {
     /// # Errors
     /// If there is no such tensor, if it has no room for them, or if they cannot be written.
     pub fn write_floats(&mut self, name: &str, values: &[f32]) -> Result<()> {
-        let Some(float) = self.place(name)?.float else {
+        let Element::Float(float) = self.place(name)?.element else {
             bail!("tensor {name} holds codes, not floats");
         };
         let bytes: Vec<u8> = match float {
@@ -174,12 +188,27 @@ impl CheckpointWriter {
     /// # Errors
     /// As [`write_floats`](Self::write_floats).
     pub fn write_words(&mut self, name: &str, words: &[u32]) -> Result<()> {
-        ensure!(
-            self.place(name)?.float.is_none(),
-            "tensor {name} holds floats, not codes"
-        );
+        self.expect(name, Element::Word)?;
         let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
         self.write(name, &bytes)
+    }
+
+    /// Writes the next scales of a tensor of bytes.
+    ///
+    /// # Errors
+    /// As [`write_floats`](Self::write_floats).
+    pub fn write_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.expect(name, Element::Byte)?;
+        self.write(name, bytes)
+    }
+
+    fn expect(&mut self, name: &str, element: Element) -> Result<()> {
+        let found = self.place(name)?.element;
+        ensure!(
+            found == element,
+            "tensor {name} is made of {found:?}, not of {element:?}"
+        );
+        Ok(())
     }
 
     /// Ends the writing: no tensor may have a gap.
@@ -248,10 +277,10 @@ fn parts(tensors: &[NewTensor], shard_bytes: u64) -> Vec<Vec<&NewTensor>> {
 mod tests {
     use super::*;
 
-    fn tensor(name: &str, float: Option<FloatType>, shape: &[usize]) -> NewTensor {
+    fn tensor(name: &str, element: Element, shape: &[usize]) -> NewTensor {
         NewTensor {
             name: name.to_owned(),
-            float,
+            element,
             shape: shape.to_vec(),
         }
     }
@@ -260,10 +289,11 @@ mod tests {
     fn what_is_written_in_pieces_is_read_whole() {
         let place = tempfile::tempdir().unwrap();
         let tensors = [
-            tensor("odd", Some(FloatType::Bf16), &[3]),
-            tensor("codes", None, &[2, 2]),
-            tensor("wide", Some(FloatType::F32), &[1, 2]),
-            tensor("half", Some(FloatType::F16), &[2]),
+            tensor("odd", Element::Float(FloatType::Bf16), &[3]),
+            tensor("scales", Element::Byte, &[1, 3]),
+            tensor("codes", Element::Word, &[2, 2]),
+            tensor("wide", Element::Float(FloatType::F32), &[1, 2]),
+            tensor("half", Element::Float(FloatType::F16), &[2]),
         ];
         let mut writer = CheckpointWriter::create(place.path(), &tensors, 9, 1 << 20).unwrap();
         writer.write_words("codes", &[1, 2]).unwrap();
@@ -271,6 +301,11 @@ mod tests {
             .write_floats("odd", &[1.0, -2.0, 1.0 + 1.0 / 256.0])
             .unwrap();
         writer.write_words("codes", &[3, u32::MAX]).unwrap();
+        writer.write_bytes("scales", &[127, 1]).unwrap();
+        writer.write_bytes("scales", &[254]).unwrap();
+        assert!(writer.write_bytes("scales", &[5]).is_err());
+        assert!(writer.write_bytes("codes", &[5; 4]).is_err());
+        assert!(writer.write_words("scales", &[5]).is_err());
         writer.write_floats("wide", &[0.1, 0.2]).unwrap();
         assert!(writer.write_words("codes", &[5]).is_err());
         assert!(writer.write_floats("codes", &[5.0]).is_err());
@@ -280,6 +315,9 @@ mod tests {
         let bytes = fs::read(place.path().join(SINGLE)).unwrap();
         let file = ::safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(file.tensor("codes").unwrap().data()[12..], [255; 4]);
+        let scales = file.tensor("scales").unwrap();
+        assert_eq!(scales.dtype(), Dtype::U8);
+        assert_eq!(scales.data(), [127, 1, 254]);
         // Ties go to the even number.
         assert_eq!(
             file.tensor("odd").unwrap().data(),
@@ -291,7 +329,7 @@ mod tests {
         );
         let index = fs::read_to_string(place.path().join(INDEX)).unwrap();
         assert!(
-            index.starts_with("{\n    \"metadata\": {\n        \"total_size\": 34,\n"),
+            index.starts_with("{\n    \"metadata\": {\n        \"total_size\": 37,\n"),
             "{index}"
         );
     }
@@ -299,12 +337,12 @@ mod tests {
     #[test]
     fn a_shard_is_full_before_its_limit_and_a_gap_is_told() {
         let place = tempfile::tempdir().unwrap();
-        let words = |name| tensor(name, None, &[4]);
+        let words = |name| tensor(name, Element::Word, &[4]);
         let tensors = [
             words("a"),
             words("b"),
             words("c"),
-            tensor("large", None, &[100]),
+            tensor("large", Element::Word, &[100]),
         ];
         let mut writer = CheckpointWriter::create(place.path(), &tensors, 1, 40).unwrap();
         let shards: Vec<usize> = ["a", "b", "c", "large"]
