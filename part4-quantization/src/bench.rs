@@ -8,6 +8,7 @@ use console::metrics::{Generation, Rounds, Run};
 use mlx_rs::Array;
 use mlx_rs::ops::indexing::TryIndexOp;
 use serde::Serialize;
+use shared::checkpoint::mlx_dtype;
 use shared::layers::to_f32;
 use shared::machine::{on_one_stream, peak_bytes, reset_peak};
 use shared::request::Request;
@@ -16,7 +17,6 @@ use shared::weights::{Weights, is_read_whole};
 
 use crate::cache::Cache;
 use crate::estimates::Quality;
-use crate::floats::Fit;
 use crate::generate::{Generator, PREFILL_STEP, generate};
 use crate::kinds::empty_cache;
 use crate::model::Model;
@@ -103,7 +103,7 @@ impl<'a> Bench<'a> {
         let checkpoint = &self.session.checkpoint;
         let (mut config, mut weights) = (checkpoint.config.clone(), checkpoint.load_weights()?);
         if let Some(plan) = &variant.plan {
-            (config, weights) = quantize_weights(&config, weights, plan, Fit::Mlx)
+            (config, weights) = quantize_weights(&config, weights, plan, variant.fit)
                 .with_context(|| format!("quantizing to {}", variant.name))?;
         }
         let tied = weights.tied();
@@ -115,9 +115,14 @@ impl<'a> Bench<'a> {
             counted.map(|(_, array)| array.nbytes() as u64).sum()
         };
         let (weight_bytes, read_bytes) = (bytes(true), bytes(false));
+        let weights = Weights::new(tensors, &config);
+        let weights = match checkpoint.dtype {
+            Some(dtype) => weights.unpacked_to(mlx_dtype(dtype)),
+            None => weights,
+        };
         Ok(Loaded {
             variant,
-            model: Model::new(&config, Weights::new(tensors, &config))?,
+            model: Model::new(&config, weights)?,
             weight_bytes,
             read_bytes,
             load_time: started.elapsed(),

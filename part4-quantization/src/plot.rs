@@ -13,8 +13,8 @@ use plotters::prelude::*;
 pub struct Point<'a> {
     /// Its name.
     pub label: &'a str,
-    /// Points of one group are joined by a line.
-    pub group: usize,
+    /// Points of affine codes in one group are joined by a line; None for a float mode, which has one width.
+    pub group: Option<usize>,
     /// Scales and biases included.
     pub bits_per_weight: f64,
     /// The mean, in nats.
@@ -32,7 +32,7 @@ const COLOURS: [RGBColor; 4] = [
     RGBColor(204, 121, 167),
 ];
 /// Where the name of a point stands, in pixels from it: those of two groups on two sides of their lines.
-const PLACES: [(i32, i32); 2] = [(8, -14), (-58, 6)];
+const PLACES: [(i32, i32); 3] = [(8, -14), (-58, 6), (8, 2)];
 /// What stands for no divergence on a scale that has no zero.
 const LEAST: f64 = 1e-7;
 
@@ -74,10 +74,11 @@ fn draw(svg: &mut String, title: &str, points: &[Point<'_>]) -> Result<()> {
         .zip(PLACES.iter().cycle())
     {
         let at = |point: &&Point<'_>| (point.bits_per_weight, point.divergence.max(LEAST));
+        let joined = line.iter().filter(|_| group.is_some());
         chart
-            .draw_series(LineSeries::new(line.iter().map(at), colour.stroke_width(2)))
+            .draw_series(LineSeries::new(joined.map(at), colour.stroke_width(2)))
             .map_err(|e| failed(&e))?
-            .label(format!("groups of {group}"))
+            .label(group.map_or("float modes".to_owned(), |size| format!("groups of {size}")))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
         let bar = |point: &&Point<'_>| {
             let (x, y) = at(point);
@@ -122,14 +123,15 @@ fn ranges(points: &[Point<'_>]) -> (std::ops::Range<f64>, std::ops::Range<f64>) 
     (0.0..most + 2.0, low / 3.0..high * 3.0)
 }
 
-/// Each group's points, the fewest bits first.
-fn by_group<'p>(points: &'p [Point<'p>]) -> BTreeMap<usize, Vec<&'p Point<'p>>> {
-    let mut groups: BTreeMap<usize, Vec<&Point<'_>>> = BTreeMap::new();
+/// Each group's points, the fewest bits first, and those without a group last.
+fn by_group<'p>(points: &'p [Point<'p>]) -> Vec<(Option<usize>, Vec<&'p Point<'p>>)> {
+    let mut groups: BTreeMap<Option<usize>, Vec<&Point<'_>>> = BTreeMap::new();
     for point in points {
         groups.entry(point.group).or_default().push(point);
     }
     for line in groups.values_mut() {
         line.sort_by(|a, b| a.bits_per_weight.total_cmp(&b.bits_per_weight));
     }
-    groups
+    let without = groups.remove(&None).map(|points| (None, points));
+    groups.into_iter().chain(without).collect()
 }

@@ -9,6 +9,7 @@ use console::report::{Column, Report, Rows, Stdout};
 use console::results::JsonReport;
 use console::text::{clip, one_line};
 use serde::Serialize;
+use shared::config::{GroupQuantization, Mode};
 use shared::machine::versions;
 use shared::session::Session;
 
@@ -193,7 +194,7 @@ fn tails(report: &mut Report<Stdout>, rows: &[Row]) -> Result<()> {
 /// The width that most people take.
 fn is_usual(row: &Row) -> bool {
     let plan = row.variant.plan.as_ref();
-    plan.is_some_and(|plan| plan.default.bits == 4 && plan.default.group_size == 64)
+    plan.is_some_and(|plan| plan.default == GroupQuantization::affine(64, 4))
 }
 
 const SPEED: [Column<'_>; 7] = [
@@ -373,11 +374,10 @@ pub fn plot(bench: &Bench<'_>, measure: &Measure, rows: &[Row], path: &Path) -> 
     let weights = rows.iter().filter(|row| row.variant.plan.is_some());
     let points = weights.map(|row| Point {
         label: &row.variant.name,
-        group: row
-            .variant
-            .plan
-            .as_ref()
-            .map_or(0, |plan| plan.default.group_size),
+        group: row.variant.plan.as_ref().and_then(|plan| {
+            let group = plan.default;
+            (group.mode == Mode::Affine).then_some(group.group_size)
+        }),
         bits_per_weight: row.bits_per_weight,
         divergence: row.quality.divergence.value,
         error: row.quality.divergence.error.unwrap_or(0.0),

@@ -9,17 +9,17 @@ use console::files;
 use console::metrics::Rounds;
 use console::report::{Report, Rows, Stdout, status};
 use serde::Serialize;
-use shared::config::GroupQuantization;
+use shared::config::{GroupQuantization, Mode};
 use shared::session::Session;
 
 use crate::bench::{Base, Bench, Difference};
-use crate::convert::{bits, group_size};
+use crate::convert::{bits, group_size, modes};
 use crate::estimates::Quality;
 use crate::quality::{Scored, windows};
 use crate::quantized_cache::KvBits;
 use crate::report;
 use crate::texts::TextChoice;
-use crate::variants::{BITS, GROUPS, Variant, variants};
+use crate::variants::{BITS, GROUPS, MODES, Packings, Variant, variants};
 
 /// What the comparison of all widths takes.
 #[derive(Debug, Args)]
@@ -49,8 +49,15 @@ impl TableArgs {
             _ => None,
         };
         let QualityArgs {
-            bits, group_size, ..
+            bits,
+            group_size,
+            mode,
+            ..
         } = &self.quality;
+        ensure!(
+            mode.iter().all(|mode| *mode == Mode::Affine),
+            "--show looks at affine codes: leave --mode away"
+        );
         let packing = only(group_size, 64).zip(only(bits, 4));
         let (group_size, bits) =
             packing.context("--show looks at one width: give one --bits and one --group-size")?;
@@ -88,6 +95,12 @@ struct QualityArgs {
     /// Only these groups
     #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = group_size)]
     group_size: Vec<usize>,
+
+    /// Only these modes: affine, mxfp4, mxfp8, nvfp4 [default: affine, and without --bits and --group-size
+    /// mxfp4 and nvfp4, too]
+    #[arg(long, value_name = "MODE,MODE", value_delimiter = ',', value_parser = modes())]
+    #[arg(hide_possible_values = true)]
+    mode: Vec<Mode>,
 
     /// Pack keys and values of all rows but the first: quantized:K8:V4, each 8 or 4 bits; without it, four
     /// rows show what such caches cost
@@ -167,11 +180,13 @@ pub fn run(args: &TableArgs, plot: Option<&Path>) -> Result<()> {
     plot.map(files::directory).transpose().context("plot")?;
     let session = Session::open(&args.model)?.with_roof();
     let checkpoint = &session.checkpoint;
-    ensure!(
-        checkpoint.config.quantization.is_none() || args.quality.bits.is_empty(),
-        "{} is quantized already, so --bits cannot quantize it: take the model that it was made from",
-        checkpoint.name
-    );
+    if let Some(flag) = args.quality.packing_flag() {
+        ensure!(
+            checkpoint.config.quantization.is_none(),
+            "{} is quantized already, so {flag} cannot quantize it: take the model that it was made from",
+            checkpoint.name
+        );
+    }
     let (request, tokenize_time) = session.request(&args.prompt, &args.sampling)?;
     let (cut, measure) = args.quality.windows(&session)?;
     let bench = Bench {
@@ -182,15 +197,7 @@ pub fn run(args: &TableArgs, plot: Option<&Path>) -> Result<()> {
         rounds: args.quality.rounds,
     };
     bench.check_memory()?;
-    let chosen = |asked: &Vec<usize>, all: &[usize]| match asked[..] {
-        [] => all.to_vec(),
-        _ => asked.clone(),
-    };
-    let (bits, groups) = (
-        chosen(&args.quality.bits, &BITS),
-        chosen(&args.quality.group_size, &GROUPS),
-    );
-    let variants = variants(checkpoint, &bits, &groups, args.quality.cache);
+    let variants = variants(checkpoint, &args.quality.packings(), args.quality.cache);
     report::begin(&session, &measure)?;
     let rows = measure_all(&bench, &variants)?;
     report::finish(&bench, &rows)?;
@@ -204,6 +211,31 @@ pub fn run(args: &TableArgs, plot: Option<&Path>) -> Result<()> {
 }
 
 impl QualityArgs {
+    /// A flag that asks for a packing.
+    fn packing_flag(&self) -> Option<&'static str> {
+        let flags = [
+            ("--bits", self.bits.is_empty()),
+            ("--mode", self.mode.is_empty()),
+        ];
+        flags
+            .iter()
+            .find(|(_, empty)| !empty)
+            .map(|(flag, _)| *flag)
+    }
+
+    fn packings(&self) -> Packings {
+        fn chosen<T: Copy>(asked: &[T], all: &[T]) -> Vec<T> {
+            if asked.is_empty() { all } else { asked }.to_vec()
+        }
+        let all = self.bits.is_empty() && self.group_size.is_empty();
+        let modes = if all { &MODES[..] } else { &[Mode::Affine] };
+        Packings {
+            bits: chosen(&self.bits, &BITS),
+            groups: chosen(&self.group_size, &GROUPS),
+            modes: chosen(&self.mode, modes),
+        }
+    }
+
     /// The text, cut into windows.
     fn windows(&self, session: &Session) -> Result<(Vec<crate::quality::Window>, Measure)> {
         let config = &session.checkpoint.config;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use shared::checkpoint::Checkpoint;
-use shared::config::{GroupQuantization, Quantization};
+use shared::config::{GroupQuantization, Mode, Quantization};
 
+use crate::floats::Fit;
 use crate::kinds::CacheKind;
 use crate::quantized_cache::{KvBits, group_size};
 
@@ -12,6 +13,8 @@ use crate::quantized_cache::{KvBits, group_size};
 pub const BITS: [usize; 6] = [8, 6, 5, 4, 3, 2];
 /// Weights that share a scale and a bias.
 pub const GROUPS: [usize; 2] = [64, 32];
+/// What codes stand for. Not mxfp8: the 8 bits of affine codes are better, and here much faster.
+pub const MODES: [Mode; 3] = [Mode::Affine, Mode::Mxfp4, Mode::Nvfp4];
 /// Bits of keys and values in the cache.
 const CACHES: [KvBits; 4] = [bits(8, 8), bits(8, 4), bits(4, 8), bits(4, 4)];
 
@@ -26,6 +29,8 @@ pub struct Variant {
     pub name: String,
     /// How the matrices are packed; None: as they are.
     pub plan: Option<Quantization>,
+    /// How the scales of a float mode are chosen.
+    pub fit: Fit,
     /// The cache.
     pub cache: CacheKind,
 }
@@ -36,13 +41,19 @@ impl Variant {
         Self {
             name: dtype(checkpoint),
             plan: None,
+            fit: Fit::Mlx,
             cache: CacheKind::Prealloc,
         }
     }
 
-    fn packed(group: GroupQuantization) -> Self {
+    fn packed(group: GroupQuantization, fit: Fit) -> Self {
         Self {
-            name: format!("{}-bit g{}", group.bits, group.group_size),
+            name: match (group.mode, fit) {
+                (Mode::Affine, _) => format!("{}-bit g{}", group.bits, group.group_size),
+                (floats, Fit::Mlx) => floats.name().to_owned(),
+                (floats, Fit::Best) => format!("{} fit", floats.name()),
+            },
+            fit,
             plan: Some(Quantization {
                 default: group,
                 overrides: BTreeMap::new(),
@@ -55,31 +66,57 @@ impl Variant {
         Self {
             name: bits.to_string(),
             plan: None,
+            fit: Fit::Mlx,
             cache: CacheKind::Quantized(bits),
         }
     }
 }
 
-/// The base, then every width in every group, then the base with packed keys and values where the heads can
-/// be packed. A model that is quantized already keeps its weights.
+/// Ways to pack weights.
+#[derive(Debug, Clone)]
+pub struct Packings {
+    /// Of affine codes.
+    pub bits: Vec<usize>,
+    /// Weights that share a scale and a bias.
+    pub groups: Vec<usize>,
+    /// What codes stand for.
+    pub modes: Vec<Mode>,
+}
+
+impl Packings {
+    /// Every width in every group, and the float modes with the scales of MLX and with those that fit best.
+    fn all(&self) -> Vec<(GroupQuantization, Fit)> {
+        let affine = |bits: &usize| {
+            let bits = *bits;
+            let of = move |size: &usize| (GroupQuantization::affine(*size, bits), Fit::Mlx);
+            self.groups.iter().map(of)
+        };
+        let of_mode = |mode: &Mode| match mode.only_packing() {
+            Some(floats) => [Fit::Mlx, Fit::Best].map(|fit| (floats, fit)).to_vec(),
+            None => self.bits.iter().flat_map(affine).collect(),
+        };
+        self.modes.iter().flat_map(of_mode).collect()
+    }
+}
+
+/// The base, then all packings, then the base with packed keys and values where the heads can be packed. A
+/// model that is quantized already keeps its weights.
 ///
 /// With `cache`, all rows but the base have that one.
 pub fn variants(
     checkpoint: &Checkpoint,
-    bits: &[usize],
-    groups: &[usize],
+    packings: &Packings,
     cache: Option<KvBits>,
 ) -> Vec<Variant> {
-    let each = |bits: usize| {
-        let of = move |group_size: &usize| GroupQuantization::affine(*group_size, bits);
-        let with_cache = move |variant: Variant| Variant {
+    let packed = |(group, fit)| {
+        let variant = Variant::packed(group, fit);
+        Variant {
             cache: cache.map_or(variant.cache, CacheKind::Quantized),
             ..variant
-        };
-        groups.iter().map(of).map(Variant::packed).map(with_cache)
+        }
     };
     let dense = checkpoint.config.quantization.is_none();
-    let packed = bits.iter().copied().flat_map(each).filter(|_| dense);
+    let packed = packings.all().into_iter().map(packed).filter(|_| dense);
     let caches = cache.map_or(CACHES.to_vec(), |cache| vec![cache]);
     let caches = caches.into_iter().map(Variant::with_cache);
     let head = i32::try_from(checkpoint.config.head_dim).unwrap_or(0);

@@ -182,6 +182,42 @@ fn a_packed_cache_can_stand_in_all_rows_but_the_first() {
 }
 
 #[test]
+fn without_flags_there_are_all_widths_and_the_float_modes_with_both_scales() {
+    let little = [&QUICK[..4], &QUICK[8..], &["--json"]].concat();
+    let (code, stdout, stderr) = part4(&little);
+    assert_eq!(code, 0, "{stderr}");
+    let json: Value = serde_json::from_str(stdout.trim_end().lines().next_back().unwrap()).unwrap();
+    let runs = json["runs"].as_array().unwrap();
+    let names: Vec<_> = runs.iter().map(|run| run["variant"].as_str()).collect();
+    let widths = ["8", "6", "5", "4", "3", "2"]
+        .into_iter()
+        .flat_map(|bits| ["64", "32"].map(|size| format!("{bits}-bit g{size}")));
+    let others = [
+        "mxfp4",
+        "mxfp4 fit",
+        "nvfp4",
+        "nvfp4 fit",
+        "K8 V8",
+        "K8 V4",
+        "K4 V8",
+        "K4 V4",
+    ];
+    let expected: Vec<String> = std::iter::once("bf16".to_owned())
+        .chain(widths)
+        .chain(others.map(str::to_owned))
+        .collect();
+    let expected: Vec<_> = expected.iter().map(|name| Some(name.as_str())).collect();
+    assert_eq!(names, expected);
+    // Other scales in the same bytes.
+    let of = |name: &str| runs.iter().find(|run| run["variant"] == name).unwrap();
+    for mode in ["mxfp4", "nvfp4"] {
+        let (mlx, best) = (of(mode), of(&format!("{mode} fit")));
+        assert_eq!(mlx["weight_bytes"], best["weight_bytes"]);
+        assert_ne!(mlx["quality"]["divergence"], best["quality"]["divergence"]);
+    }
+}
+
+#[test]
 fn a_model_that_is_quantized_already_keeps_its_weights() {
     let path = fixtures::directory().join("gguf-llama/model.gguf");
     let args = [
