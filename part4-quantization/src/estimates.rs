@@ -51,28 +51,26 @@ impl Quality {
             error: bootstrap.standard_error(statistic),
             naive,
         };
-        let surprise = each(scores, |s| &s.surprise);
-        let before = each(base, |s| &s.surprise);
-        let divergence = each(scores, |s| &s.divergence);
-        let flipped = each(scores, |s| &s.flipped);
-        let shift = each(scores, |s| &s.shift).concat();
-        let perplexity = |values: &[Vec<f64>], draw: &[usize]| drawn(values, draw).exp();
+        let surprise = Windows::of(scores, |s| &s.surprise);
+        let before = Windows::of(base, |s| &s.surprise);
+        let divergence = Windows::of(scores, |s| &s.divergence);
+        let flipped = Windows::of(scores, |s| &s.flipped);
+        let shift = Windows::of(scores, |s| &s.shift).all;
+        let perplexity = |values: &Windows, draw: &[usize]| values.drawn(draw).exp();
         // exp(x ± e) is about exp(x) ± exp(x)·e.
-        let naive = |values: &[Vec<f64>]| {
-            Some(perplexity(values, &all) * naive_standard_error(&values.concat())?)
-        };
+        let naive =
+            |values: &Windows| Some(perplexity(values, &all) * naive_standard_error(&values.all)?);
         let unpaired = naive(&surprise)
             .zip(naive(&before))
             .map(|(a, b)| a.hypot(b));
         let difference = |draw: &[usize]| perplexity(&surprise, draw) - perplexity(&before, draw);
-        let sorted = divergence.concat();
-        let percent = |p| percentile(&sorted, p);
+        let percent = |p| percentile(&divergence.all, p);
         Some(Self {
             perplexity: estimate(&|draw| perplexity(&surprise, draw), naive(&surprise)),
             delta: estimate(&difference, unpaired),
             divergence: estimate(
-                &|draw| drawn(&divergence, draw),
-                naive_standard_error(&sorted),
+                &|draw| divergence.drawn(draw),
+                naive_standard_error(&divergence.all),
             ),
             divergence_percentiles: [
                 percent(50.0)?,
@@ -81,20 +79,32 @@ impl Quality {
                 percent(99.9)?,
             ],
             flips: estimate(
-                &|draw| drawn(&flipped, draw),
-                naive_standard_error(&flipped.concat()),
+                &|draw| flipped.drawn(draw),
+                naive_standard_error(&flipped.all),
             ),
             rms_shift: mean(&shift.iter().map(|x| x * x).collect::<Vec<_>>()).sqrt(),
         })
     }
 }
 
-fn each(scores: &[Scores], of: impl Fn(&Scores) -> &Vec<f64>) -> Vec<Vec<f64>> {
-    scores.iter().map(|scores| of(scores).clone()).collect()
+/// One score of all positions. Draws need only the means of the windows, which are taken once.
+struct Windows {
+    all: Vec<f64>,
+    means: Vec<f64>,
 }
 
-/// The mean over the windows of a draw, all of which have the same number of positions.
-fn drawn(by_window: &[Vec<f64>], draw: &[usize]) -> f64 {
-    let means: Vec<f64> = draw.iter().map(|index| mean(&by_window[*index])).collect();
-    mean(&means)
+impl Windows {
+    fn of(scores: &[Scores], of: impl Fn(&Scores) -> &Vec<f64>) -> Self {
+        let windows = || scores.iter().map(&of);
+        Self {
+            all: windows().flatten().copied().collect(),
+            means: windows().map(|window| mean(window)).collect(),
+        }
+    }
+
+    /// The mean over the windows of a draw, all of which have the same number of positions.
+    fn drawn(&self, draw: &[usize]) -> f64 {
+        let means: Vec<f64> = draw.iter().map(|index| self.means[*index]).collect();
+        mean(&means)
+    }
 }
