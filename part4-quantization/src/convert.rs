@@ -3,6 +3,7 @@
 //! A few rows at a time: read, packed and written, so that a model of any size needs little memory. The new
 //! directory has its name only when all of it is on the disk.
 
+mod blocks;
 mod written;
 
 use std::collections::BTreeMap;
@@ -74,14 +75,40 @@ struct RecipeArgs {
     /// Count the codes that the other rounding would change
     #[arg(long)]
     compare_rounding: bool,
+
+    /// Of a GGUF file: pack again what MLX has no matrices of, such as Q6_K, in as many bits, or as the flags
+    /// above say; without it that becomes numbers. Other codes are taken over as they are
+    #[arg(long)]
+    requantize: bool,
 }
 
 impl RecipeArgs {
+    /// Whether anything is said of how to pack.
+    fn chooses(&self) -> bool {
+        self.bits.is_some()
+            || self.group_size.is_some()
+            || self.mode != Mode::Affine
+            || self.fit != Fit::Mlx
+            || self.mixed.is_some()
+            || !self.overrides.is_empty()
+            || self.rounding.is_some()
+            || self.compare_rounding
+    }
+
+    /// In groups of `usual`, if nothing is said of them.
+    fn recipe(&self, usual: usize) -> Result<Recipe> {
+        Ok(Recipe {
+            mixed: self.mixed,
+            overrides: self.overrides.clone(),
+            ..Recipe::uniform(self.packing(usual)?)
+        })
+    }
+
     /// What a module gets of which nothing else is said.
-    fn packing(&self) -> Result<GroupQuantization> {
+    fn packing(&self, usual: usize) -> Result<GroupQuantization> {
         let mode = self.mode.name();
         let Some(only) = self.mode.only_packing() else {
-            let (group_size, bits) = (self.group_size.unwrap_or(64), self.bits.unwrap_or(4));
+            let (group_size, bits) = (self.group_size.unwrap_or(usual), self.bits.unwrap_or(4));
             return Ok(GroupQuantization::affine(group_size, bits));
         };
         let other = |asked: Option<usize>, only| asked.is_some_and(|asked| asked != only);
@@ -186,7 +213,11 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         rounding: args.recipe.rounding.unwrap_or_default(),
         fit: args.recipe.fit,
         compare_rounding: args.recipe.compare_rounding,
-        card: card(&args.model.model, &modules, args.recipe.fit),
+        card: card(
+            &args.model.model,
+            &modules,
+            &remarks(&checkpoint, &plan, args),
+        ),
     };
     let (from, to) = (&checkpoint.name, args.out.display());
     let done = progress::step(&format!("converting {from}"), |step| {
@@ -195,14 +226,15 @@ pub fn run(args: &ConvertArgs) -> Result<()> {
         conversion.write(&args.out, &|weights| bar.inc(weights))
     });
     let done = done.with_context(|| format!("converting {from} to {to}"))?;
-    report(&checkpoint, args, &modules, &done)
+    report(&checkpoint, args, &plan, &modules, &done)
 }
 
 const BAR: &str = "{spinner} {prefix} {bar:30} {percent:>3} %";
 
 /// Codes of codes would be noise.
 fn refuse_quantized(checkpoint: &Checkpoint) -> Result<()> {
-    let Some(tensor) = checkpoint.packed_tensor() else {
+    let packed = checkpoint.packed_tensor();
+    let Some(tensor) = packed.filter(|tensor| Checkpoint::blocks(tensor).is_none()) else {
         return Ok(());
     };
     bail!(
@@ -214,13 +246,29 @@ fn refuse_quantized(checkpoint: &Checkpoint) -> Result<()> {
 }
 
 fn plan(checkpoint: &Checkpoint, args: &RecipeArgs) -> Result<Plan> {
-    let recipe = Recipe {
-        mixed: args.mixed,
-        overrides: args.overrides.clone(),
-        ..Recipe::uniform(args.packing()?)
-    };
+    if blocks::has_some(checkpoint) {
+        return blocks::plan(checkpoint, args);
+    }
+    ensure!(
+        !args.requantize,
+        "--requantize is for the blocks of a GGUF file, and {} has none: leave it away",
+        checkpoint.name
+    );
     let layers = checkpoint.config.num_hidden_layers;
-    recipe.plan(&Module::all(checkpoint), layers)
+    args.recipe(64)?.plan(&Module::all(checkpoint), layers)
+}
+
+/// What the card says beside the modules: sentences, each after a space.
+fn remarks(checkpoint: &Checkpoint, plan: &Plan, args: &ConvertArgs) -> String {
+    let mut text = String::new();
+    if blocks::has_some(checkpoint) {
+        let origins = blocks::origins(checkpoint, &plan.quantization);
+        text.push_str(&format!(" From the blocks of a GGUF file: {origins}."));
+    }
+    if args.recipe.fit == Fit::Best {
+        text.push_str(" The scales of float modes are those with the smallest error.");
+    }
+    text
 }
 
 /// How many modules get which bits: `4 bits in groups of 64 (57 modules)`.
@@ -243,24 +291,26 @@ fn modules(checkpoint: &Checkpoint, plan: &Plan) -> String {
 
 /// `README.md` of the new checkpoint. The metadata is that of mlx-lm's conversions; a path of this machine
 /// does not belong into it.
-fn card(model: &str, modules: &str, fit: Fit) -> String {
+fn card(model: &str, modules: &str, remarks: &str) -> String {
     let from_hub = model.contains('/') && !Path::new(model).exists();
     let base = if from_hub {
         format!("base_model: {model}\n")
     } else {
         String::new()
     };
-    let fitted = match fit {
-        Fit::Mlx => "",
-        Fit::Best => " The scales of float modes are those with the smallest error.",
-    };
     format!(
         "---\nlanguage: en\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n{base}---\n\n\
-         Quantized for MLX: {modules}.{fitted}\n"
+         Quantized for MLX: {modules}.{remarks}\n"
     )
 }
 
-fn report(checkpoint: &Checkpoint, args: &ConvertArgs, modules: &str, done: &Done) -> Result<()> {
+fn report(
+    checkpoint: &Checkpoint,
+    args: &ConvertArgs,
+    plan: &Plan,
+    modules: &str,
+    done: &Done,
+) -> Result<()> {
     let parameters = checkpoint.parameters();
     let bits = 8.0 * done.bytes as f64 / parameters.max(1) as f64;
     let mut rows = vec![
@@ -284,6 +334,12 @@ fn report(checkpoint: &Checkpoint, args: &ConvertArgs, modules: &str, done: &Don
             ),
         ),
     ];
+    if blocks::has_some(checkpoint) {
+        rows.insert(
+            1,
+            ("blocks", blocks::origins(checkpoint, &plan.quantization)),
+        );
+    }
     if args.recipe.compare_rounding {
         let share = 100.0 * done.differing as f64 / done.packed.max(1) as f64;
         rows.push((

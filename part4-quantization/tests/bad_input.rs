@@ -162,14 +162,50 @@ fn a_quantized_model_is_not_quantized_again() {
         .assert()
         .success();
     let fixture = |name: &str| shared::testing::fixtures::directory().join(name);
-    for model in [
-        once,
-        fixture("qwen3-8bit-mixed"),
-        fixture("gguf-llama/model.gguf"),
-    ] {
+    for model in [once, fixture("qwen3-8bit-mixed")] {
         let args = ["--model", model.to_str().unwrap(), "--out", "twice"];
         let line = refusal(place.path(), 1, &args);
         assert!(line.contains("is quantized already"), "{line}");
+    }
+}
+
+#[test]
+fn codes_that_are_taken_over_are_not_chosen_anew() {
+    let place = TempDir::new().unwrap();
+    let fixture = |name: &str| shared::testing::fixtures::directory().join(name);
+    for (model, flags, says) in [
+        (
+            "gguf-k/model.gguf",
+            "--bits 4",
+            "its codes are taken over as they are",
+        ),
+        (
+            "gguf-k/model.gguf",
+            "--mode mxfp4",
+            "its codes are taken over as they are",
+        ),
+        (
+            "gguf-k/model.gguf",
+            "--compare-rounding",
+            "its codes are taken over as they are",
+        ),
+        (
+            "gguf-k/model.gguf",
+            "--requantize --override q_proj.*up_proj=4",
+            "matches none of the 7 modules",
+        ),
+        (
+            "gguf-llama/model.gguf",
+            "--requantize",
+            "has nothing of that: leave it away",
+        ),
+        ("llama", "--requantize", "is for the blocks of a GGUF file"),
+    ] {
+        let model = fixture(model);
+        let mut args = vec!["--model", model.to_str().unwrap(), "--out", "new"];
+        args.extend(flags.split(' '));
+        let line = refusal(place.path(), 1, &args);
+        assert!(line.contains(says), "{flags}: {line}");
     }
 }
 

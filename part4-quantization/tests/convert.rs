@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use assert_cmd::Command;
+use mlx_rs::Dtype;
 use part4_quantization::generate::{Generator, generate};
 use part4_quantization::kinds::{CacheKind, empty_cache};
 use part4_quantization::model::Model;
@@ -397,6 +398,90 @@ for spec in (fixtures.LLAMA, fixtures.QWEN2):
             greedy_by_mlx_lm(&python, &folder, &encoded)[..32],
             "{name}"
         );
+    }
+}
+
+fn gguf(name: &str) -> PathBuf {
+    fixtures::directory().join(name).join("model.gguf")
+}
+
+#[test]
+fn blocks_of_a_gguf_file_become_the_very_tensors_that_loading_it_gives() {
+    for (name, card) in [
+        ("gguf-k", "Q4_K code by code, scales in F32 (3)"),
+        ("gguf-k", "Q5_0 code by code, scales in F16 (1)"),
+        ("gguf-k", "Q6_K unpacked to F16 (2)"),
+        ("gguf-llama", "Q8_0 code by code, scales in F16"),
+        ("gguf-qwen2", "Q4_0 code by code, scales in F16"),
+    ] {
+        let place = TempDir::new().unwrap();
+        let file = gguf(name);
+        let folder = convert(&place, &["--model", file.to_str().unwrap()]);
+        let loaded = |path: &Path| {
+            let path = path.to_str().unwrap();
+            let checkpoint = Checkpoint::open(path, hub::locate(path, None).unwrap()).unwrap();
+            checkpoint.load_weights().unwrap().into_tensors()
+        };
+        let (ours, file) = (loaded(&folder), loaded(&file));
+        assert_eq!(ours.len(), file.len(), "{name}");
+        for (tensor, array) in &file {
+            // Loading makes F16 of BF16, as MLX's reader does; a conversion has no need to.
+            let (ours, kept) = (&ours[tensor], Dtype::Bfloat16);
+            assert!(
+                [array.dtype(), kept].contains(&ours.dtype()),
+                "{tensor} of {name}"
+            );
+            let ours = ours.as_dtype(array.dtype()).unwrap();
+            assert!(ours.eq_values(array).unwrap(), "{tensor} of {name}");
+        }
+        let text = std::fs::read_to_string(folder.join("README.md")).unwrap();
+        assert!(text.contains(card), "{text}");
+    }
+}
+
+#[test]
+fn mlx_lm_loads_what_was_blocks_and_gives_the_same_tokens() {
+    let Some(python) = mlx_lm() else {
+        return;
+    };
+    for (name, flags, packed) in [
+        ("gguf-k", "--dtype f32", [None, Some((5, 32))]),
+        (
+            "gguf-k",
+            "--dtype f32 --requantize",
+            [Some((6, 32)), Some((5, 32))],
+        ),
+        (
+            "gguf-k",
+            "--dtype f32 --requantize --override self_attn=8:32",
+            [Some((8, 32)), Some((5, 32))],
+        ),
+        ("gguf-llama", "--dtype f32", [None, Some((4, 32))]),
+    ] {
+        let place = TempDir::new().unwrap();
+        let file = gguf(name);
+        let mut args = vec!["--model", file.to_str().unwrap()];
+        args.extend(flags.split(' '));
+        let folder = convert(&place, &args);
+        let checkpoint = open(&folder);
+        let prompt = Tokenizer::open(&checkpoint).unwrap();
+        let prompt = prompt
+            .encode_prompt("hello there, 12 other lines!", false)
+            .unwrap();
+        let tokens = greedy(&folder, &prompt, 64);
+        assert_eq!(
+            tokens,
+            greedy_by_mlx_lm(&python, &folder, &prompt),
+            "{flags}"
+        );
+        let quantization = checkpoint.config.quantization.unwrap();
+        let of = |module: &str| {
+            let group = quantization.of(&format!("model.layers.{module}"));
+            group.map(|group| (group.bits, group.group_size))
+        };
+        let found = [of("1.self_attn.q_proj"), of("1.mlp.gate_proj")];
+        println!("{name} {flags}: {found:?}");
+        assert_eq!(found, packed, "{name} {flags}");
     }
 }
 

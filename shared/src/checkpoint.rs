@@ -28,7 +28,7 @@ pub use rows::RowReader;
 use stored::Stored;
 pub use writer::{CheckpointWriter, Element, NewTensor};
 
-use crate::config::{Mode, ModelConfig};
+use crate::config::{GroupQuantization, Mode, ModelConfig};
 use crate::gguf::GgufHeader;
 use crate::hub::ModelFiles;
 use crate::remarks::tell_all;
@@ -51,6 +51,17 @@ pub struct Checkpoint {
     pub dtype: Option<FloatType>,
     /// What was read past, and who decided where two files differ: a line each.
     pub remarks: Vec<String>,
+}
+
+/// What llama.cpp's blocks are to MLX.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Blocks {
+    /// Affine codes in another order; None: MLX has no matrices of them.
+    pub group: Option<GroupQuantization>,
+    /// Bits of a code.
+    pub bits: usize,
+    /// Whether f16 holds all scales and biases, or numbers.
+    pub exact_in_f16: bool,
 }
 
 /// MLX's name for a float type of the flags.
@@ -202,6 +213,30 @@ impl Checkpoint {
     pub fn packed_tensor(&self) -> Option<&TensorInfo> {
         let packed = |dtype: &str| dtype == "U32" || Kind::from_name(dtype).is_some();
         self.tensors.iter().find(|tensor| packed(&tensor.dtype))
+    }
+
+    /// The blocks of a tensor of a GGUF file; None for numbers, and for codes of other formats.
+    pub fn blocks(tensor: &TensorInfo) -> Option<Blocks> {
+        let kind = Kind::from_name(&tensor.dtype)?;
+        Some(match kind.form() {
+            Form::Affine {
+                bits,
+                exact_in_16_bits,
+            } => Blocks {
+                group: Some(GroupQuantization::affine(GROUP, bits)),
+                bits,
+                exact_in_f16: exact_in_16_bits,
+            },
+            Form::Numbers => Blocks {
+                group: None,
+                bits: kind
+                    .name()
+                    .chars()
+                    .find_map(|c| c.to_digit(10))
+                    .unwrap_or(8) as usize,
+                exact_in_f16: false,
+            },
+        })
     }
 
     /// The modules that MLX quantized: those with scales.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use console::cli::FloatType;
 use console::files::NewDirectory;
 use console::interrupt::check_interrupted;
@@ -65,6 +65,11 @@ impl Conversion<'_> {
         let parameters = self.checkpoint.parameters();
         let mut writer = CheckpointWriter::create(place, &tensors, parameters, SHARD)?;
         for tensor in self.tensors() {
+            if self.keeps_codes(tensor) {
+                self.copy_codes(tensor, &mut writer, progress)
+                    .with_context(|| format!("converting tensor {}", tensor.name))?;
+                continue;
+            }
             for values in self.pieces(tensor)? {
                 check_interrupted()?;
                 let values = values?;
@@ -95,6 +100,39 @@ impl Conversion<'_> {
         let module = tensor.name.strip_suffix(".weight")?;
         let group = self.quantization.of(module)?;
         (tensor.shape.len() == 2).then_some((module, group))
+    }
+
+    /// Whether the codes are those of the file.
+    fn keeps_codes(&self, tensor: &TensorInfo) -> bool {
+        let group = self.packing(tensor).map(|(_, group)| group);
+        super::blocks::are_kept(tensor, group)
+    }
+
+    /// Of blocks, as MLX has them.
+    fn copy_codes(
+        &self,
+        tensor: &TensorInfo,
+        writer: &mut CheckpointWriter,
+        progress: &dyn Fn(u64),
+    ) -> Result<()> {
+        let (name, float) = (&tensor.name, self.float(tensor)?);
+        let (module, _) = self.packing(tensor).context("it is not packed")?;
+        let columns = columns(tensor);
+        let rows = tensor.shape.iter().product::<usize>() / columns;
+        let step = (PIECE / columns).max(1);
+        for start in (0..rows).step_by(step) {
+            check_interrupted()?;
+            let end = rows.min(start + step);
+            let repacked = self.reader.repack(name, start..end)?;
+            let repacked = repacked.context("MLX has no such codes")?;
+            writer.write_words(name, &repacked.codes)?;
+            for (part, values) in [("scales", &repacked.scales), ("biases", &repacked.biases)] {
+                check_scales(values, float).with_context(|| format!("its {part}"))?;
+                writer.write_floats(&format!("{module}.{part}"), values)?;
+            }
+            progress(((end - start) * columns) as u64);
+        }
+        Ok(())
     }
 
     fn new_tensors(&self) -> Result<Vec<NewTensor>> {
@@ -193,6 +231,24 @@ impl Conversion<'_> {
         transforms::eval([&words, &scales])?;
         writer.write_words(&tensor.name, words.try_as_slice()?)?;
         writer.write_bytes(&format!("{module}.scales"), scales.try_as_slice()?)
+    }
+}
+
+/// Refuses what its type has no room for.
+fn check_scales(values: &[f32], float: FloatType) -> Result<()> {
+    let most = match float {
+        FloatType::F16 => 65504.0,
+        FloatType::F32 | FloatType::Bf16 => f32::MAX / 2.0,
+    };
+    match values
+        .iter()
+        .find(|value| value.is_nan() || value.abs() > most)
+    {
+        Some(value) => bail!(
+            "{value} has no place in {float:?}: the file is damaged, or its scales are too large, and \
+             --dtype f32 holds them"
+        ),
+        None => Ok(()),
     }
 }
 

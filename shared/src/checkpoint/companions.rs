@@ -34,10 +34,12 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 impl Checkpoint {
     /// The type that a conversion gives all floats, as in mlx-lm: the one that was asked for, else the one that
     /// the configuration claims. A GGUF file claims none: there the embedding decides, since llama.cpp keeps
-    /// norms in f32 whatever the model. `None`: each tensor keeps its own.
+    /// norms in f32 whatever the model, but not over scales that blocks have. `None`: each tensor keeps its
+    /// own.
     pub fn float_of_conversion(&self) -> Option<FloatType> {
         let embedding = self.tensors.iter().find(|tensor| tensor.name == EMBEDDING);
         let claimed = match self.gguf {
+            Some(_) if self.packed_tensor().is_some() => None,
             Some(_) => embedding.map(|tensor| tensor.dtype.as_str()),
             None => self.config.torch_dtype.as_deref(),
         };

@@ -1,5 +1,5 @@
-//! The floats of a checkpoint, read from its files a few rows at a time: for a conversion, which needs each
-//! of them once and never all of them at once.
+//! The numbers of a checkpoint, read from its files a few rows at a time: for a conversion, which needs each
+//! of them once and never all of them at once. Blocks of a GGUF file become numbers, or codes as MLX has them.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -12,12 +12,14 @@ use anyhow::{Context, Result, bail, ensure};
 use console::cli::FloatType;
 use console::files;
 use half::{bf16, f16};
+use repacking::Repacked;
+use repacking::blocks::{Form, Kind, repack, unpack};
 
 use super::{Checkpoint, safetensors};
 use crate::gguf::{GgufHeader, GgufType, hugging_face_name, is_paired};
 use crate::hub::{ModelFiles, embedded};
 
-/// Open files, and where in them each tensor of floats lies.
+/// Open files, and where in them each tensor lies that has numbers.
 #[derive(Debug)]
 pub struct RowReader {
     sources: Vec<Source>,
@@ -35,10 +37,41 @@ struct Place {
     source: usize,
     /// The first byte.
     start: u64,
-    float: FloatType,
+    stored: Stored,
     shape: Vec<usize>,
     /// D, if the rows of a head are stored in pairs.
     paired: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stored {
+    Floats(FloatType),
+    Blocks(Kind),
+}
+
+impl Stored {
+    /// Bytes of a row of so many numbers.
+    fn width(self, columns: usize) -> usize {
+        match self {
+            Self::Floats(float) => columns * float.bytes(),
+            Self::Blocks(kind) => columns / kind.numbers() * kind.bytes(),
+        }
+    }
+
+    /// The type that holds its numbers, or the scales of its codes, as loading gives them.
+    fn float(self) -> FloatType {
+        let form = match self {
+            Self::Floats(float) => return float,
+            Self::Blocks(kind) => kind.form(),
+        };
+        match form {
+            Form::Affine {
+                exact_in_16_bits: false,
+                ..
+            } => FloatType::F32,
+            _ => FloatType::F16,
+        }
+    }
 }
 
 impl RowReader {
@@ -91,7 +124,7 @@ impl RowReader {
             let place = Place {
                 source: self.sources.len() - 1,
                 start: start + tensor.data_offsets.0 as u64,
-                float,
+                stored: Stored::Floats(float),
                 shape: tensor.shape.clone(),
                 paired: None,
             };
@@ -102,16 +135,17 @@ impl RowReader {
     fn add_gguf(&mut self, header: &GgufHeader, checkpoint: &Checkpoint) {
         let config = &checkpoint.config;
         for tensor in &header.tensors {
-            let float = match tensor.kind {
-                GgufType::F32 => FloatType::F32,
-                GgufType::F16 => FloatType::F16,
-                GgufType::BF16 => FloatType::Bf16,
-                _ => continue,
+            let stored = match tensor.kind {
+                GgufType::F32 => Stored::Floats(FloatType::F32),
+                GgufType::F16 => Stored::Floats(FloatType::F16),
+                GgufType::BF16 => Stored::Floats(FloatType::Bf16),
+                GgufType::Packed(kind) => Stored::Blocks(kind),
+                GgufType::Other(_) => continue,
             };
             let place = Place {
                 source: self.sources.len() - 1,
                 start: header.data_offset + tensor.offset,
-                float,
+                stored,
                 shape: tensor.shape.clone(),
                 paired: is_paired(&config.model_type, &tensor.name).then_some(config.head_dim),
             };
@@ -119,12 +153,12 @@ impl RowReader {
         }
     }
 
-    /// The type of a tensor in its file.
+    /// The type of a tensor in its file; of blocks the one that their numbers or scales are loaded in.
     ///
     /// # Errors
-    /// If there is no such tensor of floats.
+    /// If there is no such tensor with numbers.
     pub fn float(&self, name: &str) -> Result<FloatType> {
-        Ok(self.place(name)?.float)
+        Ok(self.place(name)?.stored.float())
     }
 
     /// Rows of a tensor, `[rows · columns]`, rounded to `float`. A vector has rows of one number.
@@ -133,12 +167,37 @@ impl RowReader {
     /// If there are no such rows, or the file cannot be read.
     pub fn read(&self, name: &str, rows: Range<usize>, float: FloatType) -> Result<Vec<f32>> {
         let place = self.place(name)?;
+        let bytes = self.bytes(name, place, rows)?;
+        let (mut values, from) = match place.stored {
+            Stored::Floats(float) => (floats(&bytes, float), float),
+            Stored::Blocks(kind) => (unpack(kind, &bytes), FloatType::F32),
+        };
+        if float != from {
+            round(&mut values, float);
+        }
+        Ok(values)
+    }
+
+    /// The codes of rows with their scales and biases, nothing of them rounded; None where MLX has no such
+    /// codes.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn repack(&self, name: &str, rows: Range<usize>) -> Result<Option<Repacked>> {
+        let place = self.place(name)?;
+        let Stored::Blocks(kind) = place.stored else {
+            return Ok(None);
+        };
+        Ok(repack(kind, &self.bytes(name, place, rows)?))
+    }
+
+    fn bytes(&self, name: &str, place: &Place, rows: Range<usize>) -> Result<Vec<u8>> {
         let [all, columns] = rows_and_columns(&place.shape);
         ensure!(
             rows.start <= rows.end && rows.end <= all,
             "tensor {name} has no rows {rows:?}"
         );
-        let width = columns * place.float.bytes();
+        let width = place.stored.width(columns);
         let mut bytes = vec![0; rows.len() * width];
         let reading = || format!("reading tensor {name}");
         match place.paired {
@@ -153,17 +212,13 @@ impl RowReader {
             }
         }
         .with_context(reading)?;
-        let mut values = floats(&bytes, place.float);
-        if float != place.float {
-            round(&mut values, float);
-        }
-        Ok(values)
+        Ok(bytes)
     }
 
     fn place(&self, name: &str) -> Result<&Place> {
         match self.places.get(name) {
             Some(place) => Ok(place),
-            None => bail!("the checkpoint has no floats called {name}"),
+            None => bail!("the checkpoint has no numbers called {name}"),
         }
     }
 
@@ -257,6 +312,37 @@ mod tests {
         for (name, at_least) in [("llama-sharded", 20), ("llama-bf16", 20), ("gguf-llama", 3)] {
             let compared = compare(&fixtures::checkpoint(name).unwrap());
             assert!(compared >= at_least, "{name}: {compared}");
+        }
+    }
+
+    #[test]
+    fn codes_of_blocks_and_their_numbers_are_those_that_loading_gives() {
+        for name in ["gguf-k", "gguf-llama", "gguf-qwen2"] {
+            let checkpoint = fixtures::checkpoint(name).unwrap();
+            let reader = RowReader::open(&checkpoint).unwrap();
+            let loaded = checkpoint.load_weights().unwrap().into_tensors();
+            let mut codes = 0;
+            for (name, place) in &reader.places {
+                let (array, [rows, _]) = (&loaded[name], rows_and_columns(&place.shape));
+                let Some(repacked) = reader.repack(name, 0..rows).unwrap() else {
+                    let float = reader.float(name).unwrap();
+                    let numbers = reader.read(name, 0..rows, float).unwrap();
+                    assert_eq!(numbers, to_f32(array).unwrap(), "{name}");
+                    continue;
+                };
+                codes += 1;
+                let second = reader.repack(name, rows / 2..rows).unwrap().unwrap();
+                assert!(repacked.codes.ends_with(&second.codes));
+                assert_eq!(
+                    repacked.codes,
+                    array.try_as_slice::<u32>().unwrap(),
+                    "{name}"
+                );
+                let part = |part| &loaded[&name.replace(".weight", part)];
+                assert_eq!(repacked.scales, to_f32(part(".scales")).unwrap(), "{name}");
+                assert_eq!(repacked.biases, to_f32(part(".biases")).unwrap(), "{name}");
+            }
+            assert!(codes > 3, "{name}");
         }
     }
 
