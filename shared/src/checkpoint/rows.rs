@@ -293,6 +293,9 @@ mod tests {
         let loaded = checkpoint.load_weights().unwrap().into_tensors();
         let mut compared = 0;
         for (name, place) in &reader.places {
+            if matches!(place.stored, Stored::Blocks(_)) {
+                continue; // loading gives codes
+            }
             let [rows, _] = rows_and_columns(&place.shape);
             let read = |rows| reader.read(name, rows, FloatType::F32).unwrap();
             let mut found = read(0..rows / 2);
