@@ -501,3 +501,20 @@ fn smollm2_gives_the_greedy_tokens_of_mlx_lms_conversion() {
         assert_eq!(tokens, ids(&prompt["greedy"]));
     }
 }
+
+#[test]
+fn smollm2_in_float_modes_gives_the_greedy_tokens_of_mlx_lm() {
+    let (Some(source), Some(python)) = (fixtures::smollm2_f32(), mlx_lm()) else {
+        return;
+    };
+    let expected: Value = fixtures::json("smollm2/expected.json").unwrap();
+    let prompt = ids(&expected["variants"][0]["prompts"][0]["ids"]);
+    for flags in ["--mode mxfp4 --fit best", "--mode nvfp4"] {
+        let place = TempDir::new().unwrap();
+        let mut args = vec!["--model", source.to_str().unwrap()];
+        args.extend(flags.split(' '));
+        let folder = convert(&place, &args);
+        let theirs = greedy_by_mlx_lm(&python, &folder, &prompt);
+        assert_eq!(greedy(&folder, &prompt, 64), theirs, "{flags}");
+    }
+}
