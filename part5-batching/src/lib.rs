@@ -13,6 +13,7 @@
 //! - [`prealloc`]: as in part 3
 //! - [`keys_values`]: as in part 3
 //! - [`ahead`]: as in part 3
+//! - [`quantized_cache`]: as in part 4
 //!
 //! Beside it:
 //!
@@ -32,7 +33,6 @@
 //! - [`gantt`]: what happened to each request, and why
 //! - [`kinds`]: the kinds of caches, by name
 //! - [`rotating`]: a window that forgets, as in part 3
-//! - [`quantized_cache`]: keys and values, packed, as in part 4
 //! - [`experiment`]: what the video shows, as numbers
 //! - [`tour`]: its four tables
 //! - [`flags`]: the scheduler's flags as limits

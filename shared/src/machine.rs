@@ -196,7 +196,7 @@ fn cgroup(system: &mut System) -> Option<sysinfo::CGroupLimits> {
     process.or_else(|| system.cgroup_limits())
 }
 
-/// Bytes per second from [`APPLE_BANDWIDTH`], by the exact name.
+/// Bytes per second as Apple publishes it, by the exact name.
 pub fn published_bandwidth(chip: &str, cores: usize) -> Option<f64> {
     let is_it = |name: &str, of: Option<usize>| name == chip && of.is_none_or(|n| n == cores);
     let row = APPLE_BANDWIDTH
