@@ -53,7 +53,7 @@ pub fn run(args: &CapacityArgs) -> Result<()> {
     };
     let limits = serve.limits.limits()?;
     let loaded = Loaded::open(&serve.model)?;
-    loaded.check(&load)?;
+    loaded.check(&load, &serve.limits)?;
     let server = loaded.server(&serve.limits);
     let mut report = Report::stdout();
     report::card(&mut report, &loaded.session)?;

@@ -14,6 +14,7 @@ use shared::session::Session;
 use crate::capacity::{self, CapacityArgs};
 use crate::flags::LimitArgs;
 use crate::gantt;
+use crate::invariant;
 use crate::kinds::CacheKind;
 use crate::load::{Load, LoadArgs, Planned};
 use crate::model::Model;
@@ -127,11 +128,15 @@ impl Loaded {
         }
     }
 
-    /// Refuses requests that are longer than the model's context: it would answer with noise.
+    /// Refuses requests that are longer than the model's context, which it would answer with noise, and weights that do
+    /// not fit to --invariant.
     ///
     /// # Errors
     /// With the first one.
-    pub fn check(&self, load: &Load) -> Result<()> {
+    pub fn check(&self, load: &Load, limits: &LimitArgs) -> Result<()> {
+        if limits.invariant {
+            invariant::check_weights(&self.session.checkpoint.config)?;
+        }
         let context = self.session.checkpoint.config.max_position_embeddings;
         let long = |request: &&Planned| request.prompt_tokens + request.output_tokens > context;
         if let Some(request) = load.requests.iter().find(long) {
@@ -198,7 +203,7 @@ fn serve(args: &ServeArgs) -> Result<()> {
     let load = Load::new(&args.load, args.seed)?;
     let limits = args.limits.limits()?;
     let loaded = Loaded::open(&args.model)?;
-    loaded.check(&load)?;
+    loaded.check(&load, &args.limits)?;
     let server = loaded.server(&args.limits);
     tour::warm_up(&server, limits.rows.min(load.requests.len()))?;
     let run = server.serve(&load, &limits)?;

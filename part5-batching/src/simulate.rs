@@ -103,7 +103,7 @@ fn on_paper(args: &SimulateArgs, machine: &str, load: &Load, limits: &Limits) ->
 /// Measured steps, a prediction, and the run.
 fn beside(args: &SimulateArgs, load: &Load, limits: &Limits) -> Result<()> {
     let loaded = Loaded::open(&args.serve.model)?;
-    loaded.check(load)?;
+    loaded.check(load, &args.serve.limits)?;
     let server = loaded.server(&args.serve.limits);
     let mut report = Report::stdout();
     report::card(&mut report, &loaded.session)?;

@@ -22,6 +22,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRng, TestRunner};
 use shared::checkpoint::Checkpoint;
+use shared::config::{GroupQuantization, Mode, Quantization};
 use shared::kernels::{steps_in_flight, with_mlx};
 use shared::layers::to_f32;
 use shared::machine::active_bytes;
@@ -357,6 +358,17 @@ fn what_cannot_be_without_a_differing_bit_is_refused() {
         assert!(invariant::check(PACKED).is_ok());
     }
     assert!(invariant::check(RING).is_err());
+    for name in ["llama", "llama-4bit-tied"] {
+        let mut config = Both::fixture(name).config;
+        assert!(invariant::check_weights(&config).is_ok());
+        let mut group = GroupQuantization::affine(16, 4);
+        group.mode = Mode::Nvfp4;
+        config.quantization = Some(Quantization {
+            default: group,
+            overrides: BTreeMap::new(),
+        });
+        assert!(invariant::check_weights(&config).is_err());
+    }
 }
 
 #[test]
