@@ -176,9 +176,9 @@ fn a_capacity_is_tried_in_a_real_run() {
         "--rows",
         "4",
         "--slo",
-        "e2el=400",
+        "e2el=800",
         "--requests",
-        "40",
+        "300",
     ];
     let (report, json) = report(&[&args[..], &LOAD[2..]].concat());
     assert!(report.contains("requests a second can be held"), "{report}");
@@ -234,14 +234,14 @@ fn ctrl_c_in_the_middle_reports_what_has_ended() {
     let load = [
         "serve",
         "--requests",
-        "400",
+        "1200",
         "--prompt-tokens",
         "8",
         "--output-tokens",
         "40",
     ];
     let child = started(&[&load[..], &["--rows", "2", "--json"]].concat());
-    std::thread::sleep(Duration::from_millis(2500));
+    std::thread::sleep(Duration::from_secs(5));
     let id = child.id().to_string();
     let sent = Command::new("kill").args(["-INT", &id]).status().unwrap();
     assert!(sent.success());
