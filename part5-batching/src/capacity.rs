@@ -54,7 +54,7 @@ pub fn run(args: &CapacityArgs) -> Result<()> {
     let limits = serve.limits.limits()?;
     let loaded = Loaded::open(&serve.model)?;
     loaded.check(&load, &serve.limits)?;
-    let server = loaded.server(&serve.limits);
+    let server = loaded.server(serve.limits.kind());
     let mut report = Report::stdout();
     report::card(&mut report, &loaded.session)?;
     let calibration = Calibration::measure(&server, &limits, &load)?;
@@ -71,13 +71,9 @@ pub fn run(args: &CapacityArgs) -> Result<()> {
     let load = load.at_rate(found.rate)?;
     let run = server.serve(&load, &limits)?;
     report::told(&run);
-    let good = run.served.iter();
-    let good = good
-        .filter(|served| served.completed() && slo.is_met(served))
-        .count();
     report.note(&format!(
         "Served at that rate: {} % were good.",
-        fixed(100.0 * good as f64 / run.served.len() as f64, 1)
+        fixed(100.0 * slo.share(&run.served), 1)
     ))?;
     if serve.output.json {
         let serving = run.serving(&load, &limits, Some(slo));

@@ -119,11 +119,11 @@ impl Loaded {
     }
 
     /// What serves, with this kind of cache.
-    pub fn server(&self, limits: &LimitArgs) -> Server<'_> {
+    pub fn server(&self, kind: CacheKind) -> Server<'_> {
         Server {
             model: &self.model,
             config: &self.session.checkpoint.config,
-            kind: limits.kind(),
+            kind,
             ids: &self.ids,
         }
     }
@@ -167,12 +167,7 @@ pub fn run(args: Args) -> Result<()> {
 
 fn tour(model: &ModelArgs, output: OutputArgs) -> Result<()> {
     let loaded = Loaded::open(model)?;
-    let server = Server {
-        model: &loaded.model,
-        config: &loaded.session.checkpoint.config,
-        kind: CacheKind::Prealloc,
-        ids: &loaded.ids,
-    };
+    let server = loaded.server(CacheKind::Prealloc);
     let mut report = Report::stdout();
     report::card(&mut report, &loaded.session)?;
     tour::warm_up(&server, SERVED_ROWS)?;
@@ -204,7 +199,7 @@ fn serve(args: &ServeArgs) -> Result<()> {
     let limits = args.limits.limits()?;
     let loaded = Loaded::open(&args.model)?;
     loaded.check(&load, &args.limits)?;
-    let server = loaded.server(&args.limits);
+    let server = loaded.server(args.limits.kind());
     tour::warm_up(&server, limits.rows.min(load.requests.len()))?;
     let run = server.serve(&load, &limits)?;
     let mut report = Report::stdout();

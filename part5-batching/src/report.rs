@@ -227,17 +227,13 @@ pub fn llama_bench<W: Write>(report: &mut Report<W>, load: &Load, run: &Run) -> 
     let longest = |number: fn(&crate::load::Planned) -> usize| {
         load.requests.iter().map(number).max().unwrap_or(0)
     };
-    let seconds = |prompts: bool| -> f64 {
-        let steps = run.steps.iter();
-        let steps = steps.filter(|step| (step.prompt_tokens > 0) == prompts);
-        steps.map(|step| step.seconds).sum()
-    };
+    let [prompt_seconds, answer_seconds] = run.seconds();
     let row = Batched {
         prompt: longest(|request| request.prompt_tokens),
         answer: longest(|request| request.output_tokens),
         rows: load.requests.len(),
-        prompt_seconds: seconds(true),
-        answer_seconds: seconds(false),
+        prompt_seconds,
+        answer_seconds,
     };
     Ok(batched_table(report, &[row])?)
 }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use console::interrupt::interrupted;
 use console::metrics::FinishReason;
 use console::serving::{Served, ServedStep, Serving, Slo};
@@ -62,6 +62,16 @@ impl Run {
     pub fn serving(&self, load: &Load, limits: &Limits, slo: Option<&Slo>) -> Serving {
         Serving::of(load.offered, slo, self.duration, &self.served)
             .steps(&self.steps, limits.kv_tokens)
+    }
+
+    /// Seconds of all steps that read prompts, and of all others.
+    pub fn seconds(&self) -> [f64; 2] {
+        let of = |prompts: bool| {
+            let steps = self.steps.iter();
+            let steps = steps.filter(|step| (step.prompt_tokens > 0) == prompts);
+            steps.map(|step| step.seconds).sum()
+        };
+        [of(true), of(false)]
     }
 }
 
@@ -131,8 +141,7 @@ impl Way<'_> {
     fn arrive(&mut self) -> Result<()> {
         let now = self.start.elapsed();
         while let Some((at, planned)) = self.feed.send(now) {
-            let limited = self.load.offered.max_concurrency.is_some();
-            let arrival = if limited { now } else { planned.due };
+            let arrival = self.feed.arrival(planned, now);
             let served = &mut self.run.served[at];
             (served.due, served.arrival) = (planned.due, arrival);
             served.prompt_tokens = planned.prompt_tokens;
@@ -158,16 +167,9 @@ impl Way<'_> {
 
     /// Nothing to run: sleeps until something happens. False at the end.
     fn wait(&mut self, from: Duration, stepped: &Stepped) -> Result<bool> {
-        let next = [self.feed.wake(), stepped.plan.wake];
-        let Some(wake) = next.into_iter().flatten().min() else {
-            if self.feed.is_done() && self.generator.scheduler().is_idle() {
-                return Ok(false);
-            }
-            let rows = self.generator.scheduler().limits().rows;
-            bail!(
-                "a batch of {rows} rows never fills when fewer requests are sent at the same time: take \
-                 --concurrency {rows} or more, or a policy that does not wait"
-            );
+        let next = self.feed.next(&stepped.plan, self.generator.scheduler())?;
+        let Some(wake) = next else {
+            return Ok(false);
         };
         while !interrupted() {
             let left = wake.saturating_sub(self.start.elapsed());

@@ -9,13 +9,13 @@ use console::report::{Report, status};
 
 use crate::experiment::{Loaded, ServeArgs};
 use crate::gantt::Recording;
-use crate::limits::Limits;
+use crate::limits::{Limits, Policy};
 use crate::load::{Lengths, Load, LoadArgs};
 use crate::machines::{Chip, Shape};
 use crate::report;
 use crate::serve::Server;
 use crate::simulator::{Predicted, predict, simulate};
-use crate::step_times::{Sample, StepTimes};
+use crate::step_times::{Sample, StepErrors, StepTimes};
 use crate::{gantt, tour};
 
 /// A load to predict.
@@ -104,7 +104,7 @@ fn on_paper(args: &SimulateArgs, machine: &str, load: &Load, limits: &Limits) ->
 fn beside(args: &SimulateArgs, load: &Load, limits: &Limits) -> Result<()> {
     let loaded = Loaded::open(&args.serve.model)?;
     loaded.check(load, &args.serve.limits)?;
-    let server = loaded.server(&args.serve.limits);
+    let server = loaded.server(args.serve.limits.kind());
     let mut report = Report::stdout();
     report::card(&mut report, &loaded.session)?;
     let calibration = Calibration::measure(&server, limits, load)?;
@@ -128,7 +128,7 @@ fn beside(args: &SimulateArgs, load: &Load, limits: &Limits) -> Result<()> {
 /// A model of step times, and the steps that it was judged by.
 pub(crate) struct Calibration {
     pub(crate) times: StepTimes,
-    errors: crate::step_times::StepErrors,
+    errors: StepErrors,
     samples: Vec<Sample>,
     unseen: Vec<Sample>,
 }
@@ -140,6 +140,10 @@ impl Calibration {
         let longest = load.requests.iter().map(|r| r.prompt_tokens).max();
         let longest = longest.unwrap_or(64);
         tour::warm_up(server, 1)?;
+        let open = Limits {
+            policy: Policy::Continuous,
+            ..limits.clone()
+        };
         let mut samples = Vec::new();
         for (seed, concurrency) in [1, 2, 4, 8, 16, 32, 64, 128].into_iter().enumerate() {
             // Each number of rows once, the last of them all that there are.
@@ -157,10 +161,6 @@ impl Calibration {
                 },
                 1_000 + seed as u64,
             )?;
-            let open = Limits {
-                policy: crate::limits::Policy::Continuous,
-                ..limits.clone()
-            };
             samples.extend(server.serve(&own, &open)?.samples);
             check_interrupted()?;
             if rows == limits.rows {
@@ -168,7 +168,7 @@ impl Calibration {
             }
         }
         let (times, errors) = StepTimes::calibrate(&samples).context("fitting step times")?;
-        let unseen = samples.iter().skip(3).step_by(4).cloned().collect();
+        let (_, unseen) = Sample::split(&samples);
         Ok(Self {
             times,
             errors,

@@ -7,7 +7,7 @@ mod prediction;
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use console::metrics::FinishReason;
 use console::serving::{Served, ServedStep, Serving, Slo};
 
@@ -88,7 +88,7 @@ impl<'a> Simulation<'a> {
             self.arrive();
             let plan = self.scheduler.plan(self.now);
             if plan.pieces.is_empty() {
-                match self.wake(&plan)? {
+                match self.feed.next(&plan, &self.scheduler)? {
                     Some(wake) => {
                         watch(self.now, wake, &plan);
                         self.now = wake;
@@ -110,11 +110,7 @@ impl<'a> Simulation<'a> {
     fn arrive(&mut self) {
         while let Some((at, request)) = self.feed.send(self.now) {
             let id = SequenceId(at as u64);
-            let arrival = if self.load.offered.max_concurrency.is_some() {
-                self.now
-            } else {
-                request.due
-            };
+            let arrival = self.feed.arrival(request, self.now);
             let served = &mut self.run.served[at];
             (served.due, served.arrival) = (request.due, arrival);
             served.prompt_tokens = request.prompt_tokens;
@@ -131,19 +127,6 @@ impl<'a> Simulation<'a> {
         if self.feed.is_done() {
             self.scheduler.close();
         }
-    }
-
-    /// When something happens next, with nothing to run now. None at the end.
-    fn wake(&self, plan: &Plan) -> Result<Option<Duration>> {
-        let next = [self.feed.wake(), plan.wake].into_iter().flatten().min();
-        if next.is_none() && !(self.feed.is_done() && self.scheduler.is_idle()) {
-            let rows = self.scheduler.limits().rows;
-            bail!(
-                "a batch of {rows} rows never fills when fewer requests are sent at the same time: take \
-                 --concurrency {rows} or more, or a policy that does not wait"
-            );
-        }
-        Ok(next)
     }
 
     /// What a step has brought.

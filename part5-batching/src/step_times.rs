@@ -108,6 +108,22 @@ impl Work {
     }
 }
 
+impl Sample {
+    /// Those that a model is fitted to, and those that are kept back to measure its error with.
+    pub fn split(samples: &[Self]) -> (Vec<Self>, Vec<Self>) {
+        let (mut seen, mut unseen) = (Vec::new(), Vec::new());
+        for (at, sample) in samples.iter().enumerate() {
+            let part = if at % HELD_OUT == HELD_OUT - 1 {
+                &mut unseen
+            } else {
+                &mut seen
+            };
+            part.push(sample.clone());
+        }
+        (seen, unseen)
+    }
+}
+
 impl StepTimes {
     /// Learns from measured steps by least squares of the relative error.
     ///
@@ -149,15 +165,7 @@ impl StepTimes {
     /// # Errors
     /// As [`fit`](Self::fit).
     pub fn calibrate(samples: &[Sample]) -> Result<(Self, StepErrors)> {
-        let held_out = |at: &usize| at % HELD_OUT == HELD_OUT - 1;
-        let (mut seen, mut unseen) = (Vec::new(), Vec::new());
-        for (at, sample) in samples.iter().enumerate() {
-            if held_out(&at) {
-                unseen.push(sample.clone())
-            } else {
-                seen.push(sample.clone())
-            }
-        }
+        let (seen, unseen) = Sample::split(samples);
         let errors = Self::fit(&seen)?.errors(&unseen);
         Ok((Self::fit(samples)?, errors))
     }

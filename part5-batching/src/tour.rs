@@ -9,7 +9,7 @@ use anyhow::Result;
 use console::interrupt::check_interrupted;
 use console::metrics::median;
 use console::report::status;
-use console::serving::{Offered, ServedStep, Serving};
+use console::serving::{Offered, Serving};
 
 use crate::limits::{Limits, Memory, Policy};
 use crate::load::{Lengths, Load, LoadArgs, Planned};
@@ -88,46 +88,35 @@ pub fn sweep(server: &Server<'_>) -> Result<Vec<Point>> {
 /// # Errors
 /// If a step fails.
 pub fn warm_up(server: &Server<'_>, rows: usize) -> Result<()> {
-    let planned = Planned {
-        due: Duration::ZERO,
-        prompt_tokens: 8,
-        output_tokens: 4,
-    };
-    let load = Load::of(at_once(), vec![planned; rows], 5);
-    server.serve(&load, &wide(rows)).map(drop)
+    server.serve(&alike(rows, (8, 4)), &wide(rows)).map(drop)
 }
 
-fn batch(server: &Server<'_>, rows: usize) -> Result<Point> {
-    let (prompt_tokens, output_tokens) = SWEEP;
+/// Requests that come at once, with so many tokens of prompt and answer each.
+fn alike(rows: usize, (prompt_tokens, output_tokens): (usize, usize)) -> Load {
     let planned = Planned {
         due: Duration::ZERO,
         prompt_tokens,
         output_tokens,
     };
-    let load = Load::of(at_once(), vec![planned; rows], 7);
-    let run = server.serve(&load, &wide(rows))?;
-    let full = |(_, step): &(usize, &ServedStep)| step.rows == rows;
-    let steps: Vec<f64> = (run.steps.iter().enumerate())
-        .filter(full)
-        .map(|(_, step)| step.seconds)
-        .collect();
-    let (with, without): (Vec<_>, Vec<_>) =
-        (run.steps.iter()).partition(|step| step.prompt_tokens > 0);
-    let seconds = |steps: Vec<&ServedStep>| -> f64 { steps.iter().map(|step| step.seconds).sum() };
-    Ok(Point {
-        rows,
-        step: median(&steps).unwrap_or(f64::NAN),
-        prompts: seconds(with),
-        answers: seconds(without),
-    })
-}
-
-fn at_once() -> Offered {
-    Offered {
+    let at_once = Offered {
         request_rate: f64::INFINITY,
         burstiness: 1.0,
         max_concurrency: None,
-    }
+    };
+    Load::of(at_once, vec![planned; rows], 7)
+}
+
+fn batch(server: &Server<'_>, rows: usize) -> Result<Point> {
+    let run = server.serve(&alike(rows, SWEEP), &wide(rows))?;
+    let full = run.steps.iter().filter(|step| step.rows == rows);
+    let steps: Vec<f64> = full.map(|step| step.seconds).collect();
+    let [prompts, answers] = run.seconds();
+    Ok(Point {
+        rows,
+        step: median(&steps).unwrap_or(f64::NAN),
+        prompts,
+        answers,
+    })
 }
 
 /// Rows of the experiments with arrivals.

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use anyhow::{Result, bail};
+
 use super::{Load, Planned};
+use crate::plan::Plan;
+use crate::scheduler::Scheduler;
 
 /// A load on its way.
 #[derive(Debug)]
@@ -31,6 +35,32 @@ impl<'a> Feed<'a> {
         self.next += 1;
         self.in_flight += 1;
         Some((self.next - 1, request))
+    }
+
+    /// From when on a request counts as sent: from when it was due, however late the host looked, but only from now
+    /// on where it had to wait for others to end.
+    pub fn arrival(&self, request: &Planned, now: Duration) -> Duration {
+        if self.load.offered.max_concurrency.is_some() {
+            now
+        } else {
+            request.due
+        }
+    }
+
+    /// When something happens next, with nothing to run now: a request is due, or the scheduler wakes. None at the end.
+    ///
+    /// # Errors
+    /// If the load and the scheduler wait for each other.
+    pub fn next(&self, plan: &Plan, scheduler: &Scheduler) -> Result<Option<Duration>> {
+        let next = [self.wake(), plan.wake].into_iter().flatten().min();
+        if next.is_none() && !(self.is_done() && scheduler.is_idle()) {
+            let rows = scheduler.limits().rows;
+            bail!(
+                "a batch of {rows} rows never fills when fewer requests are sent at the same time: take \
+                 --concurrency {rows} or more, or a policy that does not wait"
+            );
+        }
+        Ok(next)
     }
 
     /// A request has ended, in whatever way: there is room for another one.

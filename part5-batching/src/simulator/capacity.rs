@@ -47,11 +47,7 @@ pub fn find_capacity(
     let mut good = |rate: f64| -> Result<f64> {
         runs += 1;
         let run = simulate(&load.at_rate(rate)?, limits, times, |_, _, _| {})?;
-        let kept = run
-            .served
-            .iter()
-            .filter(|served| served.completed() && slo.is_met(served));
-        Ok(kept.count() as f64 / run.served.len() as f64)
+        Ok(slo.share(&run.served))
     };
     let (mut held, mut too_high) = bracket(&mut good, load.offered.request_rate, share)?;
     while too_high / held > 1.0 + CLOSE {

@@ -27,6 +27,13 @@ impl Slo {
             && within(self.tpot, served.tpot())
             && within(self.e2el, served.e2el())
     }
+
+    /// Share of all requests whose answers ended by themselves and were fast enough.
+    pub fn share(&self, served: &[Served]) -> f64 {
+        let good = served.iter();
+        let good = good.filter(|served| served.completed() && self.is_met(served));
+        good.count() as f64 / served.len() as f64
+    }
 }
 
 /// `ttft=500,tpot=50`; vLLM's `ttft:500` is understood, too.
