@@ -5,7 +5,7 @@
 //! model families of this series. An unknown name is an error: with the wrong rules the ids look
 //! plausible and the answers get quietly worse.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::anyhow;
 use serde::Deserialize;
 use tokenizers::decoders::{
     byte_fallback::ByteFallback, fuse::Fuse, sequence::Sequence as Decoders, strip::Strip,
@@ -17,7 +17,7 @@ use tokenizers::pre_tokenizers::digits::Digits;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::processors::PostProcessorWrapper;
-use tokenizers::{AddedToken, SplitDelimiterBehavior};
+use tokenizers::{AddedToken, Result, SplitDelimiterBehavior};
 
 use super::merges;
 use crate::gguf::GgufHeader;
@@ -103,20 +103,19 @@ impl GgufVocabulary {
         let mut tokenizer = match self.model.as_str() {
             "gpt2" => self.byte_level()?,
             "llama" => self.sentencepiece()?,
-            other => bail!(
-                "its tokenizer.ggml.model {other:?} is not supported (supported: gpt2, llama)"
-            ),
+            other => {
+                return Err(format!(
+                    "its tokenizer.ggml.model {other:?} is not supported (supported: gpt2, llama)"
+                )
+                .into());
+            }
         };
         let added = |kind, special| {
             let tokens = self.of_type(kind).map(|(_, token)| token.to_owned());
             tokens.map(move |token| AddedToken::from(token, special).normalized(false))
         };
-        tokenizer
-            .add_tokens(added(USER_DEFINED, false))
-            .map_err(|error| anyhow!(error))?;
-        tokenizer
-            .add_special_tokens(added(CONTROL, true))
-            .map_err(|error| anyhow!(error))?;
+        tokenizer.add_tokens(added(USER_DEFINED, false))?;
+        tokenizer.add_special_tokens(added(CONTROL, true))?;
         tokenizer.with_post_processor(self.bos_processor()?);
         Ok(tokenizer)
     }
@@ -125,8 +124,9 @@ impl GgufVocabulary {
     ///
     /// # Errors
     /// As [`build`](Self::build).
-    pub(crate) fn files(&self) -> Result<[(&'static str, String); 2]> {
-        let tokenizer = self.build()?.to_string(false);
+    pub(crate) fn files(&self) -> anyhow::Result<[(&'static str, String); 2]> {
+        let tokenizer = self.build().and_then(|built| built.to_string(false));
+        let tokenizer = tokenizer.map_err(|error| anyhow!(error))?;
         let mut config = serde_json::json!({
             "tokenizer_class": "PreTrainedTokenizerFast",
             "clean_up_tokenization_spaces": false,
@@ -143,31 +143,34 @@ impl GgufVocabulary {
             }
         }
         Ok([
-            ("tokenizer.json", tokenizer.map_err(|error| anyhow!(error))?),
+            ("tokenizer.json", tokenizer),
             ("tokenizer_config.json", config.to_string()),
         ])
     }
 
     fn check_tables(&self) -> Result<()> {
         let count = self.tokens.len();
-        ensure!(count > 0, "it has no tokenizer.ggml.tokens");
+        if count == 0 {
+            return Err("it has no tokenizer.ggml.tokens".into());
+        }
         for (name, length) in [
             ("token_type", self.token_type.len()),
             ("scores", self.scores.len()),
         ] {
             let fits = length == 0 || length == count;
-            ensure!(
-                fits,
-                "it has {count} tokens but {length} entries in tokenizer.ggml.{name}"
-            );
+            if !fits {
+                return Err(format!(
+                    "it has {count} tokens but {length} entries in tokenizer.ggml.{name}"
+                )
+                .into());
+            }
         }
         let ids = [self.bos_token_id, self.eos_token_id, self.unknown_token_id];
         let named = ids.into_iter().chain([self.padding_token_id]).flatten();
         for id in named.chain(self.stop_ids.iter().copied()) {
-            ensure!(
-                (id as usize) < count,
-                "its special token {id} is beyond its {count} tokens"
-            );
+            if id as usize >= count {
+                return Err(format!("its special token {id} is beyond its {count} tokens").into());
+            }
         }
         Ok(())
     }
@@ -197,9 +200,7 @@ impl GgufVocabulary {
         let bpe = BPE::builder().ignore_merges(rules == PreTokenizer::Llama3);
         let mut tokenizer = self.with_model(bpe, merges)?;
         if rules == PreTokenizer::Qwen2 {
-            tokenizer
-                .with_normalizer(Some(NFC))
-                .map_err(|error| anyhow!(error))?;
+            tokenizer.with_normalizer(Some(NFC))?;
         }
         tokenizer.with_pre_tokenizer(Some(rules.build()?));
         tokenizer.with_decoder(Some(ByteLevel::default()));
@@ -211,7 +212,9 @@ impl GgufVocabulary {
     /// The space before the text is put there by a normalizer, so a text that begins with a space
     /// gets a second one, as SentencePiece and llama.cpp do it.
     fn sentencepiece(&self) -> Result<tokenizers::Tokenizer> {
-        ensure!(!self.scores.is_empty(), "it has no tokenizer.ggml.scores");
+        if self.scores.is_empty() {
+            return Err("it has no tokenizer.ggml.scores".into());
+        }
         let mut bpe = BPE::builder().byte_fallback(true).fuse_unk(true);
         if let Some(unknown) = self.token(self.unknown_token_id) {
             bpe = bpe.unk_token(unknown.to_owned());
@@ -225,19 +228,11 @@ impl GgufVocabulary {
         if prefix {
             steps.push(Prepend::new("▁".to_owned()).into());
         }
-        steps.push(
-            Replace::new(" ", "▁")
-                .map_err(|error| anyhow!(error))?
-                .into(),
-        );
+        steps.push(Replace::new(" ", "▁")?.into());
         let steps = normalizers::Sequence::new(steps);
-        tokenizer
-            .with_normalizer(Some(steps))
-            .map_err(|error| anyhow!(error))?;
+        tokenizer.with_normalizer(Some(steps))?;
         tokenizer.with_decoder(Some(Decoders::new(vec![
-            Replace::new("▁", " ")
-                .map_err(|error| anyhow!(error))?
-                .into(),
+            Replace::new("▁", " ")?.into(),
             ByteFallback::new().into(),
             Fuse::new().into(),
             Strip::new(' ', usize::from(prefix), 0).into(),
@@ -247,7 +242,7 @@ impl GgufVocabulary {
 
     fn with_model(&self, bpe: BpeBuilder, merges: Merges) -> Result<tokenizers::Tokenizer> {
         let bpe = bpe.vocab_and_merges(self.vocabulary(), merges).build();
-        let bpe = bpe.map_err(|error| anyhow!("its tokens and merges do not fit: {error}"))?;
+        let bpe = bpe.map_err(|error| format!("its tokens and merges do not fit: {error}"))?;
         Ok(tokenizers::Tokenizer::new(bpe))
     }
 
@@ -270,9 +265,10 @@ impl GgufVocabulary {
             "pair": [mark, text("A"), text("B")],
             "special_tokens": {bos: {"id": bos, "ids": [id], "tokens": [bos]}},
         });
-        serde_json::from_value(processor)
-            .map(Some)
-            .context("building the BOS rule")
+        let processor = serde_json::from_value(processor);
+        Ok(Some(processor.map_err(|error| {
+            format!("building the BOS rule: {error}")
+        })?))
     }
 }
 
@@ -280,7 +276,7 @@ fn split_merge(merge: &str) -> Result<(String, String)> {
     let pair = merge
         .split_once(' ')
         .filter(|(left, right)| !left.is_empty() && !right.is_empty() && !right.contains(' '));
-    let (left, right) = pair.with_context(|| format!("its merge {merge:?} is not a pair"))?;
+    let (left, right) = pair.ok_or_else(|| format!("its merge {merge:?} is not a pair"))?;
     Ok((left.to_owned(), right.to_owned()))
 }
 
@@ -312,10 +308,13 @@ impl PreTokenizer {
             Some("smollm") => Self::SmolLm,
             Some("llama-bpe" | "llama3" | "llama-v3") => Self::Llama3,
             Some("qwen2" | "deepseek-r1-qwen") => Self::Qwen2,
-            Some(other) => bail!(
-                "its pre-tokenizer {other:?} is not supported (supported: default, gpt-2, smollm, \
-                 llama-bpe, qwen2); use the model's safetensors files, which have a tokenizer.json"
-            ),
+            Some(other) => {
+                return Err(format!(
+                    "its pre-tokenizer {other:?} is not supported (supported: default, gpt-2, smollm, \
+                     llama-bpe, qwen2); use the model's safetensors files, which have a tokenizer.json"
+                )
+                .into());
+            }
         })
     }
 
@@ -324,7 +323,7 @@ impl PreTokenizer {
         let words = |pattern: &str| {
             let pattern = SplitPattern::Regex(pattern.to_owned());
             Split::new(pattern, SplitDelimiterBehavior::Isolated, false)
-                .map_err(|error| anyhow!("compiling a word pattern: {error}"))
+                .map_err(|error| format!("compiling a word pattern: {error}"))
         };
         Ok(PreTokenizers::new(match self {
             Self::Gpt2 => vec![bytes.into()],

@@ -3,7 +3,7 @@
 //! SentencePiece joins the neighbours whose joint piece has the best score. So each way to cut a piece
 //! into two pieces is a merge, ranked by the score of the whole.
 
-use anyhow::{Result, ensure};
+use tokenizers::Result;
 use tokenizers::models::bpe::Merges;
 
 /// What the texts of all merges may take, in bytes. A vocabulary of 256,000 pieces makes 10 MB; one that
@@ -43,10 +43,12 @@ pub(super) fn from_scores(
             };
             if cut + length == piece.len() {
                 bytes += piece.len();
-                ensure!(
-                    bytes <= BUDGET,
-                    "its tokens can be made of each other in more ways than those of any vocabulary"
-                );
+                if bytes > BUDGET {
+                    return Err(
+                        "its tokens can be made of each other in more ways than those of any vocabulary"
+                            .into(),
+                    );
+                }
                 let pair = (pieces[left].clone(), pieces[right].clone());
                 merges.push((scores[id], (left, right), pair));
             }
