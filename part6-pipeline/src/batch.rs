@@ -1,0 +1,103 @@
+//! The rows that decode together, each at a position of its own.
+//!
+//! A batch is a kind of cache: the model hands over one new token of every row and gets back what the rows
+//! may look at. Each row has a slot with more room than it uses, and a length. Where the rows of a batch are
+//! padded until all are equally long (mlx-lm), whoever joins or leaves makes all others move. Here only that
+//! one row is copied.
+
+use anyhow::{Result, ensure};
+use mlx_rs::Array;
+use shared::config::ModelConfig;
+
+use crate::cache::Cache;
+use crate::kinds::CacheKind;
+use crate::model::Model;
+use crate::scheduler::SequenceId;
+use crate::slots::{SharedPositions, Slots, slots};
+
+/// The rows that decode, and their keys and values.
+///
+/// # Cost
+/// Each slot has room for the longest row, so that one operation writes all rows and one view shows them: a
+/// short row beside a long one wastes memory, and where MLX's attention reads what a mask hides, time. vLLM cuts
+/// rows into pages of a common pool instead, for which its attention follows a table.
+#[derive(Debug)]
+pub struct Batch {
+    /// Whose row it is.
+    rows: Vec<SequenceId>,
+    /// [`Slots`], one for each layer.
+    cache: Cache,
+    /// Where the rows stand, which many layers share.
+    positions: Vec<SharedPositions>,
+}
+
+impl Batch {
+    /// No rows yet. Caches of this kind can join.
+    pub fn new(kind: CacheKind, config: &ModelConfig) -> Self {
+        let (layers, positions) = slots(kind, config);
+        Self {
+            rows: Vec::new(),
+            cache: Cache::new(layers),
+            positions,
+        }
+    }
+
+    /// Whose rows they are. When one leaves, the last one takes its place.
+    pub fn rows(&self) -> &[SequenceId] {
+        &self.rows
+    }
+
+    /// Keys and values of all rows.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Which of the rows it is, if it is one.
+    pub fn row(&self, id: SequenceId) -> Option<usize> {
+        self.rows.iter().position(|other| *other == id)
+    }
+
+    /// A row whose prompt has run comes with its cache. Its positions are copied, once.
+    pub fn join(&mut self, id: SequenceId, mut cache: Cache) -> Result<()> {
+        let row = self.rows.len();
+        for (slots, layer) in self.cache.layers_mut().zip(cache.layers_mut()) {
+            Slots::of(slots)?.join(row, layer)?;
+        }
+        self.rows.push(id);
+        Ok(())
+    }
+
+    /// A row leaves, and the last one moves into its slot. Nothing happens if it is not here.
+    pub fn leave(&mut self, id: SequenceId) -> Result<()> {
+        let Some(row) = self.row(id) else {
+            return Ok(());
+        };
+        let last = self.rows.len() - 1;
+        for slots in self.cache.layers_mut() {
+            Slots::of(slots)?.vacate(row, last)?;
+        }
+        for positions in &self.positions {
+            positions.borrow_mut().leave(row);
+        }
+        self.rows.swap_remove(row);
+        Ok(())
+    }
+
+    /// One token of every row: ids `[B, 1]`, in the order of the rows → the scores of the next `[B, V]`.
+    ///
+    /// # Cost
+    /// Each weight is read once for all rows, the keys and values of each row for that row: the first is why
+    /// rows run together, the second does not get less by it.
+    pub fn run(&mut self, model: &Model, ids: &Array) -> Result<Array> {
+        ensure!(
+            ids.shape() == [self.rows.len() as i32, 1],
+            "ids {:?} for {} rows",
+            ids.shape(),
+            self.rows.len()
+        );
+        for positions in &self.positions {
+            positions.borrow_mut().advance();
+        }
+        model.next_logits(ids, &mut self.cache)
+    }
+}

@@ -1,0 +1,210 @@
+//! The token loop for many requests: a step runs what the scheduler planned, of all of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use mlx_rs::{memory, transforms};
+use shared::config::ModelConfig;
+use shared::kernels::steps_in_flight;
+use shared::layers::ids_array;
+use shared::request::Request;
+
+use crate::batch::Batch;
+use crate::cache::Cache;
+use crate::kinds::{CacheKind, empty_cache};
+use crate::model::Model;
+use crate::scheduler::{Limits, Piece, Plan, Scheduler, SequenceId};
+use crate::sequence::{Rows, Sequence};
+use crate::stepped::Stepped;
+
+/// Prompt tokens that go through the model at once, where nothing else is said: mlx-lm's number is
+/// 2,048, which on a machine with little memory is much.
+pub const PREFILL_STEP: usize = 512;
+
+/// Many requests on their way: a step gives the next id of every answer, and takes prompts along.
+#[derive(Debug)]
+pub struct Generator<'a> {
+    model: &'a Model,
+    config: &'a ModelConfig,
+    kind: CacheKind,
+    scheduler: Scheduler,
+    sequences: BTreeMap<SequenceId, Sequence>,
+    /// Those whose prompt has run.
+    batch: Batch,
+    /// Steps whose ids were not read yet.
+    started: VecDeque<Stepped>,
+    /// A plan that needs ids which are still in flight.
+    planned: Option<Plan>,
+    submitted: u64,
+}
+
+impl<'a> Generator<'a> {
+    /// Nothing is run before the first step. `kind` is how keys and values are stored, those of prompts and
+    /// those of the batch.
+    pub fn new(
+        model: &'a Model,
+        config: &'a ModelConfig,
+        kind: CacheKind,
+        limits: Limits,
+    ) -> Result<Self> {
+        Ok(Self {
+            model,
+            config,
+            kind,
+            scheduler: Scheduler::new(limits)?,
+            sequences: BTreeMap::new(),
+            batch: Batch::new(kind, config),
+            started: VecDeque::new(),
+            planned: None,
+            submitted: 0,
+        })
+    }
+
+    /// A request has come. All instants are counted from one moment, the same for all calls.
+    ///
+    /// # Errors
+    /// If it could never run, not even alone. The others are not affected.
+    pub fn submit(&mut self, request: Request, now: Duration) -> Result<SequenceId> {
+        let id = SequenceId(self.submitted);
+        self.scheduler
+            .submit(id, request.ids.len(), request.max_tokens, now)?;
+        self.sequences.insert(id, Sequence::new(request)?);
+        self.submitted += 1;
+        Ok(id)
+    }
+
+    /// Nobody wants the rest of an answer. Nothing happens if it has ended.
+    pub fn cancel(&mut self, id: SequenceId) -> Result<()> {
+        self.scheduler.end(id);
+        self.sequences.remove(&id);
+        self.batch.leave(id)
+    }
+
+    /// Nobody will come any more: a batch that is not full need not wait.
+    pub fn close(&mut self) {
+        self.scheduler.close();
+    }
+
+    /// Who waits, who runs and how much memory is in use.
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
+    }
+
+    /// The keys and values of the rows that decode.
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Runs a step: one token of every answer, and pieces of prompts.
+    ///
+    /// # Cost
+    /// One run of the model for all answers, which reads every weight once, and one for each piece of a prompt.
+    pub fn step(&mut self, now: Duration) -> Result<Stepped> {
+        while self.started.len() < steps_in_flight() {
+            let plan = self.plan(now);
+            if !self.started.is_empty() && !self.goes_on(&plan) {
+                self.planned = Some(plan); // it counts as computed, so it comes next
+                break;
+            }
+            self.start(plan)?;
+        }
+        // Reading the ids waits for their step; the next one is on its way already.
+        let mut step = self.started.pop_front().context("no step was started")?;
+        step.read(&mut self.sequences);
+        for id in step.ended() {
+            self.cancel(id)?;
+        }
+        Ok(step)
+    }
+
+    /// The plan that waits, without those who have ended since, or a new one.
+    fn plan(&mut self, now: Duration) -> Plan {
+        let mut plan = self.planned.take().unwrap_or_default();
+        plan.pieces
+            .retain(|piece| self.sequences.contains_key(&piece.id));
+        if plan.pieces.is_empty() {
+            // The rows that were preempted have still to leave.
+            let preempted = plan.preempted;
+            plan = self.scheduler.plan(now);
+            plan.preempted.extend(preempted);
+        }
+        plan
+    }
+
+    /// Whether the plan needs no ids on the host: those of answers are on the device.
+    fn goes_on(&self, plan: &Plan) -> bool {
+        let decodes = |piece: &Piece| self.batch.row(piece.id).is_some();
+        plan.preempted.is_empty()
+            && plan.pieces.len() == self.batch.rows().len()
+            && plan.pieces.iter().all(decodes)
+            && !plan.pieces.is_empty()
+    }
+
+    /// Describes a step and starts it.
+    fn start(&mut self, plan: Plan) -> Result<()> {
+        for id in &plan.preempted {
+            self.batch.leave(*id)?;
+            if let Some(sequence) = self.sequences.get_mut(id) {
+                sequence.cache = None;
+            }
+        }
+        let (decodes, prompts): (Vec<_>, Vec<_>) =
+            (plan.pieces.iter()).partition(|piece| self.batch.row(piece.id).is_some());
+        let rows = decodes.len();
+        self.decode(rows)?;
+        for piece in &prompts {
+            self.prompt(piece)?;
+        }
+        for piece in plan.pieces.iter().filter(|piece| piece.last) {
+            self.scheduler.token(piece.id);
+        }
+        self.started.push_back(Stepped::new(plan, rows));
+        Ok(())
+    }
+
+    /// Starts the next id of every row of the batch, all of which were planned.
+    fn decode(&mut self, planned: usize) -> Result<()> {
+        let n = self.batch.rows().len();
+        ensure!(planned == n, "{planned} of {n} rows are planned");
+        if n == 0 {
+            return Ok(());
+        }
+        let rows = Rows::of(&mut self.sequences, self.batch.rows());
+        let logits = self.batch.run(self.model, &rows.input()?)?; // [B, V]
+        rows.start(&logits)
+    }
+
+    /// Runs a piece of a prompt; the last one starts an id and joins the batch.
+    fn prompt(&mut self, piece: &Piece) -> Result<()> {
+        let sequence = self.sequences.get_mut(&piece.id);
+        let sequence = sequence.context("a piece of nobody's prompt")?;
+        let cache = sequence.cache.take();
+        let mut cache = cache.unwrap_or_else(|| empty_cache(self.kind, self.config));
+        if !piece.last {
+            prefill(self.model, &mut cache, &sequence.ids[piece.range.clone()])?;
+            sequence.cache = Some(cache);
+            return Ok(());
+        }
+        // Two runs where a ring has to forget.
+        let mut runs = cache.pieces(piece.range.end, piece.range.len())?;
+        let last = runs.pop().context("a piece without tokens")?;
+        for run in runs {
+            prefill(self.model, &mut cache, &sequence.ids[run])?;
+        }
+        let ids = ids_array(&sequence.ids[last]);
+        let logits = self.model.next_logits(&ids, &mut cache)?; // [1, V]
+        let next = sequence.sampler.sample(&logits)?;
+        sequence.start(next, piece.range.len())?;
+        self.batch.join(piece.id, cache)
+    }
+}
+
+/// Runs a piece of a prompt only for its keys and values: no logits are needed.
+pub fn prefill(model: &Model, cache: &mut Cache, ids: &[u32]) -> Result<()> {
+    model.hidden(&ids_array(ids), cache)?;
+    // Evaluated piece by piece: one graph of the whole prompt would hold all of its activations.
+    transforms::eval(cache.arrays())?;
+    memory::clear_cache()?; // the next piece has other sizes
+    Ok(())
+}

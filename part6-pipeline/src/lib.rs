@@ -1,0 +1,53 @@
+//! Part 6: a full inference pipeline.
+//!
+//! The one idea: one thread owns the model, and everybody else sends it messages. A step of it is schedule, run,
+//! sample, deliver.
+//!
+//! In reading order:
+//!
+//! - [`model`]: as in part 3
+//! - [`scheduler`]: as in part 5
+//! - [`generate`]: as in part 5
+//! - [`batch`]: as in part 5
+//! - [`cache`]: as in part 3
+//! - [`prealloc`]: as in part 3
+//! - [`keys_values`]: as in part 3
+//! - [`ahead`]: as in part 3
+//! - [`quantized_cache`]: as in part 4
+//!
+//! Beside it:
+//!
+//! - [`ask`]: what is asked of the engine, and what comes back
+//! - [`handle`]: the engine as its clients see it
+//! - [`sequence`]: as in part 5
+//! - [`books`]: as in part 5
+//! - [`limits`]: as in part 5
+//! - [`plan`]: as in part 5
+//! - [`stepped`]: as in part 5
+//! - [`slots`]: as in part 5
+//! - [`store`]: as in part 5
+//! - [`kinds`]: as in part 5
+//! - [`rotating`]: as in part 3
+//! - [`experiment`]: what the video shows
+
+pub mod ahead;
+pub mod ask;
+pub mod batch;
+pub mod books;
+pub mod cache;
+pub mod experiment;
+pub mod generate;
+pub mod handle;
+pub mod keys_values;
+pub mod kinds;
+pub mod limits;
+pub mod model;
+pub mod plan;
+pub mod prealloc;
+pub mod quantized_cache;
+pub mod rotating;
+pub mod scheduler;
+pub mod sequence;
+pub mod slots;
+pub mod stepped;
+pub mod store;
