@@ -3,11 +3,12 @@
 use std::ops::Range;
 
 use crate::between::{exp, max};
-use crate::dense::{Strides, WIDE, dot, products};
+use crate::columns::Near;
+use crate::dense::dot;
 use crate::element::{Element, Floats, load};
 use crate::level::{Kernel, Level};
 use crate::pool;
-use crate::vector::{LANES, Vector};
+use crate::vector::{LANES, SIXTEEN, Vector};
 
 /// What a call looks at; H query heads share Hkv heads of keys and values, neighbours the same one.
 #[derive(Debug)]
@@ -93,6 +94,7 @@ pub fn attention(level: Level, call: &Attention<'_>) -> Vec<f32> {
     let bytes = 8 * positions * d * unit;
     pool::in_pieces(&mut out, unit * d, rows / unit, bytes, |first, out| {
         level.run(Rows {
+            level,
             call,
             first: first * unit,
             per_head,
@@ -104,6 +106,7 @@ pub fn attention(level: Level, call: &Attention<'_>) -> Vec<f32> {
 
 /// Some rows of q, from `first` on.
 struct Rows<'a> {
+    level: Level,
     call: &'a Attention<'a>,
     first: usize,
     per_head: usize,
@@ -117,7 +120,7 @@ impl Kernel for Rows<'_> {
     fn run<V: Vector>(self, v: V) {
         let (call, d) = (self.call, self.call.head_dim);
         let (mut row, mut out) = (self.first, self.out);
-        let room = &mut Room::default();
+        let room = &mut Room::new(self.level, call);
         while !out.is_empty() {
             let head = row / self.per_head;
             let left = (self.per_head * (head + 1) - row).min(out.len() / d);
@@ -142,13 +145,29 @@ impl Kernel for Rows<'_> {
 /// Queries that share what is read.
 const QUERIES: usize = 32;
 
+/// Positions whose values are widened at once, and stay in the second cache.
+const NEAR_VALUES: usize = 256;
+
 /// What a block of queries writes to, again and again.
-#[derive(Default)]
 struct Room {
+    level: Level,
     /// Of each query with each position that one of them sees.
     scores: Vec<f32>,
-    /// Some keys, widened.
-    keys: Vec<f32>,
+    /// For the products with keys; one query alone needs none of it.
+    near: Option<Near>,
+    /// Some values, widened.
+    values: Vec<f32>,
+}
+
+impl Room {
+    fn new(level: Level, call: &Attention<'_>) -> Self {
+        Self {
+            level,
+            scores: Vec::new(),
+            near: (call.queries > 1).then(|| Near::new(level, call.head_dim)),
+            values: Vec::new(),
+        }
+    }
 }
 
 /// Queries `[n, D]` over the positions that each sees.
@@ -173,15 +192,27 @@ fn block<V: Vector, E: Element>(
     }
     let n = union.len();
     all_scores(v, q, &keys[union.start * d..union.end * d], d, room);
-    for (at, (row, out)) in rows.zip(out.chunks_exact_mut(d)).enumerate() {
+    let mut sums = [0.0; QUERIES];
+    for (at, (row, sum)) in rows.clone().zip(&mut sums).enumerate() {
         let seen = call.seen(head, row % call.queries);
         let scores = &mut room.scores[at * n..][seen.start - union.start..seen.end - union.start];
         // A loop instead of a closure: what is not inlined is not translated for the level.
         for score in scores.iter_mut() {
             *score *= call.scale;
         }
-        let sum = softmax(v, scores);
-        weighted_sum(v, scores, &values[seen.start * d..seen.end * d], out);
+        *sum = softmax(v, scores);
+    }
+    let values = &values[union.start * d..union.end * d];
+    if q.len() == d {
+        weighted_sum(v, &room.scores, values, out);
+    } else {
+        let seen: Vec<Range<usize>> = rows
+            .map(|row| call.seen(head, row % call.queries))
+            .map(|seen| seen.start - union.start..seen.end - union.start)
+            .collect();
+        weighted_sums_of_all(v, &seen, values, room, out);
+    }
+    for (out, sum) in out.chunks_exact_mut(d).zip(sums) {
         for number in out {
             *number /= sum;
         }
@@ -193,20 +224,172 @@ fn block<V: Vector, E: Element>(
 fn all_scores<V: Vector, E: Element>(v: V, q: &[f32], keys: &[E], d: usize, room: &mut Room) {
     let n = keys.len() / d;
     room.scores.resize(q.len() / d * n, 0.0);
-    if q.len() == d {
-        for (score, key) in room.scores.iter_mut().zip(keys.chunks_exact(d)) {
-            *score = dot(v, key, q);
+    match &mut room.near {
+        Some(near) if q.len() > d => near.products(room.level, q, keys, &mut room.scores),
+        _ => {
+            for (score, key) in room.scores.iter_mut().zip(keys.chunks_exact(d)) {
+                *score = dot(v, key, q);
+            }
         }
+    }
+}
+
+/// The sum of each query over the values `[S, D]` that it sees, added to `out` `[n, D]`.
+#[inline(always)]
+fn weighted_sums_of_all<V: Vector, E: Element>(
+    v: V,
+    seen: &[Range<usize>],
+    values: &[E],
+    room: &mut Room,
+    out: &mut [f32],
+) {
+    let d = out.len() / seen.len();
+    let n = values.len() / d;
+    for first in (0..n).step_by(NEAR_VALUES) {
+        let near = first..n.min(first + NEAR_VALUES);
+        room.values.resize(near.len() * d, 0.0);
+        for (wide, value) in room.values.iter_mut().zip(&values[near.start * d..]) {
+            *wide = value.widen();
+        }
+        let scores = room.scores.chunks(TOGETHER * n);
+        let tiles = seen.chunks(TOGETHER).zip(scores);
+        for ((seen, scores), out) in tiles.zip(out.chunks_mut(TOGETHER * d)) {
+            tile(v, room.level, seen, scores, near.clone(), &room.values, out);
+        }
+    }
+}
+
+/// Queries that share the values that are loaded.
+const TOGETHER: usize = 4;
+
+/// A few queries over the positions `near`, whose values are given. Each sum is in the order of the positions.
+#[inline(always)]
+fn tile<V: Vector>(
+    v: V,
+    level: Level,
+    seen: &[Range<usize>],
+    scores: &[f32],
+    near: Range<usize>,
+    values: &[f32],
+    out: &mut [f32],
+) {
+    let (d, n) = (out.len() / seen.len(), scores.len() / seen.len());
+    let cut = |seen: &Range<usize>| {
+        let start = seen.start.clamp(near.start, near.end);
+        start..seen.end.clamp(start, near.end)
+    };
+    let mut all = near.clone();
+    for seen in seen {
+        let seen = cut(seen);
+        all = all.start.max(seen.start)..all.end.min(seen.end);
+    }
+    let shared = seen.len() == TOGETHER && d.is_multiple_of(SIXTEEN) && !all.is_empty();
+    let mut rows = [scores; TOGETHER];
+    for (at, (seen, out)) in seen.iter().zip(out.chunks_exact_mut(d)).enumerate() {
+        let (seen, weights) = (cut(seen), &scores[at * n..][..n]);
+        let before = if shared { seen.start..all.start } else { seen };
+        let from = before.start - near.start..before.end - near.start;
+        weighted_sum(
+            v,
+            &weights[before],
+            &values[from.start * d..from.end * d],
+            out,
+        );
+        if shared {
+            rows[at] = &weights[all.clone()];
+        }
+    }
+    if !shared {
         return;
     }
-    room.keys.resize(WIDE * d, 0.0);
-    for (at, keys) in keys.chunks(WIDE * d).enumerate() {
-        let wide = &mut room.keys[..keys.len()];
-        for (wide, key) in wide.iter_mut().zip(keys) {
-            *wide = key.widen();
+    level.run_wide(SharedSums {
+        weights: rows,
+        values: &values[(all.start - near.start) * d..(all.end - near.start) * d],
+        out,
+    });
+    for (at, (seen, out)) in seen.iter().zip(out.chunks_exact_mut(d)).enumerate() {
+        let after = all.end..cut(seen).end;
+        let from = after.start - near.start..after.end - near.start;
+        weighted_sum(
+            v,
+            &scores[at * n..][after],
+            &values[from.start * d..from.end * d],
+            out,
+        );
+    }
+}
+
+/// Queries that see the same positions: weights `[S]` of each, values `[S, D]`, added to `out` `[TOGETHER, D]`.
+struct SharedSums<'a> {
+    weights: [&'a [f32]; TOGETHER],
+    values: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl Kernel for SharedSums<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let Self {
+            weights,
+            values,
+            out,
+        } = self;
+        let [a, b, c, e] = weights;
+        let d = out.len() / TOGETHER;
+        let mut at = 0;
+        while at < d {
+            if d - at >= 2 * SIXTEEN {
+                shared_sums::<V, 2>(v, [a, b, c, e], values, d, at, out);
+                at += 2 * SIXTEEN;
+            } else {
+                shared_sums::<V, 1>(v, [a, b, c, e], values, d, at, out);
+                at += SIXTEEN;
+            }
         }
-        let to = Strides { x: n, w: 1 };
-        products(v, q, wide, d, to, &mut room.scores[at * WIDE..]);
+    }
+}
+
+/// `P` times sixteen of the D numbers.
+#[inline(always)]
+fn shared_sums<V: Vector, const P: usize>(
+    v: V,
+    weights: [&[f32]; TOGETHER],
+    values: &[f32],
+    d: usize,
+    at: usize,
+    out: &mut [f32],
+) {
+    let mut sums = [[v.splat_16(0.0); P]; TOGETHER];
+    for m in 0..TOGETHER {
+        let from = out[m * d + at..].as_chunks().0;
+        for p in 0..P {
+            sums[m][p] = v.sixteen(from[p]);
+        }
+    }
+    let n = weights[0].len();
+    let [w0, w1, w2, w3] = weights;
+    let (w1, w2, w3) = (&w1[..n], &w2[..n], &w3[..n]);
+    for (index, value) in values.chunks_exact(d).enumerate().take(n) {
+        let weights = [w0[index], w1[index], w2[index], w3[index]];
+        let value = &value[at..][..P * SIXTEEN].as_chunks().0;
+        let mut near = [v.splat_16(0.0); P];
+        for p in 0..P {
+            near[p] = v.sixteen(value[p]);
+        }
+        for m in 0..TOGETHER {
+            let weight = v.splat_16(weights[m]);
+            for p in 0..P {
+                sums[m][p] = v.multiply_add_16(weight, near[p], sums[m][p]);
+            }
+        }
+    }
+    for m in 0..TOGETHER {
+        let to = out[m * d + at..].as_chunks_mut().0;
+        for p in 0..P {
+            to[p] = v.sixteen_numbers(sums[m][p]);
+        }
     }
 }
 
@@ -226,7 +409,7 @@ fn softmax<V: Vector>(v: V, scores: &mut [f32]) -> f32 {
     rest.iter().fold(sum, |sum, score| sum + score)
 }
 
-/// `Σ weight · value`: weights `[S]`, values `[S, D]` → `[D]`.
+/// `Σ weight · value`: weights `[S]`, values `[S, D]`, added to `out` `[D]`.
 #[inline(always)]
 fn weighted_sum<V: Vector, E: Element>(v: V, weights: &[f32], values: &[E], out: &mut [f32]) {
     let width = out.len();
@@ -251,14 +434,9 @@ fn weighted_sum<V: Vector, E: Element>(v: V, weights: &[f32], values: &[E], out:
     }
     let first = width - rest.len();
     for (at, out) in rest.iter_mut().enumerate() {
-        let values = values
-            .chunks_exact(width)
-            .map(|value| value[first + at].widen());
-        *out = weights
-            .iter()
-            .zip(values)
-            .map(|(weight, value)| weight * value)
-            .sum();
+        for (weight, value) in weights.iter().zip(values.chunks_exact(width)) {
+            *out += weight * value[first + at].widen();
+        }
     }
 }
 
@@ -274,6 +452,9 @@ fn weighted_sums<V: Vector, E: Element, const N: usize>(
     out: &mut [[f32; LANES]; N],
 ) {
     let mut sums = [v.zero(); N];
+    for (sum, out) in sums.iter_mut().zip(out.iter()) {
+        *sum = v.floats(*out);
+    }
     for (weight, value) in weights.iter().zip(values.chunks_exact(width)) {
         let weight = v.splat(*weight);
         let value = &value[at * LANES..][..N * LANES];

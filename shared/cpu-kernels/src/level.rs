@@ -7,9 +7,11 @@ use crate::vector::{Arrays, Vector};
 pub enum Level {
     /// What every CPU of the architecture has: SSE2, or NEON.
     Portable,
-    /// x86-64 with 256 bits and fused multiply-add. 512 bits were tried: no faster, since a core
-    /// waits for memory before that.
+    /// x86-64 with 256 bits and fused multiply-add.
     Avx2,
+    /// The same with 512 bits where there are many rows. One row is no faster with them: a core waits for memory
+    /// before that.
+    Avx512,
 }
 
 /// A loop that is translated for each [`Level`].
@@ -27,16 +29,15 @@ const PORTABLE: Arrays<{ cfg!(target_arch = "aarch64") }> = Arrays;
 impl Level {
     /// The best one of this machine.
     pub fn best() -> Self {
-        if Self::Avx2.is_available() {
-            Self::Avx2
-        } else {
-            Self::Portable
-        }
+        [Self::Avx512, Self::Avx2]
+            .into_iter()
+            .find(|level| level.is_available())
+            .unwrap_or(Self::Portable)
     }
 
     /// All that this machine has.
     pub fn all() -> impl Iterator<Item = Self> {
-        let levels = [Self::Portable, Self::Avx2];
+        let levels = [Self::Portable, Self::Avx2, Self::Avx512];
         levels.into_iter().filter(|level| level.is_available())
     }
 
@@ -47,6 +48,7 @@ impl Level {
             Self::Portable if cfg!(target_arch = "x86_64") => "SSE2",
             Self::Portable => "plain loops",
             Self::Avx2 => "AVX2",
+            Self::Avx512 => "AVX-512",
         }
     }
 
@@ -55,6 +57,7 @@ impl Level {
         match self {
             Self::Portable => true,
             Self::Avx2 => pulp::x86::V3::try_new().is_some(),
+            Self::Avx512 => pulp::x86::V4::try_new().is_some(),
         }
     }
 
@@ -68,8 +71,18 @@ impl Level {
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
         match (self, pulp::x86::V3::try_new()) {
-            (Self::Avx2, Some(v3)) => v3.vectorize(With(v3, kernel)),
+            (Self::Avx2 | Self::Avx512, Some(v3)) => v3.vectorize(With(v3, kernel)),
             _ => kernel.run(PORTABLE),
+        }
+    }
+
+    /// The same for a loop that has many rows, and is translated for 512 bits, too.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    pub(crate) fn run_wide<K: Kernel>(self, kernel: K) -> K::Output {
+        match (self, pulp::x86::V4::try_new()) {
+            (Self::Avx512, Some(v4)) => v4.vectorize(With(v4, kernel)),
+            _ => self.run(kernel),
         }
     }
 
@@ -77,6 +90,13 @@ impl Level {
     #[cfg(not(target_arch = "x86_64"))]
     #[inline]
     pub(crate) fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(PORTABLE)
+    }
+
+    /// The same.
+    #[cfg(not(target_arch = "x86_64"))]
+    #[inline]
+    pub(crate) fn run_wide<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(PORTABLE)
     }
 }

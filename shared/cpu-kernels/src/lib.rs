@@ -10,6 +10,7 @@
 
 mod attention;
 mod between;
+mod columns;
 mod dense;
 mod element;
 mod level;

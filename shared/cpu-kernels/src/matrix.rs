@@ -1,11 +1,10 @@
 //! A matrix of weights, times a few rows.
 
-use crate::dense::Strides;
 use crate::element::{Element, Floats};
 use crate::level::{Kernel, Level};
 use crate::packed::{PackedRow, PreparedRow};
 use crate::vector::Vector;
-use crate::{dense, packed, pool};
+use crate::{columns, dense, packed, pool};
 
 /// A matrix `[N, K]`, row after row.
 #[derive(Debug, Clone, Copy)]
@@ -112,8 +111,8 @@ impl Packed<'_> {
 /// `x Wᵀ`: x `[M, K]` → `[M, N]`. In which order a row is added up does not depend on the others.
 ///
 /// # Cost
-/// A few rows read the matrix once, at the speed of memory. Of a prompt each thread takes some rows of x, and
-/// widens the matrix a few rows at a time into the CPU's caches.
+/// The matrix is read once: at the speed of memory for a few rows, which use what was loaded one after the other.
+/// For many, some rows of the matrix at a time are widened and turned in the CPU's caches.
 ///
 /// # Panics
 /// If the lengths do not fit each other, or if [`Packed::is_supported`] says no.
@@ -127,23 +126,18 @@ pub fn product(level: Level, x: &[f32], matrix: &Matrix<'_>) -> Vec<f32> {
     let (m, n) = (numbers / columns, matrix.rows());
     let mut y = vec![0.0; m * n];
     if m >= MANY_ROWS {
-        let to = Strides { x: n, w: 1 };
-        pool::in_pieces(&mut y, n, m, n * columns, |first, out| {
-            let x = &x[first * columns..][..out.len() / n * columns];
-            multiply(level, &Rows::new(x, matrix), matrix, 0, to, out);
-        });
+        multiply_many(level, &Rows::new(x, matrix), matrix, &mut y);
     } else {
         let rows = Rows::new(x, matrix);
-        let to = Strides { x: 1, w: m };
         pool::for_each_chunk(&mut y, m, matrix.row_bytes(), |first, out| {
-            multiply(level, &rows, matrix, first, to, out);
+            multiply(level, &rows, matrix, first, out);
         });
     }
     y
 }
 
-/// Rows of x from which on threads share them, and no longer the rows of W.
-const MANY_ROWS: usize = 48;
+/// Rows of x from which on it pays to turn W.
+const MANY_ROWS: usize = 6;
 
 /// The rows of x, as the loops of the matrix want them.
 enum Rows<'a> {
@@ -166,63 +160,99 @@ impl<'a> Rows<'a> {
 
 /// All rows of x with rows of W, from `first` on, as many as `out` has room for. A loop for each type and
 /// width, and each translated as a function of its own.
-fn multiply(
-    level: Level,
-    rows: &Rows<'_>,
-    matrix: &Matrix<'_>,
-    first: usize,
-    to: Strides,
-    out: &mut [f32],
-) {
+fn multiply(level: Level, rows: &Rows<'_>, matrix: &Matrix<'_>, first: usize, out: &mut [f32]) {
     match (rows, *matrix) {
         (Rows::Plain(x), Matrix::Dense { weight, columns }) => {
             let n = out.len() / (x.len() / columns);
             let rows = first * columns..(first + n) * columns;
             match weight {
-                Floats::F32(w) => level.run(DenseProducts(x, &w[rows], columns, to, out)),
-                Floats::Bf16(w) => level.run(DenseProducts(x, &w[rows], columns, to, out)),
-                Floats::F16(w) => level.run(DenseProducts(x, &w[rows], columns, to, out)),
+                Floats::F32(w) => level.run(DenseProducts(x, &w[rows], columns, out)),
+                Floats::Bf16(w) => level.run(DenseProducts(x, &w[rows], columns, out)),
+                Floats::F16(w) => level.run(DenseProducts(x, &w[rows], columns, out)),
             }
         }
         (Rows::Prepared(xs), Matrix::Packed(packed)) => match (packed.scales, packed.biases) {
-            (Floats::F32(s), Floats::F32(b)) => packed_of(level, xs, &packed, s, b, first, to, out),
-            (Floats::Bf16(s), Floats::Bf16(b)) => {
-                packed_of(level, xs, &packed, s, b, first, to, out)
-            }
-            (Floats::F16(s), Floats::F16(b)) => packed_of(level, xs, &packed, s, b, first, to, out),
+            (Floats::F32(s), Floats::F32(b)) => packed_of(level, xs, &packed, s, b, first, out),
+            (Floats::Bf16(s), Floats::Bf16(b)) => packed_of(level, xs, &packed, s, b, first, out),
+            (Floats::F16(s), Floats::F16(b)) => packed_of(level, xs, &packed, s, b, first, out),
             _ => unreachable!("scales and biases are of one type"),
         },
         _ => unreachable!("the rows were prepared for this matrix"),
     }
 }
 
-/// The rows of x, those of W, K, and where the products go.
-struct DenseProducts<'a, E>(&'a [f32], &'a [E], usize, Strides, &'a mut [f32]);
+/// The rows of x, those of W, K, and their products.
+struct DenseProducts<'a, E>(&'a [f32], &'a [E], usize, &'a mut [f32]);
 
 impl<E: Element> Kernel for DenseProducts<'_, E> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let Self(x, weight, k, to, out) = self;
+        let Self(x, weight, k, out) = self;
         if x.len() == k {
             for (weight, out) in weight.chunks_exact(k).zip(out) {
                 *out = dense::dot(v, weight, x);
             }
             return;
         }
-        let mut wide = vec![0.0; dense::WIDE * k];
-        for (tile, weight) in weight.chunks(dense::WIDE * k).enumerate() {
-            let wide = &mut wide[..weight.len()];
+        let mut wide = vec![0.0; k];
+        let m = x.len() / k;
+        for (weight, out) in weight.chunks_exact(k).zip(out.chunks_exact_mut(m)) {
             for (wide, weight) in wide.iter_mut().zip(weight) {
                 *wide = weight.widen();
             }
-            dense::products(v, x, wide, k, to, &mut out[tile * dense::WIDE * to.w..]);
+            for (x, out) in x.chunks_exact(k).zip(out) {
+                *out = dense::dot(v, &wide, x);
+            }
         }
     }
 }
 
-#[expect(clippy::too_many_arguments)]
+/// Many rows of x with all of W.
+fn multiply_many(level: Level, rows: &Rows<'_>, matrix: &Matrix<'_>, y: &mut [f32]) {
+    match (rows, *matrix) {
+        (Rows::Plain(x), Matrix::Dense { weight, columns }) => match weight {
+            Floats::F32(w) => columns::dense(level, x, w, columns, y),
+            Floats::Bf16(w) => columns::dense(level, x, w, columns, y),
+            Floats::F16(w) => columns::dense(level, x, w, columns, y),
+        },
+        (Rows::Prepared(xs), Matrix::Packed(packed)) => match (packed.scales, packed.biases) {
+            (Floats::F32(s), Floats::F32(b)) => many_packed_of(level, xs, &packed, s, b, y),
+            (Floats::Bf16(s), Floats::Bf16(b)) => many_packed_of(level, xs, &packed, s, b, y),
+            (Floats::F16(s), Floats::F16(b)) => many_packed_of(level, xs, &packed, s, b, y),
+            _ => unreachable!("scales and biases are of one type"),
+        },
+        _ => unreachable!("the rows were prepared for this matrix"),
+    }
+}
+
+fn many_packed_of<E: Element>(
+    level: Level,
+    xs: &[PreparedRow],
+    packed: &Packed<'_>,
+    scales: &[E],
+    biases: &[E],
+    y: &mut [f32],
+) {
+    let (words, groups) = (packed.words(), packed.groups());
+    let row = |row: usize| PackedRow {
+        codes: &packed.codes[row * words..][..words],
+        scales: &scales[row * groups..][..groups],
+        biases: &biases[row * groups..][..groups],
+    };
+    let group_size = packed.group_size;
+    match packed.bits {
+        2 => columns::packed::<2, 8, _>(level, xs, row, group_size, y),
+        3 => columns::packed::<3, 3, _>(level, xs, row, group_size, y),
+        4 => columns::packed::<4, 8, _>(level, xs, row, group_size, y),
+        5 => columns::packed::<5, 5, _>(level, xs, row, group_size, y),
+        6 => columns::packed::<6, 6, _>(level, xs, row, group_size, y),
+        8 => columns::packed::<8, 8, _>(level, xs, row, group_size, y),
+        bits => unreachable!("codes of {bits} bits"),
+    }
+}
+
 fn packed_of<E: Element>(
     level: Level,
     xs: &[PreparedRow],
@@ -230,28 +260,26 @@ fn packed_of<E: Element>(
     scales: &[E],
     biases: &[E],
     first: usize,
-    to: Strides,
     out: &mut [f32],
 ) {
     let rows = packed_rows(packed, scales, biases, first).take(out.len() / xs.len());
     let group_size = packed.group_size;
     match packed.bits {
-        2 => level.run(PackedProducts::<2, 8, _>(xs, rows, group_size, to, out)),
-        3 => level.run(PackedProducts::<3, 3, _>(xs, rows, group_size, to, out)),
-        4 => level.run(PackedProducts::<4, 8, _>(xs, rows, group_size, to, out)),
-        5 => level.run(PackedProducts::<5, 5, _>(xs, rows, group_size, to, out)),
-        6 => level.run(PackedProducts::<6, 6, _>(xs, rows, group_size, to, out)),
-        8 => level.run(PackedProducts::<8, 8, _>(xs, rows, group_size, to, out)),
+        2 => level.run(PackedProducts::<2, 8, _>(xs, rows, group_size, out)),
+        3 => level.run(PackedProducts::<3, 3, _>(xs, rows, group_size, out)),
+        4 => level.run(PackedProducts::<4, 8, _>(xs, rows, group_size, out)),
+        5 => level.run(PackedProducts::<5, 5, _>(xs, rows, group_size, out)),
+        6 => level.run(PackedProducts::<6, 6, _>(xs, rows, group_size, out)),
+        8 => level.run(PackedProducts::<8, 8, _>(xs, rows, group_size, out)),
         bits => unreachable!("codes of {bits} bits"),
     }
 }
 
-/// The rows of x, those of W, the size of a group, and where the products go.
+/// The rows of x, those of W, the size of a group, and their products.
 struct PackedProducts<'a, const BITS: usize, const WORDS: usize, I>(
     &'a [PreparedRow],
     I,
     usize,
-    Strides,
     &'a mut [f32],
 );
 
@@ -264,31 +292,10 @@ where
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        let Self(xs, rows, group_size, to, out) = self;
-        if let [x] = xs {
-            for (row, out) in rows.zip(out) {
+        let Self(xs, rows, group_size, out) = self;
+        for (row, out) in rows.zip(out.chunks_exact_mut(xs.len())) {
+            for (x, out) in xs.iter().zip(out) {
                 *out = packed::product::<V, BITS, WORDS, E>(v, &row, group_size, x);
-            }
-            return;
-        }
-        let rows: Vec<_> = rows.collect();
-        let k = xs[0].len();
-        let near = dense::near_rows(k);
-        let mut codes = vec![0.0; dense::WIDE * k];
-        let mut products = vec![0.0; near];
-        for (at, rows) in rows.chunks(dense::WIDE).enumerate() {
-            for (row, codes) in rows.iter().zip(codes.chunks_exact_mut(k)) {
-                packed::unpack_codes::<V, BITS, WORDS>(v, row.codes, codes);
-            }
-            for (near_at, xs) in xs.chunks(near).enumerate() {
-                let out = &mut out[near_at * near * to.x + at * dense::WIDE * to.w..];
-                for (n, (row, codes)) in rows.iter().zip(codes.chunks_exact(k)).enumerate() {
-                    let products = &mut products[..xs.len()];
-                    packed::products::<V, BITS, E>(v, row, group_size, codes, xs, products);
-                    for (m, product) in products.iter().enumerate() {
-                        out[m * to.x + n * to.w] = *product;
-                    }
-                }
             }
         }
     }
