@@ -74,6 +74,15 @@ impl<'a> Generator<'a> {
         Ok(id)
     }
 
+    /// The first positions of a request that waits have run before: its own `cache` from now on, of this
+    /// generator's kind, has them. Best for those who are [`next_in_line`](Scheduler::next_in_line).
+    pub fn resume(&mut self, id: SequenceId, cache: Cache) -> Result<()> {
+        self.scheduler.cached(id, cache.offset() as usize)?;
+        let sequence = self.sequences.get_mut(&id).context("nobody waits for it")?;
+        sequence.cache = Some(cache);
+        Ok(())
+    }
+
     /// Nobody wants the rest of an answer. Nothing happens if it has ended.
     pub fn cancel(&mut self, id: SequenceId) -> Result<()> {
         self.scheduler.end(id);
@@ -127,6 +136,12 @@ impl<'a> Generator<'a> {
             // The rows that were preempted have still to leave.
             let preempted = plan.preempted;
             plan = self.scheduler.plan(now);
+            // At once: before it has a row again, each may be given another cache.
+            for id in &plan.preempted {
+                if let Some(sequence) = self.sequences.get_mut(id) {
+                    sequence.cache = None;
+                }
+            }
             plan.preempted.extend(preempted);
         }
         plan
@@ -143,19 +158,13 @@ impl<'a> Generator<'a> {
 
     /// Describes a step and starts it.
     fn start(&mut self, plan: Plan) -> Result<()> {
-        for id in &plan.preempted {
-            self.batch.leave(*id)?;
-            if let Some(sequence) = self.sequences.get_mut(id) {
-                sequence.cache = None;
-            }
-        }
+        let mut left = plan.preempted.iter();
+        left.try_for_each(|id| self.batch.leave(*id))?;
         let (decodes, prompts): (Vec<_>, Vec<_>) =
             (plan.pieces.iter()).partition(|piece| self.batch.row(piece.id).is_some());
         let rows = decodes.len();
         self.decode(rows)?;
-        for piece in &prompts {
-            self.prompt(piece)?;
-        }
+        prompts.iter().try_for_each(|piece| self.prompt(piece))?;
         for piece in plan.pieces.iter().filter(|piece| piece.last) {
             self.scheduler.token(piece.id);
         }

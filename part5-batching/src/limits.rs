@@ -14,8 +14,8 @@ pub struct Limits {
     pub tokens_per_step: usize,
     /// Tokens of one prompt in one step.
     pub piece: usize,
-    /// Where a prompt may be cut: at multiples of this. A prompt whose beginning is in a cache already then
-    /// goes on in the same pieces as one that is computed from its first token.
+    /// Where a prompt may be cut: at multiples of this. What is kept for another prompt that begins in the same
+    /// way is kept in such blocks, and so always ends where a piece may begin.
     pub block: usize,
     /// Positions whose keys and values may be in memory, of all rows.
     pub kv_tokens: usize,

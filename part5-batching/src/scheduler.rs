@@ -101,7 +101,7 @@ impl Scheduler {
     }
 
     /// How many of those who wait can have a row now: strictly in order, or long prompts would starve.
-    fn fitting(&self) -> usize {
+    pub(crate) fn fitting(&self) -> usize {
         let rows = self.limits.rows - self.running.len();
         let mut promised = self.promised();
         let fits = |(rank, entry): &(usize, &Entry)| {

@@ -11,10 +11,11 @@ use std::time::Duration;
 use alone::{Both, PACKED, alone, bits_are_equal, generation, keys_and_values, tiny};
 use console::cli::FloatType;
 use console::metrics::FinishReason;
+use mlx_rs::Array;
 use mlx_rs::ops::indexing::IndexOp;
-use part5_batching::generate::Generator;
+use part5_batching::generate::{Generator, prefill};
 use part5_batching::invariant;
-use part5_batching::kinds::CacheKind;
+use part5_batching::kinds::{CacheKind, empty_cache};
 use part5_batching::scheduler::{Limits, Memory, Policy, SequenceId};
 use part5_batching::stepped::Event;
 use part5_batching::together::generate;
@@ -67,6 +68,16 @@ struct Got {
 fn run(
     generator: &mut Generator<'_>,
     asked: &[(Asked, Request)],
+    look: impl FnMut(&Generator<'_>, &BTreeMap<SequenceId, Got>),
+) -> (Vec<Got>, usize) {
+    run_with(generator, asked, |_, _| {}, look)
+}
+
+/// The same; before each step `resume` may bring caches.
+fn run_with(
+    generator: &mut Generator<'_>,
+    asked: &[(Asked, Request)],
+    mut resume: impl FnMut(&mut Generator<'_>, &BTreeMap<SequenceId, Got>),
     mut look: impl FnMut(&Generator<'_>, &BTreeMap<SequenceId, Got>),
 ) -> (Vec<Got>, usize) {
     let (mut all, mut preempted) = (BTreeMap::<SequenceId, Got>::new(), 0);
@@ -89,6 +100,7 @@ fn run(
                 break;
             }
         }
+        resume(generator, &all);
         let stepped = generator.step(now).unwrap();
         preempted += stepped.plan.preempted.len();
         for Event { id, step } in stepped.events {
@@ -272,6 +284,84 @@ fn both_ways(check: impl Fn()) {
     with_mlx(check);
 }
 
+/// Brings those who are next in line the beginnings of what they have to read, in whole blocks, and says of how
+/// many positions. The numbers of requests are their places in `asked`.
+fn bring_beginnings(
+    both: &Both,
+    kind: CacheKind,
+    asked: &[(Asked, Request)],
+    generator: &mut Generator<'_>,
+    got: &BTreeMap<SequenceId, Got>,
+) -> usize {
+    let (mut brought, block) = (0, generator.scheduler().limits().block);
+    let next: Vec<SequenceId> = generator.scheduler().next_in_line().collect();
+    for id in next.into_iter().filter(|id| id.0 % 3 != 0) {
+        let ids = [&asked[id.0 as usize].1.ids[..], &got[&id].tokens].concat();
+        // Of some all but the last block, of others half.
+        let known = (ids.len() - 1) / (id.0 as usize % 3);
+        let known = known - known % block;
+        let mut cache = empty_cache(kind, &both.config);
+        for piece in ids[..known].chunks(32) {
+            prefill(&both.model, &mut cache, piece).unwrap();
+        }
+        generator.resume(id, cache).unwrap();
+        brought += known;
+    }
+    brought
+}
+
+/// Also of those who were preempted, and whose answer has begun.
+#[test]
+fn a_request_whose_beginning_is_in_a_cache_gives_its_tokens() {
+    both_ways(|| {
+        let both = ["llama", "mistral-layer-types"].map(Both::fixture);
+        let kinds = prop::sample::select(vec![CacheKind::Prealloc, NO_SINKS]);
+        let (mut brought, mut preempted) = (0, 0);
+        let values = (asked(), limits(1..=64), kinds, 0..2_usize);
+        for_each(60, values, |(asked, limits, kind, model)| {
+            let both = &both[model];
+            let what = format!("{asked:?} with {limits:?}, {kind:?}");
+            let mut generator =
+                Generator::new(&both.model, &both.config, kind, limits.clone()).unwrap();
+            let asked = requests(both, &asked, true);
+            let resume = |generator: &mut Generator<'_>, got: &_| {
+                brought += bring_beginnings(both, kind, &asked, generator, got);
+            };
+            let (got, times) = run_with(&mut generator, &asked, resume, |_, _| {});
+            preempted += times;
+            for ((asked, request), got) in asked.iter().zip(&got) {
+                check(got, &by_part3(both, kind, request), asked, &what);
+            }
+        });
+        assert!(brought > 1000 && preempted > 10, "{brought}, {preempted}");
+    });
+}
+
+#[test]
+fn a_cache_that_nobody_waits_for_is_refused() {
+    let both = Both::fixture("llama");
+    let cache = |positions| {
+        let mut cache = empty_cache(CacheKind::Prealloc, &both.config);
+        prefill(&both.model, &mut cache, &both.ids(positions, 0)).unwrap();
+        cache
+    };
+    let mut generator =
+        Generator::new(&both.model, &both.config, CacheKind::Prealloc, wide()).unwrap();
+    let request = Request {
+        ids: both.ids(20, 0),
+        max_tokens: 4,
+        ..Request::default()
+    };
+    let id = generator.submit(request, Duration::ZERO).unwrap();
+    assert!(generator.resume(id, cache(20)).is_err());
+    generator.resume(id, cache(16)).unwrap();
+    let step = generator.step(Duration::ZERO).unwrap();
+    assert_eq!(step.prompt_tokens, 4);
+    assert!(generator.resume(id, cache(16)).is_err());
+    generator.cancel(id).unwrap();
+    assert!(generator.resume(id, cache(16)).is_err());
+}
+
 /// How many schedules are tried: `SCHEDULES=10000` for a night.
 fn schedules() -> u32 {
     let asked = std::env::var("SCHEDULES").ok();
@@ -313,25 +403,12 @@ fn no_schedule_changes_a_bit_where_that_is_promised() {
             .collect();
         let mut generator =
             Generator::new(&both.model, &both.config, CacheKind::Prealloc, limits).unwrap();
-        let (got, _) = run(&mut generator, &asked, |generator, got| {
-            let batch = generator.batch();
-            for (row, id) in batch
-                .rows()
-                .iter()
-                .enumerate()
-                .filter(|_| compared % 3 == 0)
-            {
-                let index = id.0 as usize;
-                let n = (asked[index].1.ids.len() + got[id].tokens.len() - 1) as i32;
-                for (ours, alone) in batch.cache().arrays().zip(&stored[index]) {
-                    let ours = to_f32(&ours.index((row as i32, .., 0..n, ..))).unwrap();
-                    let alone = to_f32(&alone.index((.., 0..n, ..))).unwrap();
-                    let same = ours
-                        .iter()
-                        .zip(&alone)
-                        .all(|(a, b)| a.to_bits() == b.to_bits());
-                    assert!(same, "{what}: keys or values of request {index}");
-                }
+        let resume = |generator: &mut Generator<'_>, got: &_| {
+            bring_beginnings(both, CacheKind::Prealloc, &asked, generator, got);
+        };
+        let (got, _) = run_with(&mut generator, &asked, resume, |generator, got| {
+            if compared % 3 == 0 {
+                stored_bits_are_those_of(&stored, &asked, generator, got, &what);
             }
             compared += 1;
         });
@@ -340,6 +417,28 @@ fn no_schedule_changes_a_bit_where_that_is_promised() {
         }
     });
     assert!(compared > 100);
+}
+
+/// Fails unless each row of the batch has the keys and values that its request has alone.
+fn stored_bits_are_those_of(
+    alone: &[Vec<Array>],
+    asked: &[(Asked, Request)],
+    generator: &Generator<'_>,
+    got: &BTreeMap<SequenceId, Got>,
+    what: &str,
+) {
+    let batch = generator.batch();
+    for (row, id) in batch.rows().iter().enumerate() {
+        let index = id.0 as usize;
+        let n = (asked[index].1.ids.len() + got[id].tokens.len() - 1) as i32;
+        for (ours, alone) in batch.cache().arrays().zip(&alone[index]) {
+            let ours = to_f32(&ours.index((row as i32, .., 0..n, ..))).unwrap();
+            let alone = to_f32(&alone.index((.., 0..n, ..))).unwrap();
+            let mut pairs = ours.iter().zip(&alone);
+            let same = pairs.all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same, "{what}: keys or values of request {index}");
+        }
+    }
 }
 
 /// Part 3 in pieces for which no BLAS is asked.

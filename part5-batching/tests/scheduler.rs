@@ -20,6 +20,8 @@ struct Asked {
     arrives: usize,
     /// The turn at which its client goes away.
     leaves: Option<usize>,
+    /// First positions that a cache has, each time that it is about to get a row.
+    known: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,7 @@ enum End {
 struct Seen {
     asked: Asked,
     tokens: usize,
+    /// What it has, or will have as soon as it has a row.
     computed: usize,
     has_row: bool,
     /// Whether all that it had when it got its row has been read.
@@ -145,6 +148,7 @@ impl Run {
         let decodes = |seen: &Seen| seen.has_row && seen.computed + 1 == seen.tokens;
         let decoding = self.seen.iter().filter(|(_, seen)| decodes(seen));
         let decoding: Vec<SequenceId> = decoding.map(|(&id, _)| id).collect();
+        let next = self.look_up();
         let plan = self.scheduler.plan(TICK * turn as u32);
         for id in &plan.preempted {
             let seen = self.known(*id);
@@ -155,6 +159,9 @@ impl Run {
             .into_iter()
             .filter(|id| !plan.preempted.contains(id))
             .collect();
+        let stayed = self.seen.values().filter(|seen| seen.has_row).count();
+        let new = self.scheduler.running() - stayed;
+        assert!(new <= next.len(), "{new} of {next:?}");
         self.answers_go_on(&decoding, &plan);
         self.tokens_keep_their_order(&plan);
         self.budgets_hold(&plan);
@@ -171,6 +178,19 @@ impl Run {
             }
         }
         self.plans.push(plan);
+    }
+
+    /// Tells what a cache has for those who are next.
+    fn look_up(&mut self) -> Vec<SequenceId> {
+        let next: Vec<SequenceId> = self.scheduler.next_in_line().collect();
+        for &id in &next {
+            let seen = self.known(id);
+            assert!(!seen.has_row && seen.end.is_none());
+            seen.computed = seen.asked.known.min(seen.tokens - 1);
+            let computed = seen.computed;
+            self.scheduler.cached(id, computed).expect("it waits");
+        }
+        next
     }
 
     fn answers_go_on(&self, decoding: &[SequenceId], plan: &Plan) {
@@ -220,7 +240,8 @@ impl Run {
         let rows = self.seen.values().filter(|seen| seen.has_row).count();
         assert_eq!(rows, self.scheduler.running());
         assert!(rows <= self.limits.rows);
-        let used: usize = self.seen.values().map(|seen| seen.computed).sum();
+        let with_row = self.seen.values().filter(|seen| seen.has_row);
+        let used: usize = with_row.map(|seen| seen.computed).sum();
         assert_eq!(used, self.scheduler.kv_tokens_used());
         assert!(used <= self.limits.kv_tokens);
     }
@@ -244,7 +265,11 @@ impl Run {
         self.head = oldest.map(|(&id, seen)| match self.head {
             Some((head, 1)) if head == id => panic!("{id:?} takes longer than promised: {seen:?}"),
             Some((head, left)) if head == id => (id, left - 1),
-            _ => (id, self.limits.prompt_steps(seen.tokens - seen.computed)),
+            // Pieces end where blocks do, also where what was known ended inside of one.
+            _ => {
+                let computed = seen.computed - seen.computed % self.limits.block;
+                (id, self.limits.prompt_steps(seen.tokens - computed))
+            }
         });
     }
 }
@@ -281,13 +306,19 @@ fn limits() -> impl Strategy<Value = Limits> {
 
 fn asked() -> impl Strategy<Value = Vec<Asked>> {
     let leaves = prop_oneof![4 => Just(None), 1 => (0..120_usize).prop_map(Some)];
-    let one = (1..90_usize, 1..40_usize, 0.0..1.0_f64, 0..60_usize, leaves);
-    let one = one.prop_map(|(prompt, max_tokens, share, arrives, leaves)| Asked {
-        prompt,
-        max_tokens,
-        answer: 1 + ((max_tokens - 1) as f64 * share) as usize,
-        arrives,
-        leaves,
+    let known = prop_oneof![2 => Just(0), 1 => 0..100_usize];
+    let sizes = (1..90_usize, 1..40_usize, 0.0..1.0_f64);
+    let one = (sizes, 0..60_usize, leaves, known);
+    let one = one.prop_map(|(sizes, arrives, leaves, known)| {
+        let (prompt, max_tokens, share) = sizes;
+        Asked {
+            prompt,
+            max_tokens,
+            answer: 1 + ((max_tokens - 1) as f64 * share) as usize,
+            arrives,
+            leaves,
+            known,
+        }
     });
     prop::collection::vec(one, 1..30).prop_map(|mut all| {
         all.sort_by_key(|asked| asked.arrives);
@@ -370,7 +401,8 @@ fn same(count: usize, prompt: usize, answer: usize) -> Vec<Asked> {
             max_tokens: answer,
             answer,
             arrives: 0,
-            leaves: None
+            leaves: None,
+            known: 0
         };
         count
     ]
@@ -571,6 +603,45 @@ fn an_id_that_is_still_on_its_way_is_waited_for() {
     assert_eq!(scheduler.plan(TICK).pieces, []);
     scheduler.end(SequenceId(0));
     assert!(scheduler.is_idle());
+}
+
+#[test]
+fn what_a_cache_has_is_not_planned() {
+    let mut asked = same(3, 70, 2);
+    (asked[0].known, asked[1].known) = (48, 1000);
+    let run = Run::of(&plain(), &asked);
+    let pieces = run.plans.iter().flat_map(|plan| &plan.pieces);
+    let prompts = pieces.filter(|piece| piece.why == Why::Prompt);
+    let ranges: Vec<_> = prompts
+        .map(|piece| (piece.id.0, piece.range.clone()))
+        .collect();
+    assert_eq!(
+        ranges,
+        [
+            (0, 48..70),
+            (1, 69..70),
+            (2, 0..32),
+            (2, 32..64),
+            (2, 64..70)
+        ]
+    );
+}
+
+#[test]
+fn a_cache_is_for_who_waits_and_leaves_something_to_run() {
+    let mut scheduler = Scheduler::new(plain()).unwrap();
+    scheduler.submit(SequenceId(0), 20, 2, TICK).unwrap();
+    let full = scheduler.cached(SequenceId(0), 20).unwrap_err();
+    scheduler.cached(SequenceId(0), 19).unwrap();
+    scheduler.cached(SequenceId(0), 16).unwrap(); // what was said last counts
+    assert_eq!(scheduler.kv_tokens_used(), 0);
+    assert_eq!(scheduler.plan(TICK).pieces[0].range, 16..20);
+    let late = scheduler.cached(SequenceId(0), 16).unwrap_err();
+    assert!(scheduler.cached(SequenceId(1), 16).is_err());
+    insta::assert_snapshot!(format!("{full}\n{late}"), @r"
+    20 positions of request 0 are in a cache, it has 20 tokens and one of them has to be run
+    request 0 does not wait: its beginning is taken from a cache before it has a row
+    ");
 }
 
 #[test]

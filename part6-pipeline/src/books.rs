@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::limits::{Limits, Memory, Policy};
 use crate::plan::{Piece, SequenceId, Why};
@@ -19,7 +19,7 @@ pub(crate) struct Entry {
     pub(crate) most: usize,
     /// Tokens of the prompt and of the answer so far.
     pub(crate) tokens: usize,
-    /// Positions that are in memory.
+    /// Positions that are in memory; of one that waits, those that came from a cache.
     pub(crate) computed: usize,
     /// Positions that are computed a second time after it was preempted.
     pub(crate) lost: usize,
@@ -74,6 +74,38 @@ impl Scheduler {
     /// Nobody will come any more: a batch that is not full need not wait.
     pub fn close(&mut self) {
         self.closed = true;
+    }
+
+    /// Those of the queue who can have a row at the next step, in order: the moment to look up whether the beginnings
+    /// of their prompts are known.
+    pub fn next_in_line(&self) -> impl Iterator<Item = SequenceId> {
+        let next = self.waiting.iter().take(self.fitting());
+        next.map(|entry| entry.id)
+    }
+
+    /// So many first positions of a request that waits are there already, and are not planned: those of a prompt
+    /// that begins like an earlier one. Who is preempted loses them like the rest.
+    ///
+    /// # Errors
+    /// If it does not wait (what a row has computed is known here), or if there would be nothing to run, and so
+    /// no scores for its next token.
+    pub fn cached(&mut self, id: SequenceId, positions: usize) -> Result<()> {
+        let at = self.waiting.binary_search_by_key(&id, |entry| entry.id);
+        let entry = at.ok().and_then(|at| self.waiting.get_mut(at));
+        let entry = entry.with_context(|| {
+            format!(
+                "request {} does not wait: its beginning is taken from a cache before it has a row",
+                id.0
+            )
+        })?;
+        ensure!(
+            positions < entry.tokens,
+            "{positions} positions of request {} are in a cache, it has {} tokens and one of them has to be run",
+            id.0,
+            entry.tokens
+        );
+        entry.computed = positions;
+        Ok(())
     }
 
     /// A request's answer has got one more token. Its value may still be on its way.
