@@ -88,6 +88,7 @@ impl Server<'_> {
             generator: Generator::new(self.model, self.config, self.kind, limits.clone())?,
             start: Instant::now(),
             numbers: Vec::new(),
+            last: None,
             run: Run {
                 served: vec![Served::default(); load.requests.len()],
                 answers: vec![Vec::new(); load.requests.len()],
@@ -119,6 +120,8 @@ struct Way<'a> {
     start: Instant,
     /// The place in the load of each request that the generator took.
     numbers: Vec<usize>,
+    /// The end of the last step, if nobody had to wait since.
+    last: Option<Duration>,
     run: Run,
 }
 
@@ -126,14 +129,17 @@ impl Way<'_> {
     /// Whether there was anything left to do.
     fn step(&mut self) -> Result<bool> {
         self.arrive()?;
-        let from = self.start.elapsed();
-        let stepped = self.generator.step(from)?;
+        let begun = self.start.elapsed();
+        let stepped = self.generator.step(begun)?;
         let now = self.start.elapsed();
         if stepped.plan.pieces.is_empty() {
-            return self.wait(from, &stepped);
+            self.last = None;
+            return self.wait(begun, &stepped);
         }
+        // What the host does between two steps is part of the second: a simulated one begins there, too.
+        let from = self.last.replace(now).unwrap_or(begun);
         self.record(from, now, &stepped.plan);
-        self.note(stepped, from, now)?;
+        self.note(stepped, begun, (now - from).as_secs_f64(), now)?;
         Ok(true)
     }
 
@@ -200,15 +206,20 @@ impl Way<'_> {
     }
 
     /// What a step has brought.
-    fn note(&mut self, stepped: Stepped, from: Duration, now: Duration) -> Result<()> {
-        let seconds = (now - from).as_secs_f64();
+    fn note(
+        &mut self,
+        stepped: Stepped,
+        begun: Duration,
+        seconds: f64,
+        now: Duration,
+    ) -> Result<()> {
         let (run, numbers) = (&mut self.run, &self.numbers);
         for id in &stepped.plan.preempted {
             run.served[numbers[id.0 as usize]].preemptions += 1;
         }
         for piece in &stepped.plan.pieces {
             let served = &mut run.served[numbers[piece.id.0 as usize]];
-            served.scheduled.get_or_insert(from);
+            served.scheduled.get_or_insert(begun);
         }
         for event in stepped.events {
             let number = numbers.get(event.id.0 as usize).copied();

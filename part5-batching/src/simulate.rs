@@ -10,12 +10,12 @@ use console::report::{Report, status};
 use crate::experiment::{Loaded, ServeArgs};
 use crate::gantt::Recording;
 use crate::limits::{Limits, Policy};
-use crate::load::{Lengths, Load, LoadArgs};
+use crate::load::{Lengths, Load, LoadArgs, Planned};
 use crate::machines::{Chip, Shape};
 use crate::report;
 use crate::serve::Server;
 use crate::simulator::{Predicted, predict, simulate};
-use crate::step_times::{Sample, StepErrors, StepTimes};
+use crate::step_times::{StepTimes, Unseen};
 use crate::{gantt, tour};
 
 /// A load to predict.
@@ -42,6 +42,9 @@ pub struct SimulateArgs {
     #[arg(long, help_heading = "Simulation")]
     only: bool,
 }
+
+/// The longest answer that steps are measured with. Beyond it the positions of the context count as they did before.
+const LONGEST_ANSWER: usize = 128;
 
 /// Repetitions from which the bars are taken.
 const REPETITIONS: u64 = 100;
@@ -128,17 +131,18 @@ fn beside(args: &SimulateArgs, load: &Load, limits: &Limits) -> Result<()> {
 /// A model of step times, and the steps that it was judged by.
 pub(crate) struct Calibration {
     pub(crate) times: StepTimes,
-    errors: StepErrors,
-    samples: Vec<Sample>,
-    unseen: Vec<Sample>,
+    /// Steps that were measured.
+    steps: usize,
+    unseen: Unseen,
 }
 
 impl Calibration {
     /// Serves a few short loads of its own: batches of each size, and prompts in pieces among answers. None of
     /// them is the load that is predicted.
     pub(crate) fn measure(server: &Server<'_>, limits: &Limits, load: &Load) -> Result<Self> {
-        let longest = load.requests.iter().map(|r| r.prompt_tokens).max();
-        let longest = longest.unwrap_or(64);
+        let most = |of: fn(&Planned) -> usize| load.requests.iter().map(of).max().unwrap_or(64);
+        let longest = most(|request| request.prompt_tokens);
+        let answer = most(|request| request.output_tokens).clamp(40, LONGEST_ANSWER);
         tour::warm_up(server, 1)?;
         let open = Limits {
             policy: Policy::Continuous,
@@ -156,7 +160,7 @@ impl Calibration {
                     concurrency: Some(rows),
                     requests: 2 * rows + 2,
                     prompt_tokens: Lengths::Uniform(1, longest.max(2)),
-                    output_tokens: Lengths::Uniform(8, 40),
+                    output_tokens: Lengths::Uniform(8, answer),
                     trace: None,
                 },
                 1_000 + seed as u64,
@@ -167,33 +171,33 @@ impl Calibration {
                 break;
             }
         }
-        let (times, errors) = StepTimes::calibrate(&samples).context("fitting step times")?;
-        let (_, unseen) = Sample::split(&samples);
+        let (times, unseen) = StepTimes::calibrate(&samples).context("fitting step times")?;
+        let steps = samples.len();
         Ok(Self {
             times,
-            errors,
-            samples,
+            steps,
             unseen,
         })
     }
 
     /// The error of steps that the model had not seen, before anything is claimed.
     pub(crate) fn print<W: std::io::Write>(&self, report: &mut Report<W>) -> Result<()> {
+        let errors = &self.unseen.errors;
         report.note(&format!(
             "{} steps were measured. A model of three in four of them is off by {} % (median; mean {}, nine in ten \
              below {}) from the other {}, all together by {} %.",
-            self.samples.len(),
-            fixed(100.0 * self.errors.median, 1),
-            fixed(100.0 * self.errors.mean, 1),
-            fixed(100.0 * self.errors.p90, 1),
-            self.errors.n,
-            fixed(100.0 * self.errors.bias, 1),
+            self.steps,
+            fixed(100.0 * errors.median, 1),
+            fixed(100.0 * errors.mean, 1),
+            fixed(100.0 * errors.p90, 1),
+            errors.n,
+            fixed(100.0 * errors.bias, 1),
         ))?;
         Ok(report.blank()?)
     }
 
     fn predict(&self, load: &Load, limits: &Limits) -> Result<[Option<Predicted>; 6]> {
-        let (times, unseen) = (&self.times, &self.unseen);
+        let (times, unseen) = (&self.times, &self.unseen.ratios);
         predict(
             (load, limits),
             times,

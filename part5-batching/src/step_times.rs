@@ -72,6 +72,15 @@ pub struct StepErrors {
     pub bias: f64,
 }
 
+/// What a model said of steps that had no part in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Unseen {
+    /// Their errors, summed up.
+    pub errors: StepErrors,
+    /// How many times as long as it said each of them took.
+    pub ratios: Vec<f64>,
+}
+
 impl Work {
     /// Of a planned step. Rows that decode are one run, each piece is a run of its own.
     pub fn of(plan: &Plan) -> Self {
@@ -160,14 +169,20 @@ impl StepTimes {
         Ok(shape)
     }
 
-    /// Learns from all steps, and says how far a model of three in four of them is from the others.
+    /// Learns from all steps, and says how far a model of three in four of them is from the others: those errors
+    /// are of steps that had no part in it.
     ///
     /// # Errors
     /// As [`fit`](Self::fit).
-    pub fn calibrate(samples: &[Sample]) -> Result<(Self, StepErrors)> {
+    pub fn calibrate(samples: &[Sample]) -> Result<(Self, Unseen)> {
         let (seen, unseen) = Sample::split(samples);
-        let errors = Self::fit(&seen)?.errors(&unseen);
-        Ok((Self::fit(samples)?, errors))
+        let part = Self::fit(&seen)?;
+        let ratio = |sample: &Sample| sample.seconds / part.seconds(&sample.work);
+        let unseen = Unseen {
+            errors: part.errors(&unseen),
+            ratios: unseen.iter().map(ratio).collect(),
+        };
+        Ok((Self::fit(samples)?, unseen))
     }
 
     /// Seconds of a step.

@@ -7,7 +7,7 @@ use console::serving::Slo;
 use part5_batching::limits::{Limits, Memory, Policy};
 use part5_batching::load::{Load, LoadArgs};
 use part5_batching::simulator::{Simulated, find_capacity, predict, simulate};
-use part5_batching::step_times::{Sample, StepTimes, Table, Work};
+use part5_batching::step_times::{StepTimes, Table};
 use proptest::prelude::*;
 
 #[derive(Debug, Parser)]
@@ -228,23 +228,13 @@ fn the_error_bar_is_as_wide_as_the_errors_of_the_model() {
         "--rate 5 --requests 60 --prompt-tokens 16 --output-tokens 20",
         1,
     );
-    let unseen = |spread: f64| -> Vec<Sample> {
+    let ratios = |spread: f64| -> Vec<f64> {
         let factor = |at: usize| 1.0 + spread * (at as f64 / 19.0 * 2.0 - 1.0);
-        let work = Work {
-            rows: 1,
-            context: 0,
-            pieces: Vec::new(),
-        };
-        (0..20)
-            .map(|at| Sample {
-                work: work.clone(),
-                seconds: 0.010 * factor(at),
-            })
-            .collect()
+        (0..20).map(factor).collect()
     };
     let tpot = |spread: f64| {
         let (load, limits) = (&load, &limits());
-        let [tpot, none] = predict((load, limits), &times(), &unseen(spread), 20, |serving| {
+        let [tpot, none] = predict((load, limits), &times(), &ratios(spread), 20, |serving| {
             [serving.tpot.median, None]
         })
         .unwrap();

@@ -55,7 +55,8 @@ fn samples(count: usize, noise: f64, seed: u64) -> Vec<Sample> {
 
 #[test]
 fn what_is_learnt_is_what_was_there() {
-    let (found, errors) = StepTimes::calibrate(&samples(400, 0.0, 1)).unwrap();
+    let (found, unseen) = StepTimes::calibrate(&samples(400, 0.0, 1)).unwrap();
+    let errors = unseen.errors;
     assert!(errors.mean < 1e-6, "{errors:?}");
     let close = |a: f64, b: f64| (a / b - 1.0).abs() < 1e-4;
     let truth = truth();
@@ -74,7 +75,8 @@ fn what_is_learnt_is_what_was_there() {
 
 #[test]
 fn noise_is_averaged_out_and_its_size_is_told() {
-    let (found, errors) = StepTimes::calibrate(&samples(600, 0.1, 2)).unwrap();
+    let (found, unseen) = StepTimes::calibrate(&samples(600, 0.1, 2)).unwrap();
+    let errors = unseen.errors;
     assert!((0.03..0.07).contains(&errors.mean), "{errors:?}");
     assert!(
         errors.p90 > errors.median && errors.bias.abs() < 0.02,
@@ -83,6 +85,37 @@ fn noise_is_averaged_out_and_its_size_is_told() {
     for Sample { work, .. } in samples(200, 0.0, 3) {
         let off = found.seconds(&work) / truth().seconds(&work) - 1.0;
         assert!(off.abs() < 0.05, "{off} for {work:?}");
+    }
+}
+
+#[test]
+fn errors_are_those_of_steps_that_had_no_part_in_the_model() {
+    let mut slower = samples(400, 0.0, 1);
+    for sample in slower.iter_mut().skip(3).step_by(4) {
+        sample.seconds *= 2.0;
+    }
+    let (_, unseen) = StepTimes::calibrate(&slower).unwrap();
+    let close = |ratio: &f64| (ratio / 2.0 - 1.0).abs() < 1e-4;
+    assert!(unseen.ratios.len() == slower.len() / 4 && unseen.ratios.iter().all(close));
+    assert!((unseen.errors.median - 0.5).abs() < 1e-4);
+}
+
+#[test]
+fn pieces_of_every_length_are_learnt_from_short_to_long() {
+    // Up to a number of tokens a piece costs what reading the weights costs.
+    let seconds = |tokens: usize| 1e-3 * (tokens as f64 / 32.0).max(1.0);
+    let sample = |tokens: usize| Sample {
+        work: Work {
+            pieces: vec![(tokens, 0)],
+            ..Work::default()
+        },
+        seconds: seconds(tokens),
+    };
+    let all: Vec<Sample> = (1..=200).map(sample).collect();
+    let found = StepTimes::fit(&all).unwrap();
+    for Sample { work, seconds } in &all {
+        let off = found.seconds(work) / seconds - 1.0;
+        assert!(off.abs() < 0.1, "{off} for {work:?}");
     }
 }
 

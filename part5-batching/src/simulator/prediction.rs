@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::Simulation;
 use crate::limits::Limits;
 use crate::load::Load;
-use crate::step_times::{Sample, StepTimes, Work};
+use crate::step_times::{StepTimes, Work};
 
 /// One number of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -38,7 +38,8 @@ impl Predicted {
     }
 }
 
-/// Simulates a load several times with the errors that `unseen` steps had, and gives what `number` says of each
+/// Simulates a load several times with errors such as unseen steps had, whose times were these `ratios` of what was
+/// said of them, and gives what `number` says of each
 /// run. None if it says nothing of any.
 ///
 /// # Errors
@@ -46,17 +47,13 @@ impl Predicted {
 pub fn predict<const N: usize>(
     (load, limits): (&Load, &Limits),
     times: &StepTimes,
-    unseen: &[Sample],
+    ratios: &[f64],
     repetitions: u64,
     numbers: impl Fn(&Serving) -> [Option<f64>; N],
 ) -> Result<[Option<Predicted>; N]> {
-    let ratios: Vec<f64> = unseen
-        .iter()
-        .map(|sample| sample.seconds / times.seconds(&sample.work))
-        .collect();
     let mut found: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
     for seed in 0..repetitions {
-        let mut errors = Errors::new(&ratios, seed);
+        let mut errors = Errors::new(ratios, seed);
         let seconds = |work: &Work| times.seconds(work) * errors.draw();
         let run = Simulation::new(load, limits)?.run(seconds, |_, _, _| {})?;
         let values = numbers(&run.serving(load, limits, None));

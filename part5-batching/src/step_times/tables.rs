@@ -1,7 +1,5 @@
 //! A function that is known at some places, and straight in between.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 /// Most places of a table that is made from measured steps.
@@ -22,32 +20,18 @@ impl Table {
         Self { points }
     }
 
-    /// With places where something was measured, all seconds 0. Where there are many, those that were measured
-    /// most often stay, and the ends.
+    /// With places where something was measured, all seconds 0. Where there are many, the ends stay, and between
+    /// them as many measurements lie from each place to the next.
     pub(super) fn over(counts: impl Iterator<Item = usize>) -> Self {
-        let mut often: BTreeMap<usize, usize> = BTreeMap::new();
-        for count in counts.filter(|count| *count > 0) {
-            *often.entry(count).or_default() += 1;
+        let mut counts: Vec<usize> = counts.filter(|count| *count > 0).collect();
+        counts.sort_unstable();
+        let mut places = counts.clone();
+        places.dedup();
+        if places.len() > MOST {
+            let last = counts.len() - 1;
+            places = (0..MOST).map(|at| counts[at * last / (MOST - 1)]).collect();
         }
-        let ends = [
-            often.keys().next().copied(),
-            often.keys().next_back().copied(),
-        ];
-        let mut places: Vec<(usize, usize)> = often.into_iter().collect();
-        places.sort_by_key(|(count, often)| {
-            (
-                !ends.contains(&Some(*count)),
-                std::cmp::Reverse(*often),
-                *count,
-            )
-        });
-        Self::new(
-            places
-                .into_iter()
-                .take(MOST)
-                .map(|(count, _)| (count, 0.0))
-                .collect(),
-        )
+        Self::new(places.into_iter().map(|count| (count, 0.0)).collect())
     }
 
     /// How many places it has.
