@@ -1,7 +1,7 @@
 //! What the video shows: what batching buys, what it costs, and a prediction that the run confirms.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -12,6 +12,7 @@ use console::serving::Slo;
 use shared::session::Session;
 
 use crate::capacity::{self, CapacityArgs};
+use crate::charts;
 use crate::flags::LimitArgs;
 use crate::gantt;
 use crate::invariant;
@@ -19,6 +20,7 @@ use crate::kinds::CacheKind;
 use crate::load::{Load, LoadArgs, Planned};
 use crate::model::Model;
 use crate::report;
+use crate::roofline::Roofline;
 use crate::serve::{Run, Server};
 use crate::simulate::{self, SimulateArgs};
 use crate::tour::{self, SERVED_ROWS};
@@ -32,6 +34,9 @@ pub struct Args {
     command: Option<Command>,
     #[command(flatten)]
     model: ModelArgs,
+    /// Write two charts into this directory: the roofline, and latency over throughput
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    charts: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -158,14 +163,19 @@ impl Loaded {
 /// If the model, the load or the output fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
     match args.command {
-        None => tour(&args.model, args.output),
+        None => tour(&args.model, args.charts.as_deref(), args.output),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Capacity(args)) => capacity::run(&args),
     }
 }
 
-fn tour(model: &ModelArgs, output: OutputArgs) -> Result<()> {
+fn tour(model: &ModelArgs, charts: Option<&Path>, output: OutputArgs) -> Result<()> {
+    if let Some(directory) = charts {
+        for name in charts::FILES {
+            files::directory(&directory.join(name)).context("charts")?;
+        }
+    }
     let loaded = Loaded::open(model)?;
     let server = loaded.server(CacheKind::Prealloc);
     let mut report = Report::stdout();
@@ -180,6 +190,19 @@ fn tour(model: &ModelArgs, output: OutputArgs) -> Result<()> {
     report::pieces(&mut report, &pieces)?;
     let rates = tour::rates(&server, ceiling)?;
     report::rates(&mut report, &rates)?;
+    if let Some(directory) = charts {
+        let prompts = tour::prompts(&server)?;
+        let Session {
+            machine,
+            checkpoint,
+            ..
+        } = &loaded.session;
+        let roofline = Roofline::measure(machine, checkpoint, &points, &prompts)?;
+        let title = format!("{} on {}", model.model, machine.name);
+        charts::save(directory, &title, &roofline, &rates)?;
+        let names = charts::FILES.join(" and ");
+        report.note(&format!("{names} are in {}.", directory.display()))?;
+    }
     if output.json {
         let all = [
             ("policies", &policies[..]),

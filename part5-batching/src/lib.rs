@@ -35,6 +35,8 @@
 //! - [`rotating`]: a window that forgets, as in part 3
 //! - [`experiment`]: what the video shows, as numbers
 //! - [`tour`]: its four tables
+//! - [`roofline`]: what a machine can do at most, and where its steps lie
+//! - [`charts`]: both as pictures
 //! - [`flags`]: the scheduler's flags as limits
 //! - [`serve`]: a load through the generator, measured
 //! - [`simulate`]: a prediction, and the run beside it
@@ -46,6 +48,7 @@ pub mod batch;
 pub mod books;
 pub mod cache;
 pub mod capacity;
+pub mod charts;
 pub mod experiment;
 pub mod flags;
 pub mod gantt;
@@ -61,6 +64,7 @@ pub mod plan;
 pub mod prealloc;
 pub mod quantized_cache;
 pub mod report;
+pub mod roofline;
 pub mod rotating;
 pub mod scheduler;
 pub mod sequence;

@@ -12,6 +12,7 @@ use shared::machine::versions;
 use shared::session::Session;
 
 use crate::load::Load;
+use crate::roofline;
 use crate::serve::Run;
 use crate::tour::{self, Outcome, Point, SERVED_ROWS, SWEEP};
 
@@ -36,26 +37,19 @@ pub fn sweep<W: Write>(report: &mut Report<W>, session: &Session, points: &[Poin
         "1. A batch: rows of {prompt} prompt and {answer} answer tokens, all in step."
     ))?;
     report.blank()?;
-    let checkpoint = &session.checkpoint;
-    let weights = checkpoint.read_bytes();
-    let each = checkpoint
-        .config
-        .kv_bytes_per_token(checkpoint.activation_bytes());
     let alone = points.first().map_or(f64::NAN, Point::throughput);
+    let bandwidth = session.machine.bandwidth_bytes_per_s;
     let row = |point: &Point| {
-        let kv = point.rows as u64 * each * (prompt + answer / 2) as u64;
-        // Two operations for each weight and row.
-        let operations = 2.0 * checkpoint.parameters() as f64 * point.rows as f64;
-        let bytes = (weights + kv) as f64;
-        let share = session.machine.mbu(weights + kv, 1.0 / point.step);
+        let dot = roofline::decode(&session.checkpoint, point);
+        let share = bandwidth.map(|bandwidth| dot.flops / dot.intensity / bandwidth);
         vec![
             point.rows.to_string(),
             fixed(1e3 * point.step, 2),
             fixed(point.throughput(), 0),
             fixed(point.throughput() / alone, 2),
             or_dash(share.map(|share| 100.0 * share), 0),
-            fixed(operations / bytes, 1),
-            fixed(operations / point.step / 1e9, 1),
+            fixed(dot.intensity, 1),
+            fixed(dot.flops / 1e9, 1),
         ]
     };
     let rows: Vec<_> = points.iter().map(row).collect();

@@ -1,6 +1,8 @@
 //! A prediction made before the run: steps are measured, a model of their times is fitted, and the load is simulated
 //! on the same scheduler. Then the load is served, and both stand side by side.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result};
 use clap::Args;
 use console::interrupt::check_interrupted;
@@ -15,7 +17,7 @@ use crate::machines::{Chip, Shape};
 use crate::report;
 use crate::serve::Server;
 use crate::simulator::{Predicted, predict, simulate};
-use crate::step_times::{StepTimes, Unseen};
+use crate::step_times::{Sample, StepTimes, Unseen};
 use crate::{gantt, tour};
 
 /// A load to predict.
@@ -45,6 +47,11 @@ pub struct SimulateArgs {
 
 /// The longest answer that steps are measured with. Beyond it the positions of the context count as they did before.
 const LONGEST_ANSWER: usize = 128;
+
+/// How often each number of rows is measured, unless that takes longer than [`ENOUGH`]: not all at once, so that a
+/// moment in which the machine is slow is not taken for what these rows cost.
+const PASSES: u64 = 4;
+const ENOUGH: Duration = Duration::from_secs(20);
 
 /// Repetitions from which the bars are taken.
 const REPETITIONS: u64 = 100;
@@ -148,26 +155,11 @@ impl Calibration {
             policy: Policy::Continuous,
             ..limits.clone()
         };
-        let mut samples = Vec::new();
-        for (seed, concurrency) in [1, 2, 4, 8, 16, 32, 64, 128].into_iter().enumerate() {
-            // Each number of rows once, the last of them all that there are.
-            let rows = concurrency.min(limits.rows);
-            status(&format!("measuring steps: {rows} rows"));
-            let own = Load::new(
-                &LoadArgs {
-                    rate: f64::INFINITY,
-                    burstiness: 1.0,
-                    concurrency: Some(rows),
-                    requests: 2 * rows + 2,
-                    prompt_tokens: Lengths::Uniform(1, longest.max(2)),
-                    output_tokens: Lengths::Uniform(8, answer),
-                    trace: None,
-                },
-                1_000 + seed as u64,
-            )?;
-            samples.extend(server.serve(&own, &open)?.samples);
-            check_interrupted()?;
-            if rows == limits.rows {
+        let lengths = (longest.max(2), answer);
+        let (mut samples, begun) = (Vec::new(), Instant::now());
+        for pass in 0..PASSES {
+            samples.extend(one_pass(server, &open, lengths, pass)?);
+            if begun.elapsed() > ENOUGH {
                 break;
             }
         }
@@ -206,6 +198,38 @@ impl Calibration {
             report::predicted,
         )
     }
+}
+
+/// Each number of rows once, the last of them all that there are.
+fn one_pass(
+    server: &Server<'_>,
+    limits: &Limits,
+    (longest, answer): (usize, usize),
+    pass: u64,
+) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for (at, rows) in [1, 2, 4, 8, 16, 32, 64, 128].into_iter().enumerate() {
+        let rows = rows.min(limits.rows);
+        status(&format!("measuring steps: {rows} rows"));
+        let own = Load::new(
+            &LoadArgs {
+                rate: f64::INFINITY,
+                burstiness: 1.0,
+                concurrency: Some(rows),
+                requests: 2 * rows + 2,
+                prompt_tokens: Lengths::Uniform(1, longest),
+                output_tokens: Lengths::Uniform(8, answer),
+                trace: None,
+            },
+            1_000 + 100 * pass + at as u64,
+        )?;
+        samples.extend(server.serve(&own, limits)?.samples);
+        check_interrupted()?;
+        if rows == limits.rows {
+            break;
+        }
+    }
+    Ok(samples)
 }
 
 fn side_by_side<W: std::io::Write>(

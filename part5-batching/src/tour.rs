@@ -24,6 +24,9 @@ pub const SWEEP: (usize, usize) = (32, 32);
 /// Sizes of pieces that are tried.
 pub const PIECES: [usize; 4] = [16, 64, 256, 512];
 
+/// How often each of them is read alone.
+const PROMPT_TRIES: usize = 3;
+
 /// Rates that are tried, as shares of what the machine could do if it only decoded.
 pub const SHARES: [f64; 6] = [0.2, 0.4, 0.6, 0.8, 1.0, 1.4];
 
@@ -45,6 +48,15 @@ impl Point {
     pub fn throughput(&self) -> f64 {
         self.rows as f64 / self.step
     }
+}
+
+/// What a piece of a prompt takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Prompt {
+    /// Its tokens, from the first one of the prompt on.
+    pub tokens: usize,
+    /// Median seconds until the first id of the answer is there.
+    pub seconds: f64,
 }
 
 /// A load under limits, and what came of it.
@@ -117,6 +129,23 @@ fn batch(server: &Server<'_>, rows: usize) -> Result<Point> {
         prompts,
         answers,
     })
+}
+
+/// Prompts of each size, alone.
+pub fn prompts(server: &Server<'_>) -> Result<Vec<Prompt>> {
+    let mut prompts = Vec::new();
+    for tokens in PIECES {
+        status(&format!("a prompt of {tokens}"));
+        let mut seconds = Vec::new();
+        for _ in 0..PROMPT_TRIES {
+            let run = server.serve(&alike(1, (tokens, 1)), &wide(1))?;
+            seconds.extend(run.steps.iter().map(|step| step.seconds));
+            check_interrupted()?;
+        }
+        let seconds = median(&seconds).unwrap_or(f64::NAN);
+        prompts.push(Prompt { tokens, seconds });
+    }
+    Ok(prompts)
 }
 
 /// Rows of the experiments with arrivals.

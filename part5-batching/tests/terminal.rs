@@ -70,7 +70,23 @@ fn help_fits_the_terminal() {
 
 #[test]
 fn the_default_run_has_four_tables_whose_answers_are_all_there() {
-    let (report, json) = report(&["--json"]);
+    let place = tempfile::tempdir().unwrap();
+    let charts = place.path().to_str().unwrap();
+    let (report, json) = report(&["--json", "--charts", charts]);
+    let chart = |name: &str| std::fs::read_to_string(place.path().join(name)).unwrap();
+    let roofline = chart("part5-roofline.svg");
+    for said in [
+        "the roofs:",
+        "decode, by rows",
+        "prefers-color-scheme: dark",
+    ] {
+        assert!(roofline.contains(said), "{roofline}");
+    }
+    // A dot for each number of rows and each piece, and one of each kind in the legend.
+    assert_eq!(roofline.matches("<circle").count(), 6 + 4 + 2);
+    let rates = chart("part5-rates.svg");
+    assert!(rates.contains("the knee:"), "{rates}");
+    assert_eq!(rates.matches("<circle").count(), 3 * 6);
     for title in ["1. A batch", "2. Who may join", "3. Pieces", "4. Rates"] {
         assert!(report.contains(title), "{report}");
     }
@@ -81,6 +97,17 @@ fn the_default_run_has_four_tables_whose_answers_are_all_there() {
         assert!(run["completed"].as_u64() > Some(0), "{run}");
         assert_eq!(run["failed"], 0, "{run}");
     }
+}
+
+#[test]
+fn charts_that_cannot_be_written_are_refused_before_anything_is_measured() {
+    let refused = part5(&["--charts", "/no/such/directory"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    assert!(
+        refused.stderr.contains("/no/such/directory"),
+        "{}",
+        refused.stderr
+    );
 }
 
 #[test]
