@@ -178,6 +178,7 @@ pub struct Measure {
 /// If the model, the text, the prompt or the output fails.
 pub fn run(args: &TableArgs, plot: Option<&Path>) -> Result<()> {
     plot.map(files::directory).transpose().context("plot")?;
+    args.quality.check_modes()?;
     let session = Session::open(&args.model)?.with_roof();
     let checkpoint = &session.checkpoint;
     if let Some(flag) = args.quality.packing_flag() {
@@ -215,12 +216,23 @@ impl QualityArgs {
     fn packing_flag(&self) -> Option<&'static str> {
         let flags = [
             ("--bits", self.bits.is_empty()),
+            ("--group-size", self.group_size.is_empty()),
             ("--mode", self.mode.is_empty()),
         ];
         flags
             .iter()
             .find(|(_, empty)| !empty)
             .map(|(flag, _)| *flag)
+    }
+
+    /// Refuses widths that no row would have.
+    fn check_modes(&self) -> Result<()> {
+        let affine = self.mode.is_empty() || self.mode.contains(&Mode::Affine);
+        ensure!(
+            affine || self.bits.is_empty() && self.group_size.is_empty(),
+            "--bits and --group-size are of affine codes: leave them away, or add affine to --mode"
+        );
+        Ok(())
     }
 
     fn packings(&self) -> Packings {

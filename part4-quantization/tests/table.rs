@@ -232,12 +232,12 @@ fn a_model_that_is_quantized_already_keeps_its_weights() {
     let (code, stdout, stderr) = part4(&[&args[..], &QUICK[..4], &QUICK[8..]].concat());
     assert_eq!(code, 0, "{stderr}");
     assert!(!stdout.contains("-bit g"), "{stdout}");
-    let (code, _, stderr) = part4(&[&args[..], &QUICK].concat());
-    assert_eq!(code, 1);
-    assert!(
-        stderr.contains("is quantized already, so --bits cannot quantize it"),
-        "{stderr}"
-    );
+    for [flag, value] in [["--bits", "4"], ["--group-size", "64"], ["--mode", "mxfp4"]] {
+        let (code, _, stderr) = part4(&[&args[..], &[flag, value]].concat());
+        assert_eq!(code, 1);
+        let says = format!("is quantized already, so {flag} cannot quantize it");
+        assert!(stderr.contains(&says), "{stderr}");
+    }
 }
 
 #[test]
@@ -276,6 +276,11 @@ fn bad_flags_and_texts_get_one_clear_line() {
         (&["--bits", "7"], 2, "must be one of [2, 3, 4, 5, 6, 8]"),
         (&["--bits", "4,9"], 2, "must be one of [2, 3, 4, 5, 6, 8]"),
         (&["--group-size", "48"], 2, "must be one of [32, 64, 128]"),
+        (
+            &["--mode", "mxfp4", "--group-size", "64"],
+            1,
+            "are of affine codes: leave them away",
+        ),
         (&["--score", "none"], 2, "second-half"),
         (&["--rounds", "0"], 2, "--rounds"),
         (&["--cache", "quantized:K8"], 2, "must be quantized:K8:V8"),
