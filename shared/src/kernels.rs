@@ -61,8 +61,8 @@ pub fn steps_in_flight() -> usize {
 /// Whether each row of a product has the same bits alone and among any others. Elsewhere the kernels change with
 /// the number of rows.
 ///
-/// Matrices of the float modes are an exception: a few rows are multiplied by MLX's loops and many by this project's,
-/// which add up in another order.
+/// Matrices of mxfp8, and of nvfp4 with a scale for the whole matrix, are an exception: a few rows are multiplied by
+/// MLX's loops and many by this project's, which add up in another order.
 pub fn rows_have_equal_bits() -> bool {
     cpu::is_on()
 }

@@ -4,7 +4,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use cpu_kernels::{Floats, Level, Matrix, Packed, product};
+use cpu_kernels::{Floats, Level, Matrix, Packed, SmallFloats, product};
 use criterion::measurement::WallTime;
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main,
@@ -57,6 +57,16 @@ fn products(criterion: &mut Criterion) {
         };
         let bytes = n * k / 2 + 2 * 2 * parameters.len();
         time(&mut group, "4-bit", &Matrix::Packed(packed), bytes);
+
+        let floats = SmallFloats {
+            codes: &codes,
+            scales: &vec![120; n * k / 32],
+            half_scales: &[0.5; 256],
+            group_size: 32,
+            columns,
+        };
+        let bytes = n * k / 2 + n * k / 32;
+        time(&mut group, "mxfp4", &Matrix::SmallFloats(floats), bytes);
     }
     group.finish();
 }

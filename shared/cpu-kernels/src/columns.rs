@@ -9,7 +9,7 @@
 
 use crate::element::{Element, load};
 use crate::level::{Kernel, Level};
-use crate::packed::{Blocks, PackedRow, PreparedRow, block_codes, unpack_codes};
+use crate::packed::{Blocks, PackedRow, PreparedRow, Scales, block_codes, unpack_codes};
 use crate::pool;
 use crate::vector::{LANES, SIXTEEN, Vector};
 
@@ -254,17 +254,24 @@ impl Near {
 }
 
 /// The same as [`dense`] with packed rows of W.
-pub(crate) fn packed<'a, const BITS: usize, const WORDS: usize, E: Element + 'a>(
+pub(crate) fn packed<
+    'a,
+    const BITS: usize,
+    const WORDS: usize,
+    const FLOATS: bool,
+    S: Scales,
+    E: Element + 'a,
+>(
     level: Level,
     xs: &[PreparedRow],
-    row: impl Fn(usize) -> PackedRow<'a, E> + Sync,
+    row: impl Fn(usize) -> PackedRow<'a, S, E> + Sync,
+    groups: usize,
     group_size: usize,
     y: &mut [f32],
 ) {
     let shape = Shape::packed(level);
     let (m, n, k) = (xs.len(), y.len() / xs.len(), xs[0].x.len());
-    let groups = xs[0].sums.len();
-    let (order, sums_order) = (Order::packed(k), Order::dense(groups));
+    let (order, sums_order) = (Order::packed(k), Order::dense(xs[0].sums.len()));
     let x = Turned::new(level, m, |row| &xs[row].x, &order, shape.x);
     let sums = Turned::new(level, m, |row| &xs[row].sums, &sums_order, shape.x);
     let (places, sums_places) = (order.places(), sums_order.places());
@@ -279,7 +286,7 @@ pub(crate) fn packed<'a, const BITS: usize, const WORDS: usize, E: Element + 'a>
             let first = (first + at) * shape.w;
             let rows: Vec<_> = (first..n.min(first + shape.w)).map(&row).collect();
             for (row, wide) in rows.iter().zip(wide.chunks_exact_mut(k)) {
-                level.run(Unpack::<BITS, WORDS> {
+                level.run(Unpack::<BITS, WORDS, FLOATS> {
                     codes: row.codes,
                     wide,
                 });
@@ -287,8 +294,8 @@ pub(crate) fn packed<'a, const BITS: usize, const WORDS: usize, E: Element + 'a>
             let near: Vec<&[f32]> = wide.chunks_exact(k).take(rows.len()).collect();
             turn(level, &near, &places, shape.w, &mut turned);
             for (at, row) in rows.iter().enumerate() {
-                for (group, scale) in row.scales.iter().enumerate() {
-                    scales[group * shape.w + at] = scale.widen();
+                for group in 0..groups {
+                    scales[group * shape.w + at] = row.scales.at(group);
                 }
                 for (place, bias) in sums_places.iter().zip(row.biases) {
                     biases[place * shape.w + at] = bias.widen();
@@ -339,17 +346,19 @@ fn in_tiles(
     });
 }
 
-struct Unpack<'a, const BITS: usize, const WORDS: usize> {
+struct Unpack<'a, const BITS: usize, const WORDS: usize, const FLOATS: bool> {
     codes: &'a [u32],
     wide: &'a mut [f32],
 }
 
-impl<const BITS: usize, const WORDS: usize> Kernel for Unpack<'_, BITS, WORDS> {
+impl<const BITS: usize, const WORDS: usize, const FLOATS: bool> Kernel
+    for Unpack<'_, BITS, WORDS, FLOATS>
+{
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
-        unpack_codes::<V, BITS, WORDS>(v, self.codes, self.wide);
+        unpack_codes::<V, BITS, WORDS, FLOATS>(v, self.codes, self.wide);
     }
 }
 

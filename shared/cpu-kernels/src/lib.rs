@@ -24,6 +24,6 @@ pub use self::attention::{Attention, attention};
 pub use self::between::{Turn, add, log_sum_and_best, norm, rotate, swiglu};
 pub use self::element::{Float, Floats, to_bf16, to_f16};
 pub use self::level::Level;
-pub use self::matrix::{Matrix, Packed, product};
+pub use self::matrix::{Matrix, Packed, SmallFloats, product};
 pub use self::pool::threads;
 pub use self::roof::bandwidth;

@@ -2,7 +2,7 @@
 
 use crate::element::{Element, Floats};
 use crate::level::{Kernel, Level};
-use crate::packed::{PackedRow, PreparedRow};
+use crate::packed::{Bytes, PackedRow, PreparedRow, Scales};
 use crate::vector::Vector;
 use crate::{columns, dense, packed, pool};
 
@@ -18,6 +18,8 @@ pub enum Matrix<'a> {
     },
     /// Codes of a few bits.
     Packed(Packed<'a>),
+    /// Codes that are floats of 4 bits.
+    SmallFloats(SmallFloats<'a>),
 }
 
 /// A packed matrix `[N, K]` in MLX's layout: `w = scale · code + bias`, the codes of a row one
@@ -38,12 +40,29 @@ pub struct Packed<'a> {
     pub columns: usize,
 }
 
+/// A matrix `[N, K]` in MLX's modes mxfp4 and nvfp4: `w = scale · code`, the codes floats of 4 bits (E2M1), eight in
+/// a word, and the scales bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct SmallFloats<'a> {
+    /// `[N, K/8]`
+    pub codes: &'a [u32],
+    /// `[N, K/G]`
+    pub scales: &'a [u8],
+    /// Half of what each byte stands for: codes are multiplied as whole numbers, which are doubled floats.
+    pub half_scales: &'a [f32; 256],
+    /// G: 16 or 32.
+    pub group_size: usize,
+    /// K
+    pub columns: usize,
+}
+
 impl Matrix<'_> {
     /// K
     pub fn columns(&self) -> usize {
         match self {
             Self::Dense { columns, .. } => *columns,
             Self::Packed(packed) => packed.columns,
+            Self::SmallFloats(floats) => floats.columns,
         }
     }
 
@@ -52,6 +71,7 @@ impl Matrix<'_> {
         match self {
             Self::Dense { weight, columns } => weight.len() / columns,
             Self::Packed(packed) => packed.codes.len() / packed.words(),
+            Self::SmallFloats(floats) => floats.codes.len() / (floats.columns / 8),
         }
     }
 
@@ -63,6 +83,7 @@ impl Matrix<'_> {
                 assert!(whole, "{} numbers in rows of {columns}", weight.len());
             }
             Self::Packed(packed) => packed.check(),
+            Self::SmallFloats(floats) => floats.check(),
         }
     }
 
@@ -74,7 +95,25 @@ impl Matrix<'_> {
                 _ => 2 * columns,
             },
             Self::Packed(packed) => 4 * packed.words(),
+            Self::SmallFloats(floats) => floats.columns / 2,
         }
+    }
+}
+
+impl SmallFloats<'_> {
+    fn check(&self) {
+        let (size, columns) = (self.group_size, self.columns);
+        assert!(
+            matches!(size, 16 | 32) && columns.is_multiple_of(size),
+            "no loop for groups of {size} in rows of {columns}"
+        );
+        let rows = self.codes.len() / (columns / 8);
+        let lengths = [self.codes.len(), self.scales.len()];
+        assert_eq!(
+            lengths,
+            [rows * columns / 8, rows * columns / size],
+            "words and scales"
+        );
     }
 }
 
@@ -154,6 +193,10 @@ impl<'a> Rows<'a> {
                 let prepare = |row| PreparedRow::new(row, packed.bits, packed.group_size);
                 Self::Prepared(rows.map(prepare).collect())
             }
+            Matrix::SmallFloats(floats) => {
+                let rows = x.chunks_exact(floats.columns);
+                Self::Prepared(rows.map(PreparedRow::for_floats).collect())
+            }
         }
     }
 }
@@ -177,6 +220,18 @@ fn multiply(level: Level, rows: &Rows<'_>, matrix: &Matrix<'_>, first: usize, ou
             (Floats::F16(s), Floats::F16(b)) => packed_of(level, xs, &packed, s, b, first, out),
             _ => unreachable!("scales and biases are of one type"),
         },
+        (Rows::Prepared(xs), Matrix::SmallFloats(floats)) => {
+            let scales = Bytes(floats.scales, floats.half_scales);
+            let sizes = [floats.columns / 8, floats.columns / floats.group_size];
+            let rows = packed_rows::<_, f32>(floats.codes, scales, None, sizes, first);
+            let rows = rows.take(out.len() / xs.len());
+            level.run(PackedProducts::<4, 8, true, _>(
+                xs,
+                rows,
+                floats.group_size,
+                out,
+            ));
+        }
         _ => unreachable!("the rows were prepared for this matrix"),
     }
 }
@@ -223,6 +278,13 @@ fn multiply_many(level: Level, rows: &Rows<'_>, matrix: &Matrix<'_>, y: &mut [f3
             (Floats::F16(s), Floats::F16(b)) => many_packed_of(level, xs, &packed, s, b, y),
             _ => unreachable!("scales and biases are of one type"),
         },
+        (Rows::Prepared(xs), Matrix::SmallFloats(floats)) => {
+            let scales = Bytes(floats.scales, floats.half_scales);
+            let sizes = [floats.columns / 8, floats.columns / floats.group_size];
+            let row = |row| packed_row::<_, f32>(floats.codes, scales, None, sizes, row);
+            let (groups, size) = (sizes[1], floats.group_size);
+            columns::packed::<4, 8, true, _, _>(level, xs, row, groups, size, y);
+        }
         _ => unreachable!("the rows were prepared for this matrix"),
     }
 }
@@ -235,20 +297,16 @@ fn many_packed_of<E: Element>(
     biases: &[E],
     y: &mut [f32],
 ) {
-    let (words, groups) = (packed.words(), packed.groups());
-    let row = |row: usize| PackedRow {
-        codes: &packed.codes[row * words..][..words],
-        scales: &scales[row * groups..][..groups],
-        biases: &biases[row * groups..][..groups],
-    };
-    let group_size = packed.group_size;
+    let sizes = [packed.words(), packed.groups()];
+    let row = |row| packed_row(packed.codes, scales, Some(biases), sizes, row);
+    let (groups, size) = (packed.groups(), packed.group_size);
     match packed.bits {
-        2 => columns::packed::<2, 8, _>(level, xs, row, group_size, y),
-        3 => columns::packed::<3, 3, _>(level, xs, row, group_size, y),
-        4 => columns::packed::<4, 8, _>(level, xs, row, group_size, y),
-        5 => columns::packed::<5, 5, _>(level, xs, row, group_size, y),
-        6 => columns::packed::<6, 6, _>(level, xs, row, group_size, y),
-        8 => columns::packed::<8, 8, _>(level, xs, row, group_size, y),
+        2 => columns::packed::<2, 8, false, _, _>(level, xs, row, groups, size, y),
+        3 => columns::packed::<3, 3, false, _, _>(level, xs, row, groups, size, y),
+        4 => columns::packed::<4, 8, false, _, _>(level, xs, row, groups, size, y),
+        5 => columns::packed::<5, 5, false, _, _>(level, xs, row, groups, size, y),
+        6 => columns::packed::<6, 6, false, _, _>(level, xs, row, groups, size, y),
+        8 => columns::packed::<8, 8, false, _, _>(level, xs, row, groups, size, y),
         bits => unreachable!("codes of {bits} bits"),
     }
 }
@@ -262,31 +320,35 @@ fn packed_of<E: Element>(
     first: usize,
     out: &mut [f32],
 ) {
-    let rows = packed_rows(packed, scales, biases, first).take(out.len() / xs.len());
+    let sizes = [packed.words(), packed.groups()];
+    let rows = packed_rows(packed.codes, scales, Some(biases), sizes, first);
+    let rows = rows.take(out.len() / xs.len());
     let group_size = packed.group_size;
     match packed.bits {
-        2 => level.run(PackedProducts::<2, 8, _>(xs, rows, group_size, out)),
-        3 => level.run(PackedProducts::<3, 3, _>(xs, rows, group_size, out)),
-        4 => level.run(PackedProducts::<4, 8, _>(xs, rows, group_size, out)),
-        5 => level.run(PackedProducts::<5, 5, _>(xs, rows, group_size, out)),
-        6 => level.run(PackedProducts::<6, 6, _>(xs, rows, group_size, out)),
-        8 => level.run(PackedProducts::<8, 8, _>(xs, rows, group_size, out)),
+        2 => level.run(PackedProducts::<2, 8, false, _>(xs, rows, group_size, out)),
+        3 => level.run(PackedProducts::<3, 3, false, _>(xs, rows, group_size, out)),
+        4 => level.run(PackedProducts::<4, 8, false, _>(xs, rows, group_size, out)),
+        5 => level.run(PackedProducts::<5, 5, false, _>(xs, rows, group_size, out)),
+        6 => level.run(PackedProducts::<6, 6, false, _>(xs, rows, group_size, out)),
+        8 => level.run(PackedProducts::<8, 8, false, _>(xs, rows, group_size, out)),
         bits => unreachable!("codes of {bits} bits"),
     }
 }
 
 /// The rows of x, those of W, the size of a group, and their products.
-struct PackedProducts<'a, const BITS: usize, const WORDS: usize, I>(
+struct PackedProducts<'a, const BITS: usize, const WORDS: usize, const FLOATS: bool, I>(
     &'a [PreparedRow],
     I,
     usize,
     &'a mut [f32],
 );
 
-impl<'a, const BITS: usize, const WORDS: usize, E, I> Kernel for PackedProducts<'_, BITS, WORDS, I>
+impl<'a, const BITS: usize, const WORDS: usize, const FLOATS: bool, S, E, I> Kernel
+    for PackedProducts<'_, BITS, WORDS, FLOATS, I>
 where
+    S: Scales,
     E: Element + 'a,
-    I: Iterator<Item = PackedRow<'a, E>>,
+    I: Iterator<Item = PackedRow<'a, S, E>>,
 {
     type Output = ();
 
@@ -295,28 +357,37 @@ where
         let Self(xs, rows, group_size, out) = self;
         for (row, out) in rows.zip(out.chunks_exact_mut(xs.len())) {
             for (x, out) in xs.iter().zip(out) {
-                *out = packed::product::<V, BITS, WORDS, E>(v, &row, group_size, x);
+                *out = packed::product::<V, BITS, WORDS, FLOATS, S, E>(v, &row, group_size, x);
             }
         }
     }
 }
 
-/// The rows of a packed matrix from `first` on.
+/// The rows of a packed matrix from `first` on, each of so many words and groups.
 #[inline(always)]
-fn packed_rows<'a, E: Element>(
-    packed: &Packed<'a>,
-    scales: &'a [E],
-    biases: &'a [E],
+fn packed_rows<'a, S: Scales + 'a, E: Element>(
+    codes: &'a [u32],
+    scales: S,
+    biases: Option<&'a [E]>,
+    sizes: [usize; 2],
     first: usize,
-) -> impl Iterator<Item = PackedRow<'a, E>> {
-    let (words, groups) = (packed.words(), packed.groups());
-    let codes = packed.codes[first * words..].chunks_exact(words);
-    let scales = scales[first * groups..].chunks_exact(groups);
-    let biases = biases[first * groups..].chunks_exact(groups);
-    let rows = codes.zip(scales).zip(biases);
-    rows.map(|((codes, scales), biases)| PackedRow {
-        codes,
-        scales,
-        biases,
-    })
+) -> impl Iterator<Item = PackedRow<'a, S, E>> {
+    let rows = first..codes.len() / sizes[0];
+    rows.map(move |row| packed_row(codes, scales, biases, sizes, row))
+}
+
+#[inline(always)]
+fn packed_row<'a, S: Scales, E: Element>(
+    codes: &'a [u32],
+    scales: S,
+    biases: Option<&'a [E]>,
+    [words, groups]: [usize; 2],
+    row: usize,
+) -> PackedRow<'a, S, E> {
+    let part = row * groups..(row + 1) * groups;
+    PackedRow {
+        codes: &codes[row * words..][..words],
+        scales: scales.part(part.clone()),
+        biases: biases.map_or(&[], |biases| &biases[part]),
+    }
 }

@@ -1,24 +1,65 @@
 //! Dot products with rows of packed codes.
 //!
 //! With `w = scale · code + bias`, the sum over a group of `w · x` is `scale · Σ code·x + bias · Σ x`:
-//! the codes are multiplied as they are, and `Σ x` is the same for every row of the matrix.
+//! the codes are multiplied as they are, and `Σ x` is the same for every row of the matrix. Codes may be small
+//! floats, too (`FLOATS`): those have no bias, and their scales are bytes.
+
+use std::ops::Range;
 
 use crate::dense::dot;
 use crate::element::{Element, load};
 use crate::vector::{Arrays, LANES, Vector};
 
 /// Codes of one row of W, and where their groups begin.
-pub(crate) struct PackedRow<'a, E> {
+pub(crate) struct PackedRow<'a, S, E> {
     pub(crate) codes: &'a [u32],
-    pub(crate) scales: &'a [E],
+    pub(crate) scales: S,
+    /// None for floats.
     pub(crate) biases: &'a [E],
+}
+
+/// The scales of some groups, however they are stored.
+pub(crate) trait Scales: Copy + Send + Sync {
+    /// The number; 0 beyond the last one.
+    fn at(self, index: usize) -> f32;
+
+    /// Those of a row.
+    fn part(self, range: Range<usize>) -> Self;
+}
+
+impl<E: Element> Scales for &[E] {
+    #[inline(always)]
+    fn at(self, index: usize) -> f32 {
+        self.get(index).map_or(0.0, |scale| scale.widen())
+    }
+
+    fn part(self, range: Range<usize>) -> Self {
+        &self[range]
+    }
+}
+
+/// Bytes, and what each of them stands for.
+#[derive(Clone, Copy)]
+pub(crate) struct Bytes<'a>(pub(crate) &'a [u8], pub(crate) &'a [f32; 256]);
+
+impl Scales for Bytes<'_> {
+    #[inline(always)]
+    fn at(self, index: usize) -> f32 {
+        self.0
+            .get(index)
+            .map_or(0.0, |byte| self.1[usize::from(*byte)])
+    }
+
+    fn part(self, range: Range<usize>) -> Self {
+        Self(&self.0[range], self.1)
+    }
 }
 
 /// One row of x, as the loops want it.
 pub(crate) struct PreparedRow {
     /// In the order in which codes are unpacked, with zeros up to a whole block.
     pub(crate) x: Vec<f32>,
-    /// Σ x of each group.
+    /// Σ x of each group; none for floats.
     pub(crate) sums: Vec<f32>,
 }
 
@@ -29,6 +70,14 @@ impl PreparedRow {
         Self {
             x: in_unpacked_order(x, bits),
             sums: x.chunks_exact(group_size).map(sum).collect(),
+        }
+    }
+
+    /// For codes that are floats of 4 bits.
+    pub(crate) fn for_floats(x: &[f32]) -> Self {
+        Self {
+            x: in_unpacked_order(x, 4),
+            sums: Vec::new(),
         }
     }
 }
@@ -66,7 +115,7 @@ fn in_unpacked_order(x: &[f32], bits: usize) -> Vec<f32> {
 
 /// The codes of a row as floats, with zeros up to a whole block. `WORDS` is [`block_words`].
 #[inline(always)]
-pub(crate) fn unpack_codes<V: Vector, const BITS: usize, const WORDS: usize>(
+pub(crate) fn unpack_codes<V: Vector, const BITS: usize, const WORDS: usize, const FLOATS: bool>(
     v: V,
     codes: &[u32],
     to: &mut [f32],
@@ -74,30 +123,37 @@ pub(crate) fn unpack_codes<V: Vector, const BITS: usize, const WORDS: usize>(
     let (blocks, rest) = codes.as_chunks::<WORDS>();
     let mut to = to.chunks_exact_mut(block_codes(BITS));
     for (words, to) in blocks.iter().zip(&mut to) {
-        unpack_block::<V, BITS, WORDS>(v, words, to);
+        unpack_block::<V, BITS, WORDS, FLOATS>(v, words, to);
     }
     if let Some(to) = to.next() {
-        unpack_block::<V, BITS, WORDS>(v, &padded(rest), to);
+        unpack_block::<V, BITS, WORDS, FLOATS>(v, &padded(rest), to);
     }
 }
 
 /// Multiplies one row of W with one row of x.
 #[inline(always)]
-pub(crate) fn product<V: Vector, const BITS: usize, const WORDS: usize, E: Element>(
+pub(crate) fn product<
+    V: Vector,
+    const BITS: usize,
+    const WORDS: usize,
+    const FLOATS: bool,
+    S: Scales,
+    E: Element,
+>(
     v: V,
-    row: &PackedRow<'_, E>,
+    row: &PackedRow<'_, S, E>,
     group_size: usize,
     x: &PreparedRow,
 ) -> f32 {
     let (codes, scales) = (row.codes, row.scales);
     let sum = match Blocks::of(BITS, group_size) {
-        Blocks::Quarters if BITS == 2 => {
-            scaled_dot::<V, BITS, WORDS>(v, codes, x, Parts::<4, E>(scales))
+        Blocks::Quarters if BITS == 2 || FLOATS => {
+            scaled_dot::<V, BITS, WORDS, FLOATS>(v, codes, x, Parts::<4, S>(scales))
         }
         Blocks::Halves if BITS == 2 || BITS == 4 => {
-            scaled_dot::<V, BITS, WORDS>(v, codes, x, Parts::<2, E>(scales))
+            scaled_dot::<V, BITS, WORDS, FLOATS>(v, codes, x, Parts::<2, S>(scales))
         }
-        blocks => scaled_dot::<V, BITS, WORDS>(v, codes, x, Whole(scales, blocks.shift())),
+        blocks => scaled_dot::<V, BITS, WORDS, FLOATS>(v, codes, x, Whole(scales, blocks.shift())),
     };
     sum + dot(v, row.biases, &x.sums)
 }
@@ -147,38 +203,40 @@ trait Vectors {
 }
 
 /// The scale of each block, of which `2^shift` make a group.
-struct Whole<'a, E>(&'a [E], u32);
+struct Whole<S>(S, u32);
 
-impl<E: Element> Vectors for Whole<'_, E> {
+impl<S: Scales> Vectors for Whole<S> {
     #[inline(always)]
     fn at<V: Vector>(&self, v: V, index: usize) -> V::Floats {
-        v.splat(self.0[index >> self.1].widen())
+        v.splat(self.0.at(index >> self.1))
     }
 }
 
 /// The scales of blocks that have parts of `PARTS` groups.
-struct Parts<'a, const PARTS: usize, E>(&'a [E]);
+struct Parts<const PARTS: usize, S>(S);
 
-impl<const PARTS: usize, E: Element> Vectors for Parts<'_, PARTS, E> {
+impl<const PARTS: usize, S: Scales> Vectors for Parts<PARTS, S> {
     #[inline(always)]
     fn at<V: Vector>(&self, v: V, index: usize) -> V::Floats {
-        scale_lanes::<V, PARTS, E>(v, self.0, index)
+        scale_lanes::<V, PARTS, S>(v, self.0, index)
     }
 }
 
 /// The codes of a block.
-struct Words<'a, const BITS: usize, const WORDS: usize>(&'a [u32; WORDS]);
+struct Words<'a, const BITS: usize, const WORDS: usize, const FLOATS: bool>(&'a [u32; WORDS]);
 
-impl<const BITS: usize, const WORDS: usize> Vectors for Words<'_, BITS, WORDS> {
+impl<const BITS: usize, const WORDS: usize, const FLOATS: bool> Vectors
+    for Words<'_, BITS, WORDS, FLOATS>
+{
     #[inline(always)]
     fn at<V: Vector>(&self, v: V, index: usize) -> V::Floats {
-        unpack_vector::<V, BITS, WORDS>(v, self.0, index)
+        unpack_vector::<V, BITS, WORDS, FLOATS>(v, self.0, index)
     }
 }
 
 /// `Σ scale · Σ code · x` over the blocks.
 #[inline(always)]
-fn scaled_dot<V: Vector, const BITS: usize, const WORDS: usize>(
+fn scaled_dot<V: Vector, const BITS: usize, const WORDS: usize, const FLOATS: bool>(
     v: V,
     codes: &[u32],
     x: &PreparedRow,
@@ -188,12 +246,12 @@ fn scaled_dot<V: Vector, const BITS: usize, const WORDS: usize>(
     let mut total = v.zero();
     let mut xs = x.x.chunks_exact(block_codes(BITS));
     for (index, (words, x)) in blocks.iter().zip(&mut xs).enumerate() {
-        let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS>(words));
+        let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS, FLOATS>(words));
         total = v.multiply_add(sum, scale.at(v, index), total);
     }
     if let Some(x) = xs.next() {
         let words = padded::<WORDS>(rest);
-        let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS>(&words));
+        let sum = block_sum::<V, BITS>(v, x, Words::<BITS, WORDS, FLOATS>(&words));
         total = v.multiply_add(sum, scale.at(v, blocks.len()), total);
     }
     v.sum(total)
@@ -214,28 +272,25 @@ fn block_sum<V: Vector, const BITS: usize>(v: V, x: &[f32], codes: impl Vectors)
 
 /// All codes of a block as floats.
 #[inline(always)]
-fn unpack_block<V: Vector, const BITS: usize, const WORDS: usize>(
+fn unpack_block<V: Vector, const BITS: usize, const WORDS: usize, const FLOATS: bool>(
     v: V,
     words: &[u32; WORDS],
     to: &mut [f32],
 ) {
     for (at, to) in to.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-        *to = v.numbers(unpack_vector::<V, BITS, WORDS>(v, words, at));
+        *to = v.numbers(unpack_vector::<V, BITS, WORDS, FLOATS>(v, words, at));
     }
 }
 
 /// The scale of each lane of a block that has parts of `PARTS` groups. The last block of a row may
 /// have fewer.
 #[inline(always)]
-fn scale_lanes<V: Vector, const PARTS: usize, E: Element>(
+fn scale_lanes<V: Vector, const PARTS: usize, S: Scales>(
     v: V,
-    scales: &[E],
+    scales: S,
     block: usize,
 ) -> V::Floats {
-    let mut parts = [0.0; PARTS];
-    for (part, scale) in parts.iter_mut().zip(&scales[block * PARTS..]) {
-        *part = scale.widen();
-    }
+    let parts: [f32; PARTS] = std::array::from_fn(|part| scales.at(block * PARTS + part));
     v.floats(std::array::from_fn(|lane| parts[lane * PARTS / LANES]))
 }
 
@@ -248,7 +303,7 @@ fn padded<const WORDS: usize>(rest: &[u32]) -> [u32; WORDS] {
 
 /// 8 codes of a block as floats: code `at` of each of 8 words, or the `at`-th 8 of 32.
 #[inline(always)]
-fn unpack_vector<V: Vector, const BITS: usize, const WORDS: usize>(
+fn unpack_vector<V: Vector, const BITS: usize, const WORDS: usize, const FLOATS: bool>(
     v: V,
     words: &[u32; WORDS],
     at: usize,
@@ -256,6 +311,9 @@ fn unpack_vector<V: Vector, const BITS: usize, const WORDS: usize>(
     let mask = (1 << BITS) - 1;
     if is_whole(BITS) {
         let words = std::array::from_fn(|lane| words[lane]);
+        if FLOATS {
+            return v.small_floats(words, (BITS * at) as u32);
+        }
         return v.codes(words, [(BITS * at) as u32; LANES], mask);
     }
     // 8 codes are at most 48 bits, and they begin at most 24 bits into a word.

@@ -15,10 +15,11 @@ mod numbers;
 mod tests;
 
 use std::cell::Cell;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, ensure};
 use console::numbers::plural;
-use cpu_kernels::{Level, Packed};
+use cpu_kernels::{Level, Packed, SmallFloats};
 use mlx_rs::{Array, Dtype};
 
 pub(crate) use self::between::{
@@ -29,8 +30,8 @@ use crate::config::Mode;
 use crate::machine::on_gpu;
 use crate::weights::{Matrix, QuantizedTriple};
 
-/// Rows up to which MLX multiplies with a matrix of a float mode: it unpacks a number anew for each row. For more
-/// it is cheaper to unpack all numbers once.
+/// Rows up to which MLX multiplies with a matrix that there is no loop for: it unpacks a number anew for each row.
+/// For more it is cheaper to unpack all numbers once.
 const FEW_ROWS: usize = 32;
 
 /// Bytes of f32 that such a matrix is unpacked to at a time.
@@ -103,7 +104,7 @@ fn finish(mut y: Vec<f32>, x: &Array, rows: usize, bias: Option<&Array>) -> Resu
     array(&y, &with_last(x, rows), x.dtype())
 }
 
-/// The product with a matrix for whose codes there is no loop here, as those of the float modes.
+/// The product with a matrix for whose codes there is no loop here, as those of mxfp8.
 fn without_loop(
     x: &Array,
     packed: &QuantizedTriple,
@@ -188,7 +189,7 @@ fn stored(matrix: &Matrix) -> Result<Option<cpu_kernels::Matrix<'_>>> {
         }
         Matrix::Quantized(q) => {
             let Some(biases) = &q.biases else {
-                return Ok(None); // a float mode
+                return Ok(small_floats(q)?.map(cpu_kernels::Matrix::SmallFloats));
             };
             let (Some(scales), Some(biases)) = (floats(&q.scales)?, floats(biases)?) else {
                 return Ok(None);
@@ -207,6 +208,43 @@ fn stored(matrix: &Matrix) -> Result<Option<cpu_kernels::Matrix<'_>>> {
         }
     }
 }
+
+/// A matrix of mxfp4 or nvfp4; None for mxfp8, and where one number more is multiplied with.
+fn small_floats(q: &QuantizedTriple) -> Result<Option<SmallFloats<'_>>> {
+    let half_scales = match (q.mode, &q.global_scale) {
+        (Mode::Mxfp4, None) => &HALF_POWERS,
+        (Mode::Nvfp4, None) => &HALF_FLOATS,
+        _ => return Ok(None),
+    };
+    Ok(Some(SmallFloats {
+        codes: q.weight.try_as_slice::<u32>()?,
+        scales: q.scales.try_as_slice::<u8>()?,
+        half_scales,
+        group_size: q.group_size as usize,
+        columns: q.columns(),
+    }))
+}
+
+/// Half of what the bytes of mxfp4 stand for: an exponent (E8M0), the last one no number.
+static HALF_POWERS: LazyLock<[f32; 256]> = LazyLock::new(|| {
+    std::array::from_fn(|byte| match byte {
+        255 => f32::NAN,
+        byte => 2_f32.powi(byte as i32 - 128),
+    })
+});
+
+/// Half of what the bytes of nvfp4 stand for: a float with a sign, four bits of exponent and three more (E4M3).
+static HALF_FLOATS: LazyLock<[f32; 256]> = LazyLock::new(|| {
+    std::array::from_fn(|byte| {
+        let (exponent, digits) = (byte >> 3 & 15, (byte & 7) as f32 / 8.0);
+        let size = match exponent {
+            _ if byte & 127 == 127 => f32::NAN,
+            0 => digits * 2_f32.powi(-7),
+            exponent => (1.0 + digits) * 2_f32.powi(exponent as i32 - 8),
+        };
+        if byte < 128 { size } else { -size }
+    })
+});
 
 /// The shape of x with another last axis.
 fn with_last(x: &Array, last: usize) -> Vec<i32> {

@@ -3,7 +3,8 @@
 use std::panic::catch_unwind;
 
 use cpu_kernels::{
-    Attention, Floats, Level, Matrix, Packed, Turn, add, attention, norm, product, rotate, swiglu,
+    Attention, Floats, Level, Matrix, Packed, SmallFloats, Turn, add, attention, norm, product,
+    rotate, swiglu,
 };
 
 /// The message of the panic. These tests' own output shows it, too.
@@ -28,6 +29,15 @@ const SOUND: Packed<'_> = Packed {
     scales: Floats::F32(&[1.0; 4]),
     biases: Floats::F32(&[1.0; 4]),
     bits: 4,
+    group_size: 32,
+    columns: 64,
+};
+
+/// `[2, 64]` in mxfp4.
+const SMALL: SmallFloats<'_> = SmallFloats {
+    codes: &[0; 16],
+    scales: &[0; 4],
+    half_scales: &[1.0; 256],
     group_size: 32,
     columns: 64,
 };
@@ -169,4 +179,42 @@ fn heads_of_other_lengths_are_not_attended_to() {
     assert!(refusal(|| two(&[1, 3])).contains("2 queries at the end of 1"));
     refusal(|| two(&[]));
     refusal(|| two(&[3, 3, 3]));
+}
+
+#[test]
+fn a_matrix_of_small_floats_with_a_part_too_short_or_too_long_is_refused() {
+    let damaged = [
+        SmallFloats {
+            group_size: 64,
+            ..SMALL
+        },
+        SmallFloats {
+            group_size: 16,
+            ..SMALL
+        },
+        SmallFloats {
+            columns: 96,
+            ..SMALL
+        },
+        SmallFloats {
+            columns: 40,
+            ..SMALL
+        },
+        SmallFloats {
+            codes: &[0; 17],
+            ..SMALL
+        },
+        SmallFloats {
+            scales: &[0; 3],
+            ..SMALL
+        },
+    ];
+    for (at, floats) in damaged.into_iter().enumerate() {
+        let (x, matrix) = (vec![1.0; floats.columns], Matrix::SmallFloats(floats));
+        let message = refusal(|| product(Level::best(), &x, &matrix));
+        assert!(
+            message.contains("no loop") || message.contains("words and scales"),
+            "{at}: {message}"
+        );
+    }
 }

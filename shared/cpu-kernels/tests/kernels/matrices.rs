@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use cpu_kernels::{Float, Floats, Matrix, Packed};
+use cpu_kernels::{Float, Floats, Matrix, Packed, SmallFloats};
 use half::{bf16, f16};
 
 use crate::chance::Chance;
@@ -53,13 +53,17 @@ pub(crate) enum Kind {
         group_size: usize,
         float: Float,
     },
+    SmallFloats {
+        group_size: usize,
+    },
 }
 
 impl Kind {
     /// All that there are loops for.
     pub(crate) fn all() -> Vec<Self> {
-        let packed = Self::packed();
-        FLOATS.map(Self::Dense).into_iter().chain(packed).collect()
+        let small = [16, 32].map(|group_size| Self::SmallFloats { group_size });
+        let dense = FLOATS.map(Self::Dense).into_iter();
+        dense.chain(Self::packed()).chain(small).collect()
     }
 
     pub(crate) fn packed() -> Vec<Self> {
@@ -80,9 +84,16 @@ impl Kind {
     pub(crate) fn columns(self, n: usize) -> usize {
         match self {
             Self::Dense(_) => n,
-            Self::Packed { group_size, .. } => group_size * (1 + n % 7),
+            Self::Packed { group_size, .. } | Self::SmallFloats { group_size } => {
+                group_size * (1 + n % 7)
+            }
         }
     }
+}
+
+fn codes(chance: &mut Chance, count: usize, bits: usize) -> Vec<u32> {
+    let mut code = || (chance.bits() >> 32) as u32 & ((1 << bits) - 1);
+    (0..count).map(|_| code()).collect()
 }
 
 /// A matrix `[N, K]`, and what it was made of.
@@ -96,7 +107,19 @@ pub(crate) struct Example {
 enum Weight {
     Dense(Stored),
     Packed(Codes),
+    SmallFloats {
+        codes: Vec<u32>,
+        words: Vec<u32>,
+        scales: Vec<u8>,
+        half_scales: [f32; 256],
+        group_size: usize,
+    },
 }
+
+/// Each code of four bits, doubled: E2M1 as the specification of MX lists it.
+const DOUBLED: [f64; 16] = [
+    0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, -0.0, -1.0, -2.0, -3.0, -4.0, -6.0, -8.0, -12.0,
+];
 
 struct Codes {
     /// One by one.
@@ -124,8 +147,7 @@ impl Example {
                 group_size,
                 float,
             } => {
-                let mut code = || (chance.bits() >> 32) as u32 & ((1 << bits) - 1);
-                let codes: Vec<u32> = (0..rows * columns).map(|_| code()).collect();
+                let codes = codes(chance, rows * columns, bits);
                 let groups = rows * columns / group_size;
                 Weight::Packed(Codes {
                     words: pack(&codes, columns, bits),
@@ -135,6 +157,17 @@ impl Example {
                     bits,
                     group_size,
                 })
+            }
+            Kind::SmallFloats { group_size } => {
+                let codes = codes(chance, rows * columns, 4);
+                let bytes = self::codes(chance, rows * columns / group_size, 8);
+                Weight::SmallFloats {
+                    words: pack(&codes, columns, 4),
+                    codes,
+                    scales: bytes.into_iter().map(|byte| byte as u8).collect(),
+                    half_scales: draw(chance, 256).try_into().unwrap(),
+                    group_size,
+                }
             }
         };
         Self {
@@ -161,6 +194,19 @@ impl Example {
                 group_size: packed.group_size,
                 columns,
             }),
+            Weight::SmallFloats {
+                words,
+                scales,
+                half_scales,
+                group_size,
+                ..
+            } => Matrix::SmallFloats(SmallFloats {
+                codes: &words[part(columns / 8)],
+                scales: &scales[part(columns / group_size)],
+                half_scales,
+                group_size: *group_size,
+                columns,
+            }),
         }
     }
 
@@ -184,6 +230,16 @@ impl Weight {
                 let scale = f64::from(packed.scales.at(group));
                 let bias = f64::from(packed.biases.at(group));
                 [scale * f64::from(packed.codes[at]), bias]
+            }
+            Self::SmallFloats {
+                codes,
+                scales,
+                half_scales,
+                group_size,
+                ..
+            } => {
+                let scale = half_scales[usize::from(scales[at / group_size])];
+                [f64::from(scale) * DOUBLED[codes[at] as usize], 0.0]
             }
         }
     }
