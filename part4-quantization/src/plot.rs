@@ -1,6 +1,7 @@
 //! Divergence over bytes as an SVG chart, with the error of each point.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
@@ -31,8 +32,10 @@ const COLOURS: [RGBColor; 4] = [
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
 ];
-/// Where the name of a point stands, in pixels from it: those of two groups on two sides of their lines.
-const PLACES: [(i32, i32); 3] = [(8, -14), (-58, 6), (8, 2)];
+/// Where the name of a point may stand, in pixels from it.
+const PLACES: [(i32, i32); 6] = [(8, -14), (-58, 6), (8, 2), (-58, -12), (8, 14), (-58, 20)];
+/// Pixels of a name: each of its letters, and its height.
+const LETTER: (i32, i32) = (6, 12);
 /// What stands for no divergence on a scale that has no zero.
 const LEAST: f64 = 1e-7;
 
@@ -68,11 +71,11 @@ fn draw(svg: &mut String, title: &str, points: &[Point<'_>]) -> Result<()> {
         .y_label_formatter(&|nats| format!("{nats:.0e}"))
         .draw()
         .map_err(|e| failed(&e))?;
-    for (((group, line), colour), place) in by_group(points)
-        .into_iter()
-        .zip(COLOURS.iter().cycle())
-        .zip(PLACES.iter().cycle())
-    {
+    let coordinates = |point: &Point<'_>| {
+        chart.backend_coord(&(point.bits_per_weight, point.divergence.max(LEAST)))
+    };
+    let places = places(points, &points.iter().map(coordinates).collect::<Vec<_>>());
+    for ((group, line), colour) in by_group(points).into_iter().zip(COLOURS.iter().cycle()) {
         let at = |point: &&Point<'_>| (point.bits_per_weight, point.divergence.max(LEAST));
         let joined = line.iter().filter(|_| group.is_some());
         chart
@@ -93,7 +96,11 @@ fn draw(svg: &mut String, title: &str, points: &[Point<'_>]) -> Result<()> {
             .draw_series(line.iter().map(dot))
             .map_err(|e| failed(&e))?;
         let name = |point: &&Point<'_>| {
-            let text = Text::new(point.label.to_owned(), *place, ("sans-serif", 13));
+            let text = Text::new(
+                point.label.to_owned(),
+                places[point.label],
+                ("sans-serif", 13),
+            );
             EmptyElement::at(at(point)) + text
         };
         chart
@@ -110,8 +117,47 @@ fn draw(svg: &mut String, title: &str, points: &[Point<'_>]) -> Result<()> {
     area.present().map_err(|e| failed(&e))
 }
 
+/// Where each name stands, so that it covers no point and no other name if that can be: those of the first group
+/// above the line, those of the others below.
+fn places<'p>(points: &[Point<'p>], at: &[(i32, i32)]) -> BTreeMap<&'p str, (i32, i32)> {
+    let mut taken: Vec<_> = at
+        .iter()
+        .map(|(x, y)| (x - 4..x + 5, y - 4..y + 5))
+        .collect();
+    let mut places = BTreeMap::new();
+    let groups: Vec<_> = by_group(points)
+        .into_iter()
+        .map(|(group, _)| group)
+        .collect();
+    for (point, (x, y)) in points.iter().zip(at) {
+        let first = groups.iter().position(|group| *group == point.group);
+        let width = LETTER.0 * point.label.len() as i32;
+        let name = |(right, below): (i32, i32)| {
+            (
+                x + right..x + right + width,
+                y + below..y + below + LETTER.1,
+            )
+        };
+        let order = PLACES.iter().cycle().skip(first.unwrap_or(0));
+        let mut order = order.take(PLACES.len()).copied();
+        let preferred = PLACES[first.unwrap_or(0) % PLACES.len()];
+        let free = order.find(|place| taken.iter().all(|other| !overlap(&name(*place), other)));
+        let place = free.unwrap_or(preferred);
+        taken.push(name(place));
+        places.insert(point.label, place);
+    }
+    places
+}
+
+type Rectangle = (Range<i32>, Range<i32>);
+
+fn overlap(a: &Rectangle, b: &Rectangle) -> bool {
+    let meet = |a: &Range<i32>, b: &Range<i32>| a.start < b.end && b.start < a.end;
+    meet(&a.0, &b.0) && meet(&a.1, &b.1)
+}
+
 /// Room for all points, their errors and their names.
-fn ranges(points: &[Point<'_>]) -> (std::ops::Range<f64>, std::ops::Range<f64>) {
+fn ranges(points: &[Point<'_>]) -> (Range<f64>, Range<f64>) {
     let bits = points.iter().map(|point| point.bits_per_weight);
     let most = bits.fold(4.0, f64::max);
     let values = || points.iter().map(|point| point.divergence.max(LEAST));
@@ -134,4 +180,45 @@ fn by_group<'p>(points: &'p [Point<'p>]) -> Vec<(Option<usize>, Vec<&'p Point<'p
     }
     let without = groups.remove(&None).map(|points| (None, points));
     groups.into_iter().chain(without).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_points_that_are_near_each_other_stand_apart() {
+        let point = |label, group| Point {
+            label,
+            group,
+            bits_per_weight: 4.5,
+            divergence: 0.1,
+            error: 0.01,
+        };
+        let points = [
+            point("4-bit g64", Some(64)),
+            point("nvfp4", None),
+            point("nvfp4 fit", None),
+        ];
+        let at = [(300, 200), (296, 202), (297, 205)];
+        let places = places(&points, &at);
+        let names: Vec<Rectangle> = points
+            .iter()
+            .zip(at)
+            .map(|(point, (x, y))| {
+                let (right, below) = places[point.label];
+                let width = LETTER.0 * point.label.len() as i32;
+                (
+                    x + right..x + right + width,
+                    y + below..y + below + LETTER.1,
+                )
+            })
+            .collect();
+        for (index, name) in names.iter().enumerate() {
+            assert!(
+                names[..index].iter().all(|other| !overlap(name, other)),
+                "{names:?}"
+            );
+        }
+    }
 }
