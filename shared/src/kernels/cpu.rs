@@ -229,7 +229,7 @@ fn small_floats(q: &QuantizedTriple) -> Result<Option<SmallFloats<'_>>> {
 static HALF_POWERS: LazyLock<[f32; 256]> = LazyLock::new(|| {
     std::array::from_fn(|byte| match byte {
         255 => f32::NAN,
-        byte => 2_f32.powi(byte as i32 - 128),
+        byte => 2_f64.powi(byte as i32 - 128) as f32, // in f32 the smallest would become 0
     })
 });
 
