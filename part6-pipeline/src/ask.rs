@@ -1,8 +1,11 @@
 //! What is asked of the engine, and what comes back: plain data that may cross threads. None of MLX is in it.
 
+use std::fmt;
 use std::sync::Arc;
 
+use anyhow::{Result, bail, ensure};
 use console::metrics::FinishReason;
+use shared::config::ModelConfig;
 use shared::sampling::Sampling;
 
 /// One prompt to continue, once or several times.
@@ -10,7 +13,7 @@ use shared::sampling::Sampling;
 pub struct Ask {
     /// The prompt's ids, all of them below the vocabulary size.
     pub ids: Vec<u32>,
-    /// Tokens of each answer at most.
+    /// Tokens of each answer at most. 0: only what the model thinks of the prompt.
     pub max_tokens: usize,
     /// How ids are chosen. Of several answers, number k draws with seed + k.
     pub sampling: Sampling,
@@ -41,6 +44,39 @@ impl Default for Ask {
             prompt_logprobs: None,
             grammar: None,
         }
+    }
+}
+
+impl Ask {
+    /// Refuses what no model could answer, and what would read memory that is not the model's.
+    ///
+    /// # Errors
+    /// With the first thing that is wrong.
+    pub fn check(&self, config: &ModelConfig) -> Result<()> {
+        let (tokens, context) = (self.ids.len(), config.max_position_embeddings);
+        ensure!(tokens > 0, "the prompt has no tokens");
+        ensure!(self.n > 0, "0 answers are asked for");
+        ensure!(
+            tokens.saturating_add(self.max_tokens) <= context,
+            "{tokens} tokens of prompt and up to {} of answer are more than the context, which has {context}",
+            self.max_tokens
+        );
+        // MLX checks no bounds.
+        let foreign = self
+            .ids
+            .iter()
+            .find(|id| **id as usize >= config.vocab_size);
+        if let Some(id) = foreign {
+            bail!(
+                "the prompt has token id {id}, the vocabulary ends at {}",
+                config.vocab_size - 1
+            );
+        }
+        ensure!(
+            self.stop.iter().all(|stop| !stop.is_empty()),
+            "a stop text is empty"
+        );
+        Ok(())
     }
 }
 
@@ -77,9 +113,9 @@ pub enum Event {
     Delta {
         /// Which of the answers, counted from 0.
         choice: usize,
-        /// Whole characters. Empty if the token's text is held back: it may become a stop text, or half a character.
+        /// Whole characters. What may become a stop text is held back until it is clear that it does not.
         text: String,
-        /// The tokens that this text is made of, as far as they are known now.
+        /// The tokens whose last character came with this text: those of a stop text never come.
         tokens: Vec<TokenInfo>,
     },
     /// An answer is complete.
@@ -94,7 +130,25 @@ pub enum Event {
     /// All answers are complete.
     Done(Usage),
     /// The engine cannot go on with this ask.
-    Failed(String),
+    Failed(Fault),
+}
+
+/// Why an ask ended without its answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// It could never be answered as it is: the same ask again would end in the same way.
+    Ask(String),
+    /// The model failed at it, and would again. Others go on.
+    Model(String),
+    /// The engine does not take asks any more, or has failed.
+    Engine(String),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Ask(why) | Self::Model(why) | Self::Engine(why)) = self;
+        f.write_str(why)
+    }
 }
 
 /// A token, and how likely it was.

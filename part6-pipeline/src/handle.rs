@@ -1,11 +1,14 @@
 //! The engine as its clients see it: asks go in through a channel, events come out through another one.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use shared::config::ModelConfig;
+use shared::tokenizer::Tokenizer;
 use tokio::sync::{mpsc, watch};
 
 use crate::ask::{Ask, Event};
+use crate::desk::Desk;
 
 /// Numbers an ask. Who asks later has a higher one.
 pub type AskId = u64;
@@ -13,16 +16,47 @@ pub type AskId = u64;
 /// What is said to the engine's thread.
 #[derive(Debug)]
 pub enum Command {
-    /// Somebody asks. Events go to the sender; nobody takes them any more once it is closed.
-    Submit(AskId, Box<Ask>, mpsc::UnboundedSender<Event>),
+    /// Somebody asks.
+    Submit(Box<Client>),
     /// Nobody wants the rest of an answer.
     Cancel(AskId),
     /// What runs is finished, and nothing new begins.
     Drain,
 }
 
+/// Somebody who asks.
+#[derive(Debug)]
+pub struct Client {
+    /// The number of the ask.
+    pub id: AskId,
+    /// What is asked.
+    pub ask: Ask,
+    /// Where the events go. Nobody takes them any more once it is closed.
+    pub events: mpsc::UnboundedSender<Event>,
+    /// Kept as long as the ask is open.
+    pub place: Place,
+}
+
+/// One of the asks that may be open at the same time: free for the next one when this is dropped.
+#[derive(Debug)]
+pub struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(open: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let one_more = |open| (open < most).then_some(open + 1);
+        let taken = open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.ok().map(|_| Self(Arc::clone(open)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// How the engine is.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum State {
     /// The weights are being read.
     #[default]
@@ -38,11 +72,11 @@ pub enum State {
 }
 
 /// What the engine says of itself after each step.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// Whether it takes asks.
     pub state: State,
-    /// Asks without a row.
+    /// Answers without a row.
     pub waiting: usize,
     /// Rows in use.
     pub running: usize,
@@ -52,7 +86,7 @@ pub struct Status {
     pub kv_limit: usize,
     /// Steps so far.
     pub steps: u64,
-    /// Tokens of prompts so far, without those that were cached.
+    /// Tokens of prompts that were run so far, those included that were run again.
     pub prompt_tokens: u64,
     /// Tokens of prompts so far that were cached.
     pub cached_tokens: u64,
@@ -64,12 +98,23 @@ pub struct Status {
     pub preemptions: u64,
 }
 
+/// The model that the engine has opened, for whoever makes asks from texts.
+#[derive(Debug)]
+pub struct Opened {
+    /// As it was asked for.
+    pub name: String,
+    /// What it is.
+    pub config: ModelConfig,
+    /// Text to ids, ids to text.
+    pub tokenizer: Tokenizer,
+}
+
 /// Why an ask was not taken.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// It is loading, draining or dead: another moment, or another server.
     Unavailable(State),
-    /// So many asks wait already.
+    /// So many asks are open already.
     QueueFull(usize),
 }
 
@@ -78,8 +123,10 @@ pub enum Refusal {
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
     status: watch::Receiver<Status>,
+    opened: Arc<OnceLock<Opened>>,
     numbers: Arc<AtomicU64>,
-    most_waiting: usize,
+    open: Arc<AtomicUsize>,
+    most: usize,
 }
 
 /// One ask's events. Whoever drops it wants no more of them: its rows are free within one step.
@@ -92,23 +139,21 @@ pub struct Answer {
 }
 
 impl Handle {
-    /// A handle, and the engine's ends of its channels. At most so many asks may wait for a row.
-    pub fn new(
-        most_waiting: usize,
-    ) -> (
-        Self,
-        mpsc::UnboundedReceiver<Command>,
-        watch::Sender<Status>,
-    ) {
+    /// A handle, and the engine's ends of its channels. At most so many asks may be open, those that wait included.
+    pub fn new(most: usize) -> (Self, Desk) {
         let (commands, receiver) = mpsc::unbounded_channel();
         let (sender, status) = watch::channel(Status::default());
+        let opened = Arc::default();
+        let desk = Desk::new(receiver, sender, Arc::clone(&opened));
         let handle = Self {
             commands,
             status,
+            opened,
             numbers: Arc::default(),
-            most_waiting,
+            open: Arc::default(),
+            most,
         };
-        (handle, receiver, sender)
+        (handle, desk)
     }
 
     /// Asks. The events are bounded by what was asked for: no reader, however slow, holds up the others.
@@ -116,22 +161,25 @@ impl Handle {
     /// # Errors
     /// If the engine does not take asks now.
     pub fn submit(&self, ask: Ask) -> Result<Answer, Refusal> {
-        let status = self.status();
-        if status.state != State::Ready {
-            return Err(Refusal::Unavailable(status.state));
+        let state = self.status.borrow().state.clone();
+        if state != State::Ready {
+            return Err(Refusal::Unavailable(state));
         }
-        if status.waiting >= self.most_waiting {
-            return Err(Refusal::QueueFull(status.waiting));
-        }
+        let place = Place::take(&self.open, self.most).ok_or(Refusal::QueueFull(self.most))?;
         let id = self.numbers.fetch_add(1, Ordering::Relaxed);
         let (sender, events) = mpsc::unbounded_channel();
-        let commands = self.commands.clone();
-        (commands.send(Command::Submit(id, Box::new(ask), sender)))
-            .map_err(|_| Refusal::Unavailable(State::Stopped))?;
+        let client = Client {
+            id,
+            ask,
+            events: sender,
+            place,
+        };
+        let sent = self.commands.send(Command::Submit(Box::new(client)));
+        sent.map_err(|_| Refusal::Unavailable(self.status().state))?;
         Ok(Answer {
             id,
             events,
-            commands,
+            commands: self.commands.clone(),
         })
     }
 
@@ -140,11 +188,24 @@ impl Handle {
         self.status.borrow().clone()
     }
 
+    /// The model; none while the engine is still opening it.
+    pub fn opened(&self) -> Option<&Opened> {
+        self.opened.get()
+    }
+
     /// Waits until something has changed, and says how the engine is then.
     pub async fn changed(&mut self) -> Status {
         // An error means that the engine's thread has ended: its last word stands.
         let _ = self.status.changed().await;
         self.status()
+    }
+
+    /// Waits until the model is loaded, and says how the engine is then: ready, or why not.
+    pub async fn loaded(&mut self) -> State {
+        // An error means that the engine's thread has ended: its last word stands.
+        let loaded = self.status.wait_for(|now| now.state != State::Loading);
+        let _ = loaded.await;
+        self.status().state
     }
 
     /// What runs is finished, and nothing new begins.

@@ -5,6 +5,7 @@
 //!
 //! In reading order:
 //!
+//! - [`engine`]: the thread that owns the model, and its step
 //! - [`model`]: as in part 3
 //! - [`scheduler`]: as in part 5
 //! - [`generate`]: as in part 5
@@ -19,6 +20,10 @@
 //!
 //! - [`ask`]: what is asked of the engine, and what comes back
 //! - [`handle`]: the engine as its clients see it
+//! - [`desk`]: the clients as the engine sees them
+//! - [`answer`]: an ask on its way: what its rows bring becomes events
+//! - [`text`]: whole characters, and stop texts
+//! - [`thread`]: how the engine begins and ends
 //! - [`sequence`]: as in part 5
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
@@ -31,10 +36,13 @@
 //! - [`experiment`]: what the video shows
 
 pub mod ahead;
+pub mod answer;
 pub mod ask;
 pub mod batch;
 pub mod books;
 pub mod cache;
+pub mod desk;
+pub mod engine;
 pub mod experiment;
 pub mod generate;
 pub mod handle;
@@ -51,3 +59,5 @@ pub mod sequence;
 pub mod slots;
 pub mod stepped;
 pub mod store;
+pub mod text;
+pub mod thread;

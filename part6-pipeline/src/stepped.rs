@@ -45,6 +45,13 @@ impl Stepped {
         }
     }
 
+    /// Tokens of answers that it has brought.
+    pub(crate) fn tokens(&self) -> usize {
+        let tokens =
+            (self.events.iter()).filter(|event| matches!(event.step, Ok(Step::Token { .. })));
+        tokens.count()
+    }
+
     /// Those whose answer has ended with this step.
     pub(crate) fn ended(&self) -> impl Iterator<Item = SequenceId> {
         let ends = |event: &&Event| matches!(event.step, Err(_) | Ok(Step::End(_)));

@@ -263,6 +263,11 @@ impl<'a> Detokenizer<'a> {
         Ok(take_characters(&mut self.pending))
     }
 
+    /// Whether all that was pushed has come out as text.
+    pub fn is_whole(&self) -> bool {
+        self.pending.is_empty()
+    }
+
     /// The rest: bytes that no further token will complete become U+FFFD, as in any lossy decoding.
     ///
     /// # Errors

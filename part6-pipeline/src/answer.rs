@@ -1,0 +1,184 @@
+//! One ask on its way: what its rows bring becomes the events that its client gets.
+
+use std::mem;
+use std::ops::Range;
+
+use anyhow::{Context, Result};
+use console::metrics::FinishReason;
+use shared::request::{Request, Step};
+use shared::tokenizer::Tokenizer;
+
+use crate::ask::{Ask, Event, TokenInfo, Usage};
+use crate::text::{Piece, Text};
+
+/// One ask on its way.
+#[derive(Debug)]
+pub struct Answering<'a> {
+    tokenizer: &'a Tokenizer,
+    ask: Ask,
+    /// The text of each answer; none if it has ended.
+    texts: Vec<Option<Text<'a>>>,
+    /// Answers that wait until the prompt has run for the first one.
+    more: Range<usize>,
+    /// Tokens of the prompt that ran, as far as the client knows.
+    seen: Option<usize>,
+    usage: Usage,
+}
+
+/// What a row has brought.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// For the client.
+    pub events: Vec<Event>,
+    /// Whether this was all of an answer.
+    pub ended: bool,
+    /// Answers that can begin now.
+    pub more: Range<usize>,
+}
+
+impl<'a> Answering<'a> {
+    /// An ask of which nothing has run.
+    pub fn new(ask: Ask, tokenizer: &'a Tokenizer) -> Self {
+        let text = |_| Some(Text::new(tokenizer, &ask.stop));
+        Self {
+            tokenizer,
+            texts: (0..ask.n).map(text).collect(),
+            more: 1..ask.n,
+            seen: None,
+            usage: Usage {
+                prompt_tokens: ask.ids.len(),
+                ..Usage::default()
+            },
+            ask,
+        }
+    }
+
+    /// What was asked.
+    pub fn ask(&self) -> &Ask {
+        &self.ask
+    }
+
+    /// What one of the answers asks of the model.
+    pub fn request(&self, choice: usize) -> Request {
+        let mut sampling = self.ask.sampling;
+        sampling.seed = sampling.seed.wrapping_add(choice as u64);
+        let stop_ids = self.tokenizer.stop_ids().iter().copied();
+        Request {
+            ids: self.ask.ids.clone(),
+            max_tokens: self.ask.max_tokens.max(1),
+            stop_ids: stop_ids.filter(|_| !self.ask.ignore_eos).collect(),
+            sampling,
+        }
+    }
+
+    /// Whether it has got a row.
+    pub fn has_begun(&self) -> bool {
+        self.seen.is_some()
+    }
+
+    /// It has a row. The first time that is worth telling, with how many tokens of its prompt were cached.
+    pub fn begin(&mut self, cached: usize) -> Option<Event> {
+        if self.has_begun() {
+            return None;
+        }
+        self.seen = Some(cached);
+        self.usage.cached_tokens = cached;
+        Some(Event::Started { cached })
+    }
+
+    /// What a row has brought for one of the answers.
+    ///
+    /// # Errors
+    /// If it is a token of another vocabulary.
+    pub fn take(&mut self, choice: usize, step: Step) -> Result<Told> {
+        match step {
+            Step::Prefill { seen } => Ok(self.progress(seen)),
+            Step::Token { id, .. } => self.token(choice, id),
+            Step::End(reason) => self.end(choice, reason),
+        }
+    }
+
+    /// Nothing is told of what runs again.
+    fn progress(&mut self, seen: usize) -> Told {
+        let mut told = Told::default();
+        if self.seen.is_some_and(|before| before < seen) {
+            self.seen = Some(seen);
+            told.events.push(Event::Progress { seen });
+        }
+        told
+    }
+
+    fn token(&mut self, choice: usize, id: u32) -> Result<Told> {
+        let mut told = self.told();
+        if self.ask.max_tokens == 0 {
+            return Ok(told);
+        }
+        self.usage.completion_tokens += 1;
+        let bytes = self.tokenizer.piece(id)?.map(|piece| piece.bytes);
+        let info = TokenInfo {
+            id,
+            bytes: bytes.unwrap_or_default(),
+            logprob: None,
+            top: Vec::new(),
+        };
+        let piece = self.text(choice)?.push(info)?;
+        let stopped = piece.stop.is_some().then_some(FinishReason::Stop);
+        self.tell(choice, piece, stopped, &mut told);
+        Ok(told)
+    }
+
+    fn end(&mut self, choice: usize, reason: FinishReason) -> Result<Told> {
+        let mut told = self.told();
+        // The one token that was sampled is nobody's.
+        let unasked = self.ask.max_tokens == 0;
+        let reason = if unasked {
+            FinishReason::Length
+        } else {
+            reason
+        };
+        let piece = self.text(choice)?.finish()?;
+        let stopped = piece.stop.is_some().then_some(FinishReason::Stop);
+        self.tell(choice, piece, stopped.or(Some(reason)), &mut told);
+        Ok(told)
+    }
+
+    /// Nothing but what follows from the first sign of an answer: the prompt has run, and the other answers to it
+    /// can begin.
+    fn told(&mut self) -> Told {
+        Told {
+            more: mem::replace(&mut self.more, 0..0),
+            ..Told::default()
+        }
+    }
+
+    fn tell(&mut self, choice: usize, piece: Piece, end: Option<FinishReason>, told: &mut Told) {
+        let Piece { text, tokens, stop } = piece;
+        if !text.is_empty() || !tokens.is_empty() {
+            told.events.push(Event::Delta {
+                choice,
+                text,
+                tokens,
+            });
+        }
+        let Some(reason) = end else { return };
+        self.texts[choice] = None;
+        told.ended = true;
+        told.events.push(Event::End {
+            choice,
+            reason,
+            stop,
+        });
+        told.events
+            .extend(self.is_done().then_some(Event::Done(self.usage)));
+    }
+
+    /// Whether all answers have ended.
+    pub fn is_done(&self) -> bool {
+        self.texts.iter().all(Option::is_none)
+    }
+
+    fn text(&mut self, choice: usize) -> Result<&mut Text<'a>> {
+        let text = self.texts.get_mut(choice).and_then(Option::as_mut);
+        text.with_context(|| format!("a token of answer {choice}, which has ended"))
+    }
+}
