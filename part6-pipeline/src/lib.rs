@@ -24,6 +24,7 @@
 //! - [`answer`]: an ask on its way: what its rows bring becomes events
 //! - [`text`]: whole characters, and stop texts
 //! - [`thread`]: how the engine begins and ends
+//! - [`constraint`]: what an answer must match
 //! - [`sequence`]: as in part 5
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
@@ -43,6 +44,7 @@ pub mod books;
 pub mod cache;
 pub mod desk;
 pub mod engine;
+pub mod constraint;
 pub mod experiment;
 pub mod generate;
 pub mod handle;

@@ -17,6 +17,7 @@
 //! - [`session`]: a model that is open, and makes requests from texts
 //! - [`prompt_cache`]: keys and values of a prompt in a file
 //! - [`machine`]: what ran it
+//! - [`watch`]: programs of others on a leash
 //! - [`ffi`]: the few calls into MLX that mlx-rs does not wrap
 pub mod checkpoint;
 pub mod config;
@@ -38,5 +39,5 @@ pub mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tokenizer;
-mod watch;
+pub mod watch;
 pub mod weights;

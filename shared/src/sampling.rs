@@ -1,6 +1,6 @@
 //! Logits → the next id, on the device: no logits are copied to the host.
 //!
-//! The order is mlx-lm's, so that the same flags and seed give the same text: repetition penalty →
+//! The order is mlx-lm's, so that the same flags and seed give the same text: what a grammar allows → repetition penalty →
 //! log-softmax → top-p → min-p → top-k → temperature → draw. The three filters therefore look at
 //! the probabilities at temperature 1, and the temperature only flattens what they have left. Other
 //! engines apply the temperature first (vLLM, Hugging Face), and keep other sets.
@@ -75,6 +75,8 @@ pub struct Sampler {
     recent: Array,
     /// Ids that were asked for.
     count: usize,
+    /// What the next id may be, bool `[1, V]`.
+    allowed: Option<Array>,
 }
 
 impl Sampler {
@@ -86,16 +88,36 @@ impl Sampler {
             key: random::key(sampling.seed)?,
             recent: Array::from_slice(recent, &[recent.len() as i32]),
             count: 0,
+            allowed: None,
         })
     }
 
     /// Whether it takes the likeliest id and needs nothing but the logits for it.
     fn is_plain(&self) -> bool {
-        self.sampling.temperature == 0.0 && self.sampling.repetition_penalty == 1.0
+        self.sampling.temperature == 0.0
+            && self.sampling.repetition_penalty == 1.0
+            && self.allowed.is_none()
+    }
+
+    /// The next id is one of these; the one after it is free again.
+    pub fn allow(&mut self, ids: &[bool]) {
+        self.allowed = Some(Array::from_slice(ids, &[1, ids.len() as i32]));
+    }
+
+    /// Ids that came without being asked for: nothing was drawn for them, and the penalty sees them.
+    pub fn skip(&mut self, ids: &[u32]) -> Result<()> {
+        self.count += ids.len();
+        if self.sampling.repetition_penalty == 1.0 {
+            return Ok(());
+        }
+        self.remember(&Array::from_slice(ids, &[ids.len() as i32]))
     }
 
     /// The next id, not yet evaluated, from logits `[1, V]`.
     pub fn sample(&mut self, logits: &Array) -> Result<Choice> {
+        if let Some(allowed) = self.allowed.take() {
+            return self.sample(&keep(&allowed, logits)?);
+        }
         if self.is_plain() {
             let (total, id) = greedy_rows(logits)?;
             self.count += 1;
@@ -291,6 +313,12 @@ pub fn penalize_repeats(logits: &Array, ids: &Array, penalty: f32) -> Result<Arr
         &seen.divide(&penalty)?,
     )?;
     Ok(logits.put_along_axis(&ids, &changed, -1)?)
+}
+
+/// Takes away all but what `mask` `[1, V]` has.
+fn keep(mask: &Array, logits: &Array) -> Result<Array> {
+    let removed = scalar_like(f32::NEG_INFINITY, logits)?;
+    Ok(ops::select(mask, logits, &removed)?)
 }
 
 fn remove(mask: &Array, logprobs: &Array) -> Result<Array> {

@@ -68,8 +68,8 @@ const END_OF_TURN: [&str; 6] = [
     "<end_of_turn>",
 ];
 
-/// A checkpoint's tokenizer, chat template and stop ids.
-#[derive(Debug)]
+/// A checkpoint's tokenizer, chat template and stop ids. The tables, which are large, are shared by all clones.
+#[derive(Debug, Clone)]
 pub struct Tokenizer {
     name: String,
     inner: Arc<tokenizers::Tokenizer>,

@@ -1,5 +1,5 @@
 //! Programs of others on a leash: a chat template and the steps of a `tokenizer.json` come with a
-//! downloaded model, and nobody here has read them.
+//! downloaded model, a grammar comes from a client, and nobody here has read them.
 //!
 //! Such a program runs on a thread of its own, whose memory is counted and whose time is limited. A
 //! panic becomes an error. A thread cannot be stopped from outside, so one that goes beyond its limits
@@ -30,10 +30,11 @@ use console::interrupt::{Interrupted, check_interrupted};
 
 /// What a program of others may take.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// Bytes that it holds at a time.
-    pub(crate) memory: usize,
-    pub(crate) time: Duration,
+    pub memory: usize,
+    /// Until its result is there.
+    pub time: Duration,
 }
 
 /// Stack of the thread in bytes. It is address space: only what is used is paid for.
@@ -53,7 +54,10 @@ const LOOK: Duration = Duration::from_millis(20);
 ///
 /// # Cost
 /// A thread, some 50 µs.
-pub(crate) fn run<T: Send + 'static>(
+///
+/// # Errors
+/// If it goes beyond its limits or panics.
+pub fn run<T: Send + 'static>(
     what: &str,
     advice: &str,
     limits: Limits,
