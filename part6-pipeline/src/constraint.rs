@@ -160,7 +160,10 @@ impl Constraint {
 }
 
 fn failed(error: &anyhow::Error) -> anyhow::Error {
-    anyhow!("the answer's grammar {}", one_line(error))
+    anyhow!(
+        "what the answer has to match, as far as it is, {}",
+        one_line(error)
+    )
 }
 
 /// The bits of a byte, lowest first.

@@ -8,8 +8,8 @@
 //! - [`engine`]: the thread that owns the model, and its step
 //! - [`model`]: as in part 3
 //! - [`scheduler`]: as in part 5
-//! - [`generate`]: as in part 5
-//! - [`batch`]: as in part 5
+//! - [`generate`]: part 5's, with answers that must match something
+//! - [`batch`]: part 5's, whose rows can leave with what they store
 //! - [`cache`]: as in part 3
 //! - [`prealloc`]: as in part 3
 //! - [`keys_values`]: as in part 3
@@ -25,13 +25,13 @@
 //! - [`text`]: whole characters, and stop texts
 //! - [`thread`]: how the engine begins and ends
 //! - [`constraint`]: what an answer must match
-//! - [`sequence`]: as in part 5
+//! - [`sequence`]: part 5's, and what its answer must match
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
 //! - [`plan`]: as in part 5
 //! - [`stepped`]: as in part 5
-//! - [`slots`]: as in part 5
-//! - [`store`]: as in part 5
+//! - [`slots`]: part 5's, from which a row can be copied
+//! - [`store`]: part 5's, with the same
 //! - [`kinds`]: as in part 5
 //! - [`rotating`]: as in part 3
 //! - [`experiment`]: what the video shows

@@ -77,7 +77,11 @@ impl Digits {
 
     /// Takes away tokens that would make a number too long, unless nothing else is left: a schema may want such a one.
     pub(super) fn narrow(&self, mask: &mut SimpleVob, tokens: &BeginWithDigits) {
-        let most = if self.exponent { MOST_OF_EXPONENT } else { MOST };
+        let most = if self.exponent {
+            MOST_OF_EXPONENT
+        } else {
+            MOST
+        };
         let after_mantissa = self.exponent && self.run == 0;
         if self.in_text || !(self.may_go_on() || after_mantissa) {
             return;

@@ -41,6 +41,10 @@ pub(super) fn read(grammar: &Grammar) -> Result<TopLevelGrammar> {
         Grammar::Schema(schema) => TopLevelGrammar::from_json_schema(prepared(schema)?),
         Grammar::Regex(text) => {
             check(text, grammar.what())?;
+            ensure!(
+                !ends_in_escape(text),
+                "the regular expression ends in a backslash"
+            );
             TopLevelGrammar::from_regex(without_anchors(text))
         }
         Grammar::Lark(text) => {
@@ -81,7 +85,8 @@ fn without_anchors(regex: &str) -> &str {
     }
 }
 
-fn ends_in_escape(text: &str) -> bool {
+/// Whether it ends in a backslash that escapes what is not there.
+pub(super) fn ends_in_escape(text: &str) -> bool {
     let backslashes = text.bytes().rev().take_while(|byte| *byte == b'\\');
     backslashes.count() % 2 == 1
 }
@@ -104,6 +109,7 @@ pub(super) fn one_line(error: &anyhow::Error) -> String {
     }
     match line.split_once("Unsatisfiable schema: ") {
         Some((_, why)) => format!("cannot be met: {why}"),
+        None if line == "NoExtensionBias" => "cannot be met: no text matches it".to_owned(),
         None => format!("is not supported: {line}"),
     }
 }

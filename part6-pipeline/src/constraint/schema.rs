@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Map, Value, json};
 
+use super::grammar::ends_in_escape;
+
 /// The longest schema, in bytes: those of public collections end at about that size.
 const LONGEST: usize = 512 << 10;
 
@@ -15,7 +17,7 @@ const LONGEST: usize = 512 << 10;
 const DEEPEST: usize = 64;
 
 /// What a schema may say about a value, taken over as it is.
-const ASSERTIONS: [&str; 17] = [
+const ASSERTIONS: [&str; 12] = [
     "type",
     "const",
     "enum",
@@ -26,11 +28,6 @@ const ASSERTIONS: [&str; 17] = [
     "maxProperties",
     "minLength",
     "maxLength",
-    "pattern",
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
     "multipleOf",
     "$schema",
 ];
@@ -71,6 +68,9 @@ const FORMATS: [&str; 10] = [
     "uuid",
     "uri",
 ];
+
+/// The largest number in a bound. What is written has at most 18 digits.
+const LARGEST: f64 = 1e17;
 
 /// White space between the parts of a value: one space, or one line break and an indent. Without a bound a small model
 /// goes on with it until its tokens are used up; without any it ends a list where it would have begun a line.
@@ -185,6 +185,16 @@ impl<'a> Reader<'a> {
             "$id" if depth > 0 => bail!(
                 "the schema has an \"$id\" of its own at {at}, which is supported only for the whole"
             ),
+            "minimum" | "exclusiveMinimum" => Some(bound(value, f64::next_up, &place)?),
+            "maximum" | "exclusiveMaximum" => Some(bound(value, f64::next_down, &place)?),
+            "pattern" => {
+                let ends = value.as_str().is_some_and(ends_in_escape);
+                ensure!(
+                    !ends,
+                    "the pattern {value}, at {at} of the schema, ends in a backslash"
+                );
+                Some(value.clone())
+            }
             _ if ASSERTIONS.contains(&keyword) => Some(value.clone()),
             _ if UNSUPPORTED.contains(&keyword) => bail!(
                 "the keyword {keyword:?} of the schema, at {at}, is not supported: leave it out, and check the answer \
@@ -254,6 +264,36 @@ fn without_percents(text: &str) -> Option<String> {
         rest = if code.is_some() { &after[2..] } else { after };
     }
     String::from_utf8(bytes).ok()
+}
+
+/// llguidance computes with bounds as f64 and i64, without a word where they do not fit. One between two f64 becomes
+/// the narrower one; one that is too large, and that no number of [so many digits](super::digits) reaches, the largest.
+///
+/// # Errors
+/// If numbers would have to be larger than that.
+fn bound(value: &Value, narrower: fn(f64) -> f64, at: &str) -> Result<Value> {
+    let Some(near) = value.as_f64() else {
+        return Ok(value.clone()); // true or false in draft 4; the rest llguidance refuses
+    };
+    let above = narrower(0.0) > 0.0;
+    ensure!(
+        if above {
+            near <= LARGEST
+        } else {
+            near >= -LARGEST
+        },
+        "the bound {value}, at {at} of the schema, leaves only numbers beyond {LARGEST:e}, which are not supported"
+    );
+    let exact = value
+        .as_i64()
+        .map(i128::from)
+        .or(value.as_u64().map(i128::from));
+    let wider = exact.is_some_and(|exact| {
+        let near = near as i128;
+        if above { near < exact } else { near > exact }
+    });
+    let near = if wider { narrower(near) } else { near };
+    Ok(json!(near.clamp(-LARGEST, LARGEST)))
 }
 
 /// A format says something about texts only.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use llguidance::api::{ParserLimits, TopLevelGrammar};
 use llguidance::{Matcher, ParserFactory};
 use shared::tokenizer::Tokenizer;
@@ -107,7 +107,12 @@ impl Vocabulary {
         let grammar = read(grammar)?;
         let factory = Arc::clone(&self.factory);
         let work = move || first_mask(&factory, grammar);
-        let outcome = watch::run(&format!("reading {what}"), "; give a simpler one", READING, work)?;
+        let outcome = watch::run(
+            &format!("reading {what}"),
+            "; give a simpler one",
+            READING,
+            work,
+        )?;
         outcome.map_err(|error| anyhow!("{what} {}", one_line(&error)))
     }
 
@@ -125,6 +130,10 @@ impl Vocabulary {
 fn first_mask(factory: &ParserFactory, grammar: TopLevelGrammar) -> Result<Matcher> {
     let mut matcher = Matcher::new(factory.create_parser(grammar));
     matcher.compute_mask()?;
+    matcher.compute_ff_tokens();
+    if let Some(error) = matcher.get_error() {
+        bail!(error);
+    }
     Ok(matcher)
 }
 
@@ -174,7 +183,10 @@ impl Cutter {
             return Some(ids);
         }
         // SentencePiece puts a space before a text: not before what comes after another character.
-        let ids = self.tokenizer.encode_bare(&format!("{BEFORE}{text}")).ok()?;
+        let ids = self
+            .tokenizer
+            .encode_bare(&format!("{BEFORE}{text}"))
+            .ok()?;
         let rest = (1..ids.len()).map(|from| &ids[from..]);
         rest.rev()
             .find(|ids| self.are(ids, text))
