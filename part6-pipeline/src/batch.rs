@@ -10,6 +10,7 @@ use mlx_rs::Array;
 use shared::config::ModelConfig;
 
 use crate::cache::Cache;
+use crate::keys_values::KeysValues;
 use crate::kinds::CacheKind;
 use crate::model::Model;
 use crate::scheduler::SequenceId;
@@ -81,6 +82,23 @@ impl Batch {
         }
         self.rows.swap_remove(row);
         Ok(())
+    }
+
+    /// A row leaves and takes its positions along: of each layer, oldest first, and how many it has seen. None if it is
+    /// not here.
+    ///
+    /// # Errors
+    /// Where they are packed: they would not come out as they went in.
+    pub fn take(&mut self, id: SequenceId) -> Result<Option<(Vec<KeysValues>, i32)>> {
+        let Some(row) = self.row(id) else {
+            return Ok(None);
+        };
+        let layers = self.cache.layers_mut();
+        let copies = layers.map(|layer| Slots::of(layer)?.copy(row));
+        let copies: Vec<(KeysValues, i32)> = copies.collect::<Result<_>>()?;
+        let seen = copies.first().map_or(0, |(_, seen)| *seen);
+        self.leave(id)?;
+        Ok(Some((copies.into_iter().map(|(kv, _)| kv).collect(), seen)))
     }
 
     /// One token of every row: ids `[B, 1]`, in the order of the rows → the scores of the next `[B, V]`.

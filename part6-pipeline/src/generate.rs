@@ -8,15 +8,16 @@ use mlx_rs::{memory, transforms};
 use shared::config::ModelConfig;
 use shared::kernels::steps_in_flight;
 use shared::layers::ids_array;
-use shared::request::Request;
+use shared::request::{Request, Step};
 
 use crate::batch::Batch;
 use crate::cache::Cache;
+use crate::constraint::Constraint;
 use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
 use crate::scheduler::{Limits, Piece, Plan, Scheduler, SequenceId};
 use crate::sequence::{Rows, Sequence};
-use crate::stepped::Stepped;
+use crate::stepped::{Event, Stepped};
 
 /// Prompt tokens that go through the model at once, where nothing else is said: mlx-lm's number is
 /// 2,048, which on a machine with little memory is much.
@@ -83,6 +84,17 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
+    /// The answer of a request of which nothing has run must match something.
+    pub fn constrain(&mut self, id: SequenceId, constraint: Constraint) -> Result<()> {
+        let sequence = self.sequences.get_mut(&id).context("nobody waits for it")?;
+        sequence.constraint = Some(match self.kind {
+            // A row cannot leave with them.
+            CacheKind::Quantized(_) => constraint.one_by_one(),
+            _ => constraint,
+        });
+        Ok(())
+    }
+
     /// Nobody wants the rest of an answer. Nothing happens if it has ended.
     pub fn cancel(&mut self, id: SequenceId) -> Result<()> {
         self.scheduler.end(id);
@@ -110,7 +122,7 @@ impl<'a> Generator<'a> {
     /// # Cost
     /// One run of the model for all answers, which reads every weight once, and one for each piece of a prompt.
     pub fn step(&mut self, now: Duration) -> Result<Stepped> {
-        while self.started.len() < steps_in_flight() {
+        while self.started.len() < self.in_flight() {
             let plan = self.plan(now);
             if !self.started.is_empty() && !self.goes_on(&plan) {
                 self.planned = Some(plan); // it counts as computed, so it comes next
@@ -124,7 +136,35 @@ impl<'a> Generator<'a> {
         for id in step.ended() {
             self.cancel(id)?;
         }
+        step.events.iter().try_for_each(|event| self.skip(event))?;
         Ok(step)
+    }
+
+    /// Steps that may be on their way. What may come next in a grammar is known when the last id is on the host.
+    fn in_flight(&self) -> usize {
+        let mut all = self.sequences.values();
+        if all.any(|sequence| sequence.constraint.is_some()) {
+            1
+        } else {
+            steps_in_flight()
+        }
+    }
+
+    /// A token that came without a run is missing in the cache. So its row leaves the batch, and reads such tokens as
+    /// it has read its prompt.
+    fn skip(&mut self, event: &Event) -> Result<()> {
+        let (Ok(Step::Token { positions: 0, .. }), Some(sequence)) =
+            (&event.step, self.sequences.get_mut(&event.id))
+        else {
+            return Ok(());
+        };
+        self.scheduler.token(event.id);
+        if let Some((state, offset)) = self.batch.take(event.id)? {
+            let mut cache = empty_cache(self.kind, self.config);
+            cache.restore(state, offset)?;
+            sequence.cache = Some(cache);
+        }
+        Ok(())
     }
 
     /// The plan that waits, without those who have ended since, or a new one.
@@ -203,6 +243,10 @@ impl<'a> Generator<'a> {
         }
         let ids = ids_array(&sequence.ids[last]);
         let logits = self.model.next_logits(&ids, &mut cache)?; // [1, V]
+        if sequence.constraint.is_some() {
+            transforms::async_eval([&logits])?;
+            sequence.allow();
+        }
         let next = sequence.sampler.sample(&logits)?;
         sequence.start(next, piece.range.len())?;
         self.batch.join(piece.id, cache)

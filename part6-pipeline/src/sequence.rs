@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Error, Result};
 use console::metrics::FinishReason;
 use mlx_rs::{Array, ops, transforms};
 use shared::request::{Request, Step};
@@ -10,6 +10,7 @@ use shared::sampling::{Choice, Sampler, sample_rows};
 
 use crate::ahead::Ahead;
 use crate::cache::Cache;
+use crate::constraint::Constraint;
 use crate::plan::{Piece, SequenceId};
 
 /// One request on its way.
@@ -24,6 +25,10 @@ pub struct Sequence {
     pub sampler: Sampler,
     /// What the next step of the answer runs, an id `[1]`.
     pub input: Array,
+    /// What the answer must match.
+    pub constraint: Option<Constraint>,
+    /// What the constraint said last, if it cannot go on: an end for this request alone.
+    failed: Option<Error>,
     ahead: Ahead,
 }
 
@@ -35,9 +40,20 @@ impl Sequence {
             cache: None,
             sampler: Sampler::new(&request.sampling, &request.ids)?,
             input: Array::from_slice::<u32>(&[], &[0]),
+            constraint: None,
+            failed: None,
             ahead: Ahead::default(),
             request,
         })
+    }
+
+    /// What the next id may be, found out on the host while the device computes what it is chosen from.
+    pub fn allow(&mut self) {
+        match self.constraint.as_mut().map(Constraint::mask) {
+            Some(Ok(mask)) => self.sampler.allow(&mask),
+            Some(Err(error)) => self.failed = Some(error),
+            None => {}
+        }
     }
 
     /// Starts to compute the next id, for which `positions` are run.
@@ -62,15 +78,41 @@ impl Sequence {
     /// it comes as the last token that was asked for.
     fn read_id(&mut self) -> Result<Vec<Step>> {
         let (id, positions) = self.ahead.read()?;
-        if self.request.stop_ids.contains(&id) {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let ends = self.constraint.as_ref().is_some_and(|all| all.is_end(id));
+        if ends || self.request.stop_ids.contains(&id) {
             return Ok(vec![Step::End(FinishReason::Stop)]);
         }
         self.ids.push(id);
         let mut steps = vec![Step::Token { id, positions }];
-        if self.ids.len() == self.request.ids.len() + self.request.max_tokens {
+        let complete = self.follow(id, &mut steps)?;
+        if complete {
+            steps.push(Step::End(FinishReason::Stop));
+        } else if self.left() == 0 {
             steps.push(Step::End(FinishReason::Length));
         }
         Ok(steps)
+    }
+
+    /// Takes over what must come after an id, with no positions run for it, and says whether nothing can.
+    fn follow(&mut self, id: u32, steps: &mut Vec<Step>) -> Result<bool> {
+        let left = self.left();
+        let Some(constraint) = &mut self.constraint else {
+            return Ok(false);
+        };
+        let forced = constraint.follow(id, left)?;
+        self.sampler.skip(&forced)?;
+        self.ids.extend(&forced);
+        let token = |id| Step::Token { id, positions: 0 };
+        steps.extend(forced.into_iter().map(token));
+        Ok(constraint.must_stop())
+    }
+
+    /// Tokens that the answer may still have.
+    fn left(&self) -> usize {
+        self.request.ids.len() + self.request.max_tokens - self.ids.len()
     }
 }
 
@@ -101,6 +143,10 @@ impl<'a> Rows<'a> {
 
     /// Starts to compute the next id of each row from its logits, `[B, V]`.
     pub fn start(mut self, logits: &Array) -> Result<()> {
+        if self.0.iter().any(|row| row.constraint.is_some()) {
+            transforms::async_eval([logits])?;
+        }
+        self.0.iter_mut().for_each(|row| row.allow());
         let samplers = self.0.iter_mut().map(|row| &mut row.sampler);
         let next = sample_rows(&mut samplers.collect::<Vec<&mut Sampler>>(), logits)?;
         // At once: each alone would be a piece of work of its own.

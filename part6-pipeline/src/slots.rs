@@ -11,6 +11,7 @@ use shared::layers::{Mask, Offsets};
 use shared::ops::Places;
 
 use crate::cache::KvCache;
+use crate::keys_values::KeysValues;
 use crate::kinds::{CacheKind, layer_kinds};
 use crate::store::Store;
 
@@ -145,6 +146,20 @@ impl Slots {
             positions.next.push(next.min(most));
         }
         Ok(())
+    }
+
+    /// What a row stores, oldest position first, and how many it has seen.
+    pub(crate) fn copy(&self, row: usize) -> Result<(KeysValues, i32)> {
+        let positions = self.positions.borrow();
+        let (seen, next) = (positions.seen[row], positions.next[row]);
+        let end = seen.min(most_positions(positions.kind));
+        let parts = match positions.kind {
+            CacheKind::Rotating { sinks, .. } if next < end => {
+                vec![0..sinks, next..end, sinks..next]
+            }
+            _ => vec![0..end],
+        };
+        Ok((self.store.copy(row as i32, &parts)?, seen))
     }
 
     /// Moves the last row into the place of another one.

@@ -7,7 +7,7 @@ use mlx_rs::ops::indexing::TryIndexOp;
 use mlx_rs::{Array, ops, transforms};
 use shared::ops::{Places, slice_update_at};
 
-use crate::keys_values::STEP;
+use crate::keys_values::{KeysValues, STEP};
 use crate::kinds::CacheKind;
 use crate::quantized_cache::{KvBits, group_size};
 use crate::slots::most_positions;
@@ -85,6 +85,25 @@ impl Store {
             }
         }
         self.finish()
+    }
+
+    /// A copy of these positions of a slot, one range after the other.
+    pub(crate) fn copy(&self, slot: i32, parts: &[Range<i32>]) -> Result<KeysValues> {
+        let [keys, values] = &self.arrays[..] else {
+            bail!("a row with packed keys and values cannot leave with them");
+        };
+        let slot = Array::from_slice(&[slot], &[1]);
+        let part = |range: &Range<i32>| -> Result<KeysValues> {
+            let used = KeysValues::of(keys, values).slice(range.clone())?;
+            Ok(KeysValues {
+                keys: used.keys.take_axis(&slot, 0)?,
+                values: used.values.take_axis(&slot, 0)?,
+            })
+        };
+        let parts: Vec<KeysValues> = parts.iter().map(part).collect::<Result<_>>()?;
+        let copy = KeysValues::join(&parts.iter().collect::<Vec<_>>())?;
+        transforms::eval(copy.arrays())?; // until then it would be another holder of the array
+        Ok(copy)
     }
 
     /// Copies the first `used` positions of a slot into another one.
