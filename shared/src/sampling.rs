@@ -104,9 +104,15 @@ impl Sampler {
         self.allowed = Some(Array::from_slice(ids, &[1, ids.len() as i32]));
     }
 
-    /// Ids that came without being asked for: nothing was drawn for them, and the penalty sees them.
+    /// Ids that came without being asked for, since they were the only ones allowed. What comes after them is what it
+    /// would be if each had been drawn.
     pub fn skip(&mut self, ids: &[u32]) -> Result<()> {
         self.count += ids.len();
+        if self.sampling.temperature != 0.0 {
+            for _ in ids {
+                self.key = random::split(&self.key, 2)?.0;
+            }
+        }
         if self.sampling.repetition_penalty == 1.0 {
             return Ok(());
         }
