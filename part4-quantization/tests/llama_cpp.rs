@@ -164,6 +164,7 @@ fn rms(numbers: impl Iterator<Item = f32>) -> f32 {
 }
 
 #[test]
+#[ignore = "needs llama.cpp, which is compiled in some minutes: cargo xtask fetch llama.cpp"]
 fn its_logits_are_those_of_the_numbers_that_gguf_and_llama_cpp_unpack() {
     let Some(files) = Files::make(None) else {
         return;
@@ -195,6 +196,7 @@ fn its_logits_are_those_of_the_numbers_that_gguf_and_llama_cpp_unpack() {
 }
 
 #[test]
+#[ignore = "needs llama.cpp, which is compiled in some minutes: cargo xtask fetch llama.cpp"]
 fn its_tokens_are_those_of_llama_cpp_but_for_ties() {
     let Some(files) = Files::make(None) else {
         return;
@@ -232,6 +234,7 @@ fn our_perplexity(file: &Path) -> f64 {
 
 /// With and without an id that begins texts, which llama.cpp puts in the place of each window's first token.
 #[test]
+#[ignore = "needs llama.cpp, which is compiled in some minutes: cargo xtask fetch llama.cpp"]
 fn its_perplexity_is_that_of_llama_cpp() {
     let text = Path::new(ROOT).join("assets/texts/answers.txt");
     let text = std::fs::read_to_string(text).unwrap();

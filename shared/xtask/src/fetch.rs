@@ -112,7 +112,7 @@ fn llama_cpp(workspace: &Workspace) -> Result<()> {
     let what = "llama.cpp, which takes some minutes to compile,";
     let python = fixtures::environment(workspace.root(), "llama.cpp", list, what)?;
     anstream::println!("{}", python.display());
-    anstream::eprintln!("try: cargo test -p part4-quantization --test llama_cpp");
+    anstream::eprintln!("try: cargo test -p part4-quantization --test llama_cpp -- --ignored");
     Ok(())
 }
 
