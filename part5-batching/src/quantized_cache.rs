@@ -63,6 +63,14 @@ impl QuantizedCache {
             offset: 0,
         }
     }
+
+    /// A cache of these codes, scales and biases, those of the keys first, `[B, Hkv, offset, …]` each.
+    pub fn packed(bits: KvBits, mut stored: Vec<Array>, offset: i32) -> Self {
+        let mut cache = Self::new(bits);
+        cache.values.stored = stored.split_off(stored.len() / 2);
+        (cache.keys.stored, cache.offset) = (stored, offset);
+        cache
+    }
 }
 
 impl KvCache for QuantizedCache {
