@@ -8,7 +8,8 @@ use console::metrics::FinishReason;
 use shared::request::{Request, Step};
 use shared::tokenizer::Tokenizer;
 
-use crate::ask::{Ask, Event, TokenInfo, Usage};
+use crate::ask::{Ask, Event, Missed, TokenInfo, Usage};
+use crate::prefix;
 use crate::text::{Piece, Text};
 
 /// One ask on its way.
@@ -76,14 +77,18 @@ impl<'a> Answering<'a> {
         self.seen.is_some()
     }
 
-    /// It has a row. The first time that is worth telling, with how many tokens of its prompt were cached.
-    pub fn begin(&mut self, cached: usize) -> Option<Event> {
-        if self.has_begun() {
-            return None;
-        }
+    /// It has a row, and so many tokens of its prompt were cached: all that were, or why not.
+    pub fn begin(&mut self, cached: usize, missed: Option<prefix::Missed>) -> Event {
         self.seen = Some(cached);
         self.usage.cached_tokens = cached;
-        Some(Event::Started { cached })
+        let text = |id| self.tokenizer.decode(&[id], false).unwrap_or_default();
+        let missed = missed.map(|missed| Missed {
+            at: missed.at,
+            token: text(missed.token),
+            other: text(missed.other),
+            by: missed.by,
+        });
+        Event::Started { cached, missed }
     }
 
     /// What a row has brought for one of the answers.

@@ -101,6 +101,8 @@ pub enum Event {
     Started {
         /// Tokens of the prompt whose keys and values were there already.
         cached: usize,
+        /// Why there were not more of them, if another prompt began in the same way and went on in another one.
+        missed: Option<Missed>,
     },
     /// A piece of the prompt went through the model.
     Progress {
@@ -149,6 +151,19 @@ impl fmt::Display for Fault {
         let (Self::Ask(why) | Self::Model(why) | Self::Engine(why)) = self;
         f.write_str(why)
     }
+}
+
+/// The first token of a prompt that is not that of an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missed {
+    /// Tokens that agree.
+    pub at: usize,
+    /// The text of the one that came now.
+    pub token: String,
+    /// The text of the one that came then.
+    pub other: String,
+    /// The number of the ask that came then.
+    pub by: u64,
 }
 
 /// A token, and how likely it was.

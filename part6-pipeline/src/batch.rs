@@ -58,6 +58,12 @@ impl Batch {
         self.rows.iter().position(|other| *other == id)
     }
 
+    /// Positions that one of the rows has seen.
+    pub fn seen(&self, row: usize) -> usize {
+        let seen = |positions: &SharedPositions| positions.borrow().seen(row);
+        self.positions.first().map_or(0, seen)
+    }
+
     /// A row whose prompt has run comes with its cache. Its positions are copied, once.
     pub fn join(&mut self, id: SequenceId, mut cache: Cache) -> Result<()> {
         let row = self.rows.len();

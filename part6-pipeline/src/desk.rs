@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 use tokio::sync::{mpsc, watch};
 
 use crate::ask::{Event, Fault};
+use crate::generate::Generator;
 use crate::handle::{AskId, Client, Command, Opened, Place, State, Status};
-use crate::scheduler::Scheduler;
 use crate::stepped::Stepped;
 
 /// Where clients come and are served. It outlives the engine, whatever that one ends of: so nobody waits in vain.
@@ -17,6 +17,8 @@ pub struct Desk {
     status: watch::Sender<Status>,
     opened: Arc<OnceLock<Opened>>,
     clients: BTreeMap<AskId, (mpsc::UnboundedSender<Event>, Place)>,
+    /// Told, and not sent yet.
+    told: Vec<(mpsc::UnboundedSender<Event>, Event)>,
 }
 
 impl Desk {
@@ -30,6 +32,7 @@ impl Desk {
             status,
             opened,
             clients: BTreeMap::new(),
+            told: Vec::new(),
         }
     }
 
@@ -54,13 +57,14 @@ impl Desk {
         self.clients.insert(id, (events, place));
     }
 
-    /// One event for a client. Nothing happens if it has gone.
-    pub fn tell(&self, id: AskId, event: Event) {
-        if let Event::Started { cached } = event {
+    /// One event for a client, sent with the next [`publish`](Self::publish): whoever has heard of something finds it
+    /// in the status. Nothing happens if the client has gone.
+    pub fn tell(&mut self, id: AskId, event: Event) {
+        if let Event::Started { cached, .. } = event {
             (self.status).send_modify(|status| status.cached_tokens += cached as u64);
         }
         if let Some((events, _)) = self.clients.get(&id) {
-            let _ = events.send(event); // whoever does not listen any more is about to cancel
+            self.told.push((events.clone(), event));
         }
     }
 
@@ -84,14 +88,23 @@ impl Desk {
         });
     }
 
-    /// Says who waits, who runs, and how much memory that takes.
-    pub fn publish(&self, scheduler: &Scheduler) {
+    /// Says who waits, who runs, and how much memory that takes; then clients hear what they were told.
+    pub fn publish(&mut self, generator: &Generator<'_>) {
+        let scheduler = generator.scheduler();
         self.status.send_modify(|status| {
             status.waiting = scheduler.waiting();
             status.running = scheduler.running();
             status.kv_tokens = scheduler.kv_tokens_used();
+            status.prefix_bytes = generator.known().bytes();
             status.kv_limit = scheduler.limits().kv_tokens;
         });
+        self.send();
+    }
+
+    fn send(&mut self) {
+        for (events, event) in self.told.drain(..) {
+            let _ = events.send(event); // whoever does not listen any more is about to cancel
+        }
     }
 
     /// The engine has ended, and failed if there is a reason. Everybody who has asked hears of it.
@@ -109,8 +122,10 @@ impl Desk {
                 self.welcome(id, events, place);
             }
         }
-        for id in self.clients.keys() {
-            self.tell(*id, Event::Failed(Fault::Engine(heard.clone())));
+        let ids: Vec<AskId> = self.clients.keys().copied().collect();
+        for id in ids {
+            self.tell(id, Event::Failed(Fault::Engine(heard.clone())));
         }
+        self.send();
     }
 }

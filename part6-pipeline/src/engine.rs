@@ -62,13 +62,14 @@ impl<'a> Engine<'a> {
 
     /// One step: schedule, run, sample, deliver.
     fn step(&mut self) -> Result<()> {
+        self.generator.reuse()?;
         let mut step = self.generator.step(self.begun.elapsed())?; // the first three
         self.desk.count(&step);
         self.begin(&step.plan);
         for event in mem::take(&mut step.events) {
             self.deliver(event)?;
         }
-        self.desk.publish(self.generator.scheduler());
+        self.desk.publish(&self.generator);
         Ok(())
     }
 
@@ -80,7 +81,7 @@ impl<'a> Engine<'a> {
                 return Ok(false);
             }
             let command = if idle {
-                self.desk.publish(self.generator.scheduler());
+                self.desk.publish(&self.generator);
                 self.desk.wait()
             } else {
                 self.desk.look()
@@ -114,6 +115,9 @@ impl<'a> Engine<'a> {
     fn start(&mut self, id: AskId, choice: usize) -> Result<()> {
         let ask = self.asks.get(&id).context("an answer to nobody")?;
         let sequence = (self.generator).submit(ask.request(choice), self.begun.elapsed())?;
+        if let Some(sequence) = self.generator.sequence(sequence) {
+            sequence.by = id;
+        }
         self.answers.insert(sequence, (id, choice));
         Ok(())
     }
@@ -123,9 +127,11 @@ impl<'a> Engine<'a> {
         for piece in &plan.pieces {
             if let Some((id, _)) = self.answers.get(&piece.id)
                 && let Some(ask) = self.asks.get_mut(id)
-                && let Some(event) = ask.begin(piece.range.start)
+                && !ask.has_begun()
             {
-                self.desk.tell(*id, event);
+                let sequence = self.generator.sequence(piece.id);
+                let missed = sequence.and_then(|sequence| sequence.missed);
+                self.desk.tell(*id, ask.begin(piece.range.start, missed));
             }
         }
     }
@@ -146,7 +152,7 @@ impl<'a> Engine<'a> {
         }
         if told.ended {
             self.answers.remove(&event.id);
-            self.generator.cancel(event.id)?;
+            self.generator.finish(event.id)?;
         }
         for choice in told.more {
             self.start(id, choice)?; // the prompt has run

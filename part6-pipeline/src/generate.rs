@@ -1,10 +1,11 @@
 //! The token loop for many requests: a step runs what the scheduler planned, of all of them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use mlx_rs::{memory, transforms};
+use mlx_rs::{Array, memory, transforms};
 use shared::config::ModelConfig;
 use shared::kernels::steps_in_flight;
 use shared::layers::ids_array;
@@ -15,6 +16,7 @@ use crate::cache::Cache;
 use crate::constraint::Constraint;
 use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
+use crate::reuse::Known;
 use crate::scheduler::{Limits, Piece, Plan, Scheduler, SequenceId};
 use crate::sequence::{Rows, Sequence};
 use crate::stepped::{Event, Stepped};
@@ -33,6 +35,8 @@ pub struct Generator<'a> {
     sequences: BTreeMap<SequenceId, Sequence>,
     /// Those whose prompt has run.
     batch: Batch,
+    /// Keys and values of beginnings of prompts that ran before.
+    known: Known,
     /// Steps whose ids were not read yet.
     started: VecDeque<Stepped>,
     /// A plan that needs ids which are still in flight.
@@ -56,6 +60,7 @@ impl<'a> Generator<'a> {
             scheduler: Scheduler::new(limits)?,
             sequences: BTreeMap::new(),
             batch: Batch::new(kind, config),
+            known: Known::new(kind, config, 0),
             started: VecDeque::new(),
             planned: None,
             submitted: 0,
@@ -95,6 +100,39 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
+    /// Keeps keys and values for later prompts that begin in the same way, never more than so many bytes.
+    pub fn remember(&mut self, bytes: u64) {
+        self.known = Known::new(self.kind, self.config, bytes);
+    }
+
+    /// Those who get a row at the next step go on from what is known of their prompts.
+    pub fn reuse(&mut self) -> Result<()> {
+        for id in self.scheduler.next_in_line().collect::<Vec<_>>() {
+            let sequence = self.sequences.get_mut(&id).context("nobody is next")?;
+            if sequence.cache.is_some() {
+                continue; // since an earlier step, in which there was no room
+            }
+            let beginning = self.known.find(&sequence.ids)?;
+            (sequence.pin, sequence.missed) = (Some(beginning.pin), beginning.missed);
+            if let Some(cache) = beginning.cache {
+                self.resume(id, cache)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An answer has ended, and a later prompt may begin with it.
+    pub fn finish(&mut self, id: SequenceId) -> Result<()> {
+        if let (Some(sequence), Some(row)) = (self.sequences.get(&id), self.batch.row(id)) {
+            let arrays: Vec<&Array> = self.batch.cache().arrays().collect();
+            // The last tokens may not have run, or one more for nothing.
+            let run = self.batch.seen(row).min(sequence.ids.len() - 1);
+            self.known
+                .keep(&sequence.ids[..run], sequence.by, &arrays, row)?;
+        }
+        self.cancel(id)
+    }
+
     /// Nobody wants the rest of an answer. Nothing happens if it has ended.
     pub fn cancel(&mut self, id: SequenceId) -> Result<()> {
         self.scheduler.end(id);
@@ -110,6 +148,16 @@ impl<'a> Generator<'a> {
     /// Who waits, who runs and how much memory is in use.
     pub fn scheduler(&self) -> &Scheduler {
         &self.scheduler
+    }
+
+    /// A request that has not ended.
+    pub fn sequence(&mut self, id: SequenceId) -> Option<&mut Sequence> {
+        self.sequences.get_mut(&id)
+    }
+
+    /// What is kept for later prompts.
+    pub fn known(&self) -> &Known {
+        &self.known
     }
 
     /// The keys and values of the rows that decode.
@@ -134,7 +182,7 @@ impl<'a> Generator<'a> {
         let mut step = self.started.pop_front().context("no step was started")?;
         step.read(&mut self.sequences);
         for id in step.ended() {
-            self.cancel(id)?;
+            self.finish(id)?;
         }
         step.events.iter().try_for_each(|event| self.skip(event))?;
         Ok(step)
@@ -235,6 +283,14 @@ impl<'a> Generator<'a> {
             sequence.cache = Some(cache);
             return Ok(());
         }
+        let Range { start, end } = piece.range;
+        if let Some(border) = self.known.checkpoint(start, end) {
+            if start < border {
+                prefill(self.model, &mut cache, &sequence.ids[start..border])?;
+            }
+            let ids = &sequence.ids[..border];
+            self.known.keep_checkpoint(ids, sequence.by, &cache)?;
+        }
         // Two runs where a ring has to forget.
         let mut runs = cache.pieces(piece.range.end, piece.range.len())?;
         let last = runs.pop().context("a piece without tokens")?;
@@ -249,6 +305,9 @@ impl<'a> Generator<'a> {
         }
         let next = sequence.sampler.sample(&logits)?;
         sequence.start(next, piece.range.len())?;
+        let arrays: Vec<&Array> = cache.arrays().collect();
+        let ids = &sequence.ids[..piece.range.end];
+        self.known.keep(ids, sequence.by, &arrays, 0)?;
         self.batch.join(piece.id, cache)
     }
 }

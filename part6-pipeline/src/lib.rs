@@ -6,9 +6,10 @@
 //! In reading order:
 //!
 //! - [`engine`]: the thread that owns the model, and its step
+//! - [`prefix`]: beginnings of prompts that ran before
 //! - [`model`]: as in part 3
 //! - [`scheduler`]: as in part 5
-//! - [`generate`]: part 5's, with answers that must match something
+//! - [`generate`]: part 5's, with beginnings that are known and answers that must match something
 //! - [`batch`]: part 5's, whose rows can leave with what they store
 //! - [`cache`]: as in part 3
 //! - [`prealloc`]: as in part 3
@@ -25,11 +26,12 @@
 //! - [`text`]: whole characters, and stop texts
 //! - [`thread`]: how the engine begins and ends
 //! - [`constraint`]: what an answer must match
+//! - [`reuse`]: out of caches into the tree of prefixes, and back
 //! - [`sequence`]: part 5's, and what its answer must match
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
 //! - [`plan`]: as in part 5
-//! - [`stepped`]: as in part 5
+//! - [`stepped`]: part 5's, which also counts tokens
 //! - [`slots`]: part 5's, from which a row can be copied
 //! - [`store`]: part 5's, with the same
 //! - [`kinds`]: as in part 5
@@ -54,7 +56,9 @@ pub mod limits;
 pub mod model;
 pub mod plan;
 pub mod prealloc;
+pub mod prefix;
 pub mod quantized_cache;
+pub mod reuse;
 pub mod rotating;
 pub mod scheduler;
 pub mod sequence;

@@ -12,6 +12,7 @@ use crate::ahead::Ahead;
 use crate::cache::Cache;
 use crate::constraint::Constraint;
 use crate::plan::{Piece, SequenceId};
+use crate::prefix::{Missed, Pin};
 
 /// One request on its way.
 #[derive(Debug)]
@@ -30,6 +31,12 @@ pub struct Sequence {
     /// What the constraint said last, if it cannot go on: an end for this request alone.
     failed: Option<Error>,
     ahead: Ahead,
+    /// Who asked, for those who later begin in another way.
+    pub by: u64,
+    /// Keeps what it began with.
+    pub pin: Option<Pin>,
+    /// Why it could not begin with more.
+    pub missed: Option<Missed>,
 }
 
 impl Sequence {
@@ -43,6 +50,9 @@ impl Sequence {
             constraint: None,
             failed: None,
             ahead: Ahead::default(),
+            by: 0,
+            pin: None,
+            missed: None,
             request,
         })
     }

@@ -96,6 +96,10 @@ impl Positions {
         Ok(mask)
     }
 
+    pub(crate) fn seen(&self, row: usize) -> usize {
+        self.seen.get(row).map_or(0, |seen| *seen as usize)
+    }
+
     fn longest(&self) -> i32 {
         self.lengths.iter().copied().max().unwrap_or(0)
     }

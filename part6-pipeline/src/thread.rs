@@ -26,6 +26,9 @@ pub struct Settings {
     pub limits: Limits,
     /// How keys and values are stored.
     pub kind: CacheKind,
+    /// Bytes of keys and values that may be kept for later prompts; 0 keeps none. Several answers to one prompt share
+    /// it through them.
+    pub prefix_bytes: u64,
     /// Asks that may wait for a row. Whoever comes then is sent away.
     pub most_waiting: usize,
 }
@@ -128,12 +131,13 @@ fn work(settings: &Settings, desk: &mut Desk) -> Result<()> {
     });
     let opened = opened.get().context("nothing was opened")?;
     let model = Model::load(&checkpoint)?;
-    let generator = Generator::new(
+    let mut generator = Generator::new(
         &model,
         &checkpoint.config,
         settings.kind,
         settings.limits.clone(),
     )?;
+    generator.remember(settings.prefix_bytes);
     let mut engine = Engine::new(generator, opened, desk);
     on_one_stream(|| engine.run())
 }

@@ -120,7 +120,10 @@ fn whoever_leaves_while_it_decodes_or_while_its_prompt_runs_frees_its_row_within
     for prompt in [8, 1000] {
         let mut running = spawn(settings());
         let mut other = running.handle.submit(long(8, 3, 400)).unwrap();
-        let mut answer = running.handle.submit(long(prompt, 1, 1000)).unwrap();
+        let mut answer = running
+            .handle
+            .submit(long(prompt, 1, 1010 - prompt))
+            .unwrap();
         loop {
             let event = answer.blocking_next().unwrap();
             if matches!(event, Event::Delta { .. } | Event::Progress { .. }) {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use console::cli::{FloatType, ModelArgs};
 use console::metrics::FinishReason;
 use part5_batching as part5;
-use part6_pipeline::ask::{Ask, Event, Fault, TokenInfo, Usage};
+use part6_pipeline::ask::{Ask, Event, Fault, Missed, TokenInfo, Usage};
 use part6_pipeline::engine::Engine;
 use part6_pipeline::handle::{Answer, State, Status};
 use part6_pipeline::kinds::CacheKind;
@@ -47,6 +47,7 @@ pub(crate) fn settings() -> Settings {
         model: model(),
         limits: limits(),
         kind: CacheKind::Prealloc,
+        prefix_bytes: 0,
         most_waiting: 64,
     }
 }
@@ -138,6 +139,7 @@ pub(crate) fn request(ask: &Ask, choice: u64) -> Request {
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) cached: Option<usize>,
+    pub(crate) missed: Option<Missed>,
     pub(crate) progress: Vec<usize>,
     pub(crate) texts: BTreeMap<usize, String>,
     pub(crate) tokens: BTreeMap<usize, Vec<TokenInfo>>,
@@ -163,9 +165,9 @@ pub(crate) fn listen(answer: &mut Answer) -> Heard {
             "after the end: {event:?}"
         );
         match event {
-            Event::Started { cached } => {
+            Event::Started { cached, missed } => {
                 assert_eq!(heard.cached, None);
-                heard.cached = Some(cached);
+                (heard.cached, heard.missed) = (Some(cached), missed);
             }
             Event::Progress { seen } => heard.progress.push(seen),
             Event::Prompt(tokens) => heard.prompt = Some(tokens),

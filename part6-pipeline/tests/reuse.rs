@@ -1,0 +1,234 @@
+//! A prompt that begins like an earlier one runs only the rest, and gets the very same tokens.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
+
+mod engines;
+
+use engines::{Heard, alone, ids, limits, listen, request, settings, spawn, tokenizer, wait_until};
+use part6_pipeline::ask::{Ask, Event};
+use part6_pipeline::kinds::CacheKind;
+use part6_pipeline::quantized_cache::KvBits;
+use part6_pipeline::thread::{Running, Settings};
+use shared::sampling::Sampling;
+
+const KINDS: [CacheKind; 3] = [
+    CacheKind::Prealloc,
+    CacheKind::Quantized(KvBits { keys: 8, values: 8 }),
+    CacheKind::Rotating { size: 40, sinks: 4 },
+];
+
+fn keeping(bytes: u64) -> Settings {
+    Settings {
+        prefix_bytes: bytes,
+        ..settings()
+    }
+}
+
+fn ask(ids: &[u32], max_tokens: usize) -> Ask {
+    Ask {
+        ids: ids.to_vec(),
+        max_tokens,
+        ignore_eos: true,
+        ..Ask::default()
+    }
+}
+
+fn get(running: &Running, ask: &Ask) -> Heard {
+    let heard = listen(&mut running.handle.submit(ask.clone()).unwrap());
+    assert_eq!(heard.fault, None);
+    heard
+}
+
+#[test]
+fn warm_and_cold_have_the_same_tokens_whatever_stores_the_keys() {
+    for kind in KINDS {
+        let cold = |ask: &Ask| {
+            let running = spawn(Settings {
+                kind,
+                ..keeping(1 << 30)
+            });
+            get(&running, ask)
+        };
+        let prompt = ids(100, 1);
+        let running = spawn(Settings {
+            kind,
+            ..keeping(1 << 30)
+        });
+        let first = ask(&prompt, 30);
+        let mut heard = get(&running, &first);
+        assert_eq!(heard.cached, Some(0));
+        let warm = get(&running, &first);
+        assert_eq!(
+            (warm.cached, warm.ids(0)),
+            (Some(96), heard.ids(0)),
+            "{kind:?}"
+        );
+        assert_eq!(warm.usage.unwrap().cached_tokens, 96);
+        // The next turn of a chat: the prompt, its answer, and more.
+        let mut turn = prompt.clone();
+        for number in 0..3 {
+            turn.extend(heard.ids(0));
+            turn.extend(ids(9, number));
+            let next = ask(&turn, 20);
+            heard = get(&running, &next);
+            let whole = turn.len() - 9 - 1;
+            let cached = heard.cached.unwrap();
+            if let CacheKind::Rotating { .. } = kind {
+                assert!(cached > 0 && cached < whole, "from a checkpoint");
+            } else {
+                assert_eq!(cached, whole / 16 * 16);
+            }
+            assert_eq!(heard.ids(0), cold(&next).ids(0), "{kind:?}, turn {number}");
+        }
+    }
+}
+
+#[test]
+fn so_it_is_among_others_and_as_part_5_has_it() {
+    let shared = ids(70, 1);
+    let asks: Vec<Ask> = (0..12)
+        .map(|number| {
+            let mut ids = shared[..[70, 16, 33, 48, 64, 15][number % 6]].to_vec();
+            ids.extend(engines::ids(1 + number * 3, number));
+            Ask {
+                sampling: Sampling {
+                    temperature: [0.0, 0.9][number % 2],
+                    seed: number as u64,
+                    ..Sampling::default()
+                },
+                ..ask(&ids, 12)
+            }
+        })
+        .collect();
+    let expected = alone(&asks.iter().map(|ask| request(ask, 0)).collect::<Vec<_>>());
+    let running = spawn(keeping(1 << 30));
+    for _ in 0..2 {
+        let submit = |ask: &Ask| running.handle.submit(ask.clone()).unwrap();
+        let answers: Vec<_> = asks.iter().map(submit).collect();
+        for (mut answer, (tokens, _)) in answers.into_iter().zip(&expected) {
+            assert_eq!(listen(&mut answer).ids(0), *tokens);
+        }
+    }
+    assert!(running.handle.status().cached_tokens > 500);
+}
+
+#[test]
+fn a_prompt_of_a_block_one_more_and_one_less_leaves_a_token_to_run() {
+    let running = spawn(keeping(1 << 30));
+    let prompt = ids(64, 2);
+    let cold = get(&running, &ask(&prompt, 6)).ids(0);
+    for (length, cached) in [
+        (15, 0),
+        (16, 0),
+        (17, 16),
+        (31, 16),
+        (32, 16),
+        (33, 32),
+        (64, 48),
+    ] {
+        let heard = get(&running, &ask(&prompt[..length], 6));
+        assert_eq!(heard.cached, Some(cached), "{length}");
+        if length == 64 {
+            assert_eq!(heard.ids(0), cold);
+        }
+    }
+}
+
+#[test]
+fn whoever_leaves_in_any_piece_of_a_prompt_harms_nobody_who_begins_like_it() {
+    let prompt = ids(200, 3);
+    let [(expected, _)] = &alone(&[request(&ask(&prompt, 10), 0)])[..] else {
+        panic!("one answer")
+    };
+    let mut running = spawn(keeping(1 << 30));
+    for pieces in 0..12 {
+        // Somebody else with the same prompt is on the way, too.
+        let mut other = running.handle.submit(ask(&prompt, 10)).unwrap();
+        let mut leaves = running.handle.submit(ask(&prompt[..190], 10)).unwrap();
+        let mut seen = 0;
+        while seen < pieces {
+            match leaves.blocking_next().unwrap() {
+                Event::Progress { .. } => seen += 1,
+                Event::Delta { .. } => break,
+                _ => {}
+            }
+        }
+        drop(leaves);
+        assert_eq!(listen(&mut other).ids(0), *expected, "{pieces}");
+        assert_eq!(get(&running, &ask(&prompt, 10)).ids(0), *expected);
+    }
+    let status = wait_until(&mut running, |status| status.running == 0);
+    assert_eq!((status.waiting, status.kv_tokens), (0, 0));
+}
+
+#[test]
+fn a_miss_names_the_first_token_that_differs_and_who_had_another_one() {
+    let running = spawn(keeping(1 << 30));
+    let first = ids(60, 4);
+    let mut answer = running.handle.submit(ask(&first, 2)).unwrap();
+    let number = answer.id;
+    listen(&mut answer);
+    let mut second = first.clone();
+    second[37] += 1;
+    let heard = get(&running, &ask(&second, 2));
+    assert_eq!(heard.cached, Some(32));
+    let missed = heard.missed.unwrap();
+    assert_eq!((missed.at, missed.by), (37, number));
+    let text = |id| tokenizer().decode(&[id], false).unwrap();
+    assert_eq!(missed.token, text(second[37]));
+    assert_eq!(missed.other, text(first[37]));
+    let heard = get(&running, &ask(&second, 2));
+    assert_eq!((heard.cached, heard.missed), (Some(48), None));
+}
+
+#[test]
+fn several_answers_share_a_prompt_and_its_blocks_run_once() {
+    let ask = Ask {
+        n: 5,
+        sampling: Sampling {
+            temperature: 1.0,
+            seed: 3,
+            ..Sampling::default()
+        },
+        ..ask(&ids(120, 5), 10)
+    };
+    let expected = alone(&[0, 1, 2, 3, 4].map(|choice| request(&ask, choice)));
+    let running = spawn(keeping(1 << 30));
+    let heard = get(&running, &ask);
+    for (choice, (tokens, _)) in expected.iter().enumerate() {
+        assert_eq!(heard.ids(choice), *tokens);
+    }
+    assert_eq!(running.handle.status().prompt_tokens, 120 + 4 * 8);
+}
+
+#[test]
+fn the_budget_holds_and_what_does_not_fit_is_computed_again() {
+    for kind in KINDS {
+        let one = {
+            let running = spawn(Settings {
+                kind,
+                ..keeping(1 << 30)
+            });
+            get(&running, &ask(&ids(17, 0), 1));
+            running.handle.status().prefix_bytes
+        };
+        assert!(one > 0, "{kind:?}");
+        let budget = one * 5 + one / 2;
+        let mut running = spawn(Settings {
+            kind,
+            limits: limits(),
+            ..keeping(budget)
+        });
+        let mut most = 0;
+        for number in 0..30 {
+            let asks = [number, number / 2].map(|seed| ask(&ids(20 + 5 * seed, seed), 4));
+            let answers = asks.map(|ask| running.handle.submit(ask).unwrap());
+            for mut answer in answers {
+                assert_eq!(listen(&mut answer).ids(0).len(), 4);
+            }
+            most = most.max(running.handle.status().prefix_bytes);
+        }
+        assert!(most > 0 && most <= budget, "{most} of {budget}, {kind:?}");
+        wait_until(&mut running, |status| status.running == 0);
+    }
+}
