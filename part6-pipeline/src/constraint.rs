@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use llguidance::Matcher;
+use serde_json::Value;
 
 use crate::ask::Grammar;
 use digits::Digits;
@@ -157,6 +158,18 @@ impl Constraint {
         let ends = (self.digits.as_ref()).is_some_and(|digits| !digits.may_go_on());
         self.matcher.is_stopped() || ends && self.is_complete()
     }
+}
+
+/// A value that meets a schema, between two texts.
+///
+/// # Errors
+/// If the schema has what is not supported.
+pub fn between(before: &str, schema: &Value, after: &str) -> Result<Grammar> {
+    let schema = schema::prepared(schema)?;
+    let (before, after) = (Value::from(before), Value::from(after));
+    Ok(Grammar::Lark(format!(
+        "start: {before} value {after}\nvalue: %json {schema}"
+    )))
 }
 
 fn failed(error: &anyhow::Error) -> anyhow::Error {

@@ -27,6 +27,7 @@
 //! - [`thread`]: how the engine begins and ends
 //! - [`constraint`]: what an answer must match
 //! - [`reuse`]: out of caches into the tree of prefixes, and back
+//! - [`tools`]: tools that it may call
 //! - [`sequence`]: part 5's, and what its answer must match
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
@@ -67,3 +68,4 @@ pub mod stepped;
 pub mod store;
 pub mod text;
 pub mod thread;
+pub mod tools;

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde::Serialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 
 pub use files::TokenizerFiles;
@@ -280,7 +281,26 @@ impl Tokenizer {
         let template =
             template.with_context(|| format!("{} has no chat template; use --raw", self.name))?;
         template
-            .render(messages)
+            .render(messages, &[])
+            .with_context(|| format!("writing the prompt for {}", self.name))
+    }
+
+    /// The same for turns in JSON, which may have calls and their results, with the descriptions of tools. Templates
+    /// want the arguments of calls as objects.
+    ///
+    /// # Errors
+    /// As [`render_chat`](Self::render_chat), and if there are tools that the template does not mention.
+    pub fn render_with_tools(&self, messages: &[Value], tools: &[Value]) -> Result<String> {
+        let template = self.template.as_ref();
+        let template =
+            template.with_context(|| format!("{} has no chat template; use --raw", self.name))?;
+        ensure!(
+            tools.is_empty() || template.mentions("tools"),
+            "the chat template of {} has no tools: ask without them",
+            self.name
+        );
+        template
+            .render(messages, tools)
             .with_context(|| format!("writing the prompt for {}", self.name))
     }
 

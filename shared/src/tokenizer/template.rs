@@ -22,7 +22,6 @@ use serde_json::Value as Json;
 use time::OffsetDateTime;
 use time::format_description::parse_strftime_owned;
 
-use super::Message;
 use super::python_json::to_json;
 use crate::watch::{self, Limits};
 use source::{STORED, prepared};
@@ -59,11 +58,11 @@ pub(crate) struct ChatTemplate {
 
 /// What a template sees, by the names that `transformers` gives.
 #[derive(Serialize)]
-struct Context<'a> {
-    messages: &'a [Message],
+struct Context<'a, M> {
+    messages: &'a [M],
     add_generation_prompt: bool,
-    // Defined and none, as transformers passes them: templates test `tools is not none`.
-    tools: (),
+    // Defined and none where there are none, as transformers passes them: templates test `tools is not none`.
+    tools: Option<&'a [Json]>,
     documents: (),
     #[serde(flatten)]
     special_tokens: &'a BTreeMap<String, String>,
@@ -94,11 +93,11 @@ impl ChatTemplate {
     }
 
     /// The conversation as text, up to where the model's answer begins.
-    pub(crate) fn render(&self, messages: &[Message]) -> Result<String> {
+    pub(crate) fn render(&self, messages: &[impl Serialize], tools: &[Json]) -> Result<String> {
         let context = Context {
             messages,
             add_generation_prompt: true,
-            tools: (),
+            tools: Some(tools).filter(|tools| !tools.is_empty()),
             documents: (),
             special_tokens: &self.special_tokens,
         };

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
 
 use super::*;
+use crate::tokenizer::Message;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -14,7 +15,7 @@ fn rendered(template: &str) -> Result<String> {
         memory: 50_000_000,
         time: Duration::from_millis(200),
     };
-    template.render(&[Message::user("hi")])
+    template.render(&[Message::user("hi")], &[])
 }
 
 fn refusal(template: &str) -> String {
@@ -151,7 +152,7 @@ fn values_as_deep_as_a_template_is_long_do_not_overflow_the_stack() {
             let template = format!("{{% set a = ['x'] %}}{deep}{end}");
             // Under its own limits, for a stack takes time to overflow.
             let template = ChatTemplate::new(&template, BTreeMap::new());
-            if let Err(error) = template.render(&[]) {
+            if let Err(error) = template.render(&[] as &[Message], &[]) {
                 assert_told(&error);
             }
         }
@@ -219,7 +220,7 @@ fn hostile_templates_end_in_a_text_or_in_one_line() {
     search(400, &template(), |source| {
         let mut template = ChatTemplate::new(&source, BTreeMap::new());
         template.limits = limits;
-        if let Err(error) = template.render(&[Message::user("hi")]) {
+        if let Err(error) = template.render(&[Message::user("hi")], &[]) {
             assert_told(&error);
         }
     });
