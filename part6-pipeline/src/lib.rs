@@ -29,6 +29,8 @@
 //! - [`reuse`]: out of caches into the tree of prefixes, and back
 //! - [`tools`]: tools that it may call
 //! - [`sequence`]: part 5's, and what its answer must match
+//! - [`api`]: the JSON of OpenAI: what clients ask, and what they get
+//! - [`sequence`]: as in part 5
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
 //! - [`plan`]: as in part 5
@@ -41,6 +43,7 @@
 
 pub mod ahead;
 pub mod answer;
+pub mod api;
 pub mod ask;
 pub mod batch;
 pub mod books;

@@ -77,6 +77,7 @@ pub struct Tokenizer {
     spelling: Spelling,
     template: Option<ChatTemplate>,
     bos: Option<String>,
+    eos: Option<String>,
     stop_ids: BTreeSet<u32>,
     /// Rows of the embedding: no id at or beyond it may reach the model.
     rows: usize,
@@ -177,6 +178,7 @@ impl Tokenizer {
         let template = template.map(|source| ChatTemplate::new(&source, special_tokens.clone()));
         let mut tokenizer = Self {
             bos: special_tokens.get("bos_token").cloned(),
+            eos: special_tokens.get("eos_token").cloned(),
             stop_ids: eos_token_ids.into_iter().collect(),
             name,
             inner: Arc::new(inner),
@@ -213,6 +215,14 @@ impl Tokenizer {
     pub fn encode_raw(&self, text: &str) -> Result<Vec<u32>> {
         let begun = self.bos.as_deref().is_some_and(|bos| text.starts_with(bos));
         self.encode(text, !begun)
+    }
+
+    /// Text as it is: no template, and nothing added.
+    ///
+    /// # Errors
+    /// For an id that the model has no embedding for.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        self.encode(text, false)
     }
 
     /// A conversation, through the chat template, up to where the model's answer begins.
@@ -260,6 +270,16 @@ impl Tokenizer {
             );
         }
         Ok(ids)
+    }
+
+    /// What a text begins with, where the tokenizer has such a token.
+    pub fn bos_token(&self) -> Option<&str> {
+        self.bos.as_deref()
+    }
+
+    /// What the tokenizer calls the end of a text. More ids may [end an answer](Self::stop_ids).
+    pub fn eos_token(&self) -> Option<&str> {
+        self.eos.as_deref()
     }
 
     /// Does the checkpoint have a chat template?
