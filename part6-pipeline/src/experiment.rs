@@ -1,7 +1,18 @@
 //! What the video shows.
 
-use anyhow::{Result, bail};
+use std::io::{self, IsTerminal};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use console::report::{tell, warn};
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::engine::Engine;
+use crate::flags::ServeArgs;
+use crate::handle::{Handle, State};
+use crate::server::{self, App, Listening};
 
 /// Part 6: a full inference pipeline.
 #[derive(Debug, Parser)]
@@ -14,12 +25,72 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve a model as OpenAI's API
-    Serve,
+    Serve(Box<ServeArgs>),
 }
 
 /// Runs what the flags ask for.
+///
+/// # Errors
+/// If it fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::Serve => bail!("there is no server yet"),
+        Command::Serve(args) => serve(&args),
     }
+}
+
+/// Serves until Ctrl-C or SIGTERM.
+fn serve(args: &ServeArgs) -> Result<()> {
+    let begun = Instant::now();
+    let settings = args.settings()?;
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(args.log())
+        .with_target(false)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+    if args.is_open() {
+        warn(
+            "every machine that reaches this one can ask: --api-key lets in only those that know it",
+        );
+    }
+    let runtime = runtime()?;
+    let engine = Engine::spawn(args.engine())?;
+    let app = App::new(engine.handle.clone(), settings);
+    let listening = runtime.block_on(Listening::bind(args.address(), app))?;
+    tell(&format!("listening on http://{}", listening.address()?));
+    runtime.spawn(announce(engine.handle.clone(), begun));
+    let served = runtime.block_on(async { server::serve(listening, told()?).await });
+    // Whoever still waits is let go, and with it its row.
+    drop(runtime);
+    served.and(engine.end())
+}
+
+/// The network needs little: most of the cores are the model's.
+fn runtime() -> Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    let runtime = builder.worker_threads(2).enable_all().build();
+    runtime.context("starting the server's threads")
+}
+
+/// Says when the model is there.
+async fn announce(mut handle: Handle, begun: Instant) {
+    if handle.loaded().await == State::Ready {
+        let name = handle.opened().map_or("the model", |opened| &opened.name);
+        let seconds = begun.elapsed().as_secs_f64();
+        tell(&format!("{name} is ready after {seconds:.2} s"));
+    }
+}
+
+/// Comes back at Ctrl-C or SIGTERM.
+fn told() -> Result<impl Future<Output = ()>> {
+    const WATCH: &str = "watching for signals";
+    let mut interrupt = signal(SignalKind::interrupt()).context(WATCH)?;
+    let mut terminate = signal(SignalKind::terminate()).context(WATCH)?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        tell("no new requests; what runs is completed");
+    })
 }

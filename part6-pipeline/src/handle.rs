@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 
 use shared::config::ModelConfig;
 use shared::tokenizer::Tokenizer;
@@ -218,6 +219,11 @@ impl Answer {
     /// The next event; None after the last one.
     pub async fn next(&mut self) -> Option<Event> {
         self.events.recv().await
+    }
+
+    /// The same for whoever waits for several answers at a time.
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.events.poll_recv(context)
     }
 
     /// The same for a program without a runtime.

@@ -30,6 +30,8 @@
 //! - [`tools`]: tools that it may call
 //! - [`sequence`]: part 5's, and what its answer must match
 //! - [`api`]: the JSON of OpenAI: what clients ask, and what they get
+//! - [`server`]: the engine on the network
+//! - [`flags`]: what a server is told, and what it means
 //! - [`sequence`]: as in part 5
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
@@ -52,6 +54,7 @@ pub mod constraint;
 pub mod desk;
 pub mod engine;
 pub mod experiment;
+pub mod flags;
 pub mod generate;
 pub mod handle;
 pub mod keys_values;
@@ -66,6 +69,7 @@ pub mod reuse;
 pub mod rotating;
 pub mod scheduler;
 pub mod sequence;
+pub mod server;
 pub mod slots;
 pub mod stepped;
 pub mod store;
