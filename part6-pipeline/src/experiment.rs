@@ -9,6 +9,7 @@ use console::report::{tell, warn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::conformance::{self, ConformanceArgs};
 use crate::engine::Engine;
 use crate::flags::ServeArgs;
 use crate::handle::{Handle, State};
@@ -26,6 +27,8 @@ pub struct Args {
 enum Command {
     /// Serve a model as OpenAI's API
     Serve(Box<ServeArgs>),
+    /// Ask servers of OpenAI's API what clients will ask, and print what they do as they should
+    Conformance(ConformanceArgs),
 }
 
 /// Runs what the flags ask for.
@@ -35,6 +38,7 @@ enum Command {
 pub fn run(args: Args) -> Result<()> {
     match args.command {
         Command::Serve(args) => serve(&args),
+        Command::Conformance(args) => conformance::run(&args),
     }
 }
 

@@ -31,6 +31,7 @@
 //! - [`sequence`]: part 5's, and what its answer must match
 //! - [`api`]: the JSON of OpenAI: what clients ask, and what they get
 //! - [`server`]: the engine on the network
+//! - [`conformance`]: what a server does as it should, seen from outside
 //! - [`flags`]: what a server is told, and what it means
 //! - [`sequence`]: as in part 5
 //! - [`books`]: as in part 5
@@ -50,6 +51,7 @@ pub mod ask;
 pub mod batch;
 pub mod books;
 pub mod cache;
+pub mod conformance;
 pub mod constraint;
 pub mod desk;
 pub mod engine;
