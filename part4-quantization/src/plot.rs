@@ -83,11 +83,7 @@ fn draw(svg: &mut String, title: &str, points: &[Point<'_>]) -> Result<()> {
             .map_err(|e| failed(&e))?
             .label(group.map_or("float modes".to_owned(), |size| format!("groups of {size}")))
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
-        let bar = |point: &&Point<'_>| {
-            let (x, y) = at(point);
-            let (low, high) = ((y - point.error).max(y / 10.0).max(LEAST), y + point.error);
-            PathElement::new([(x, low), (x, high)], colour.stroke_width(2))
-        };
+        let bar = |point: &&Point<'_>| PathElement::new(error_bar(point), colour.stroke_width(2));
         let dot = |point: &&Point<'_>| Circle::new(at(point), 4, colour.filled());
         chart
             .draw_series(line.iter().map(bar))
@@ -115,6 +111,13 @@ fn draw(svg: &mut String, title: &str, points: &[Point<'_>]) -> Result<()> {
         .draw()
         .map_err(|e| failed(&e))?;
     area.present().map_err(|e| failed(&e))
+}
+
+/// From one standard error below to one above.
+fn error_bar(point: &Point<'_>) -> [(f64, f64); 2] {
+    let (x, y) = (point.bits_per_weight, point.divergence.max(LEAST));
+    let low = (y - point.error).max(y / 10.0).max(LEAST);
+    [(x, low), (x, y + point.error)]
 }
 
 /// Where each name stands, so that it covers no point and no other name if that can be: those of the first group

@@ -241,7 +241,7 @@ fn a_model_that_is_quantized_already_keeps_its_weights() {
 }
 
 #[test]
-fn bad_flags_and_texts_get_one_clear_line() {
+fn bad_texts_get_one_clear_line() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
@@ -253,21 +253,24 @@ fn bad_flags_and_texts_get_one_clear_line() {
         file("empty.txt", b""),
     );
     let binary = file("binary.txt", &[0xff, 0xfe, 0x00]);
-    for (args, code, says) in [
+    for (text, says) in [
         (
-            &["--text", &short][..],
-            1,
+            &*short,
             "tokens, but a window takes 256: take a longer text",
         ),
-        (&["--text", &empty], 1, "is empty"),
-        (&["--text", &binary], 1, "UTF-8"),
+        (&empty, "is empty"),
+        (&binary, "UTF-8"),
+        ("/no/such/file", "reading the text /no/such/file"),
+    ] {
+        ends_with(&["--text", text], 1, says);
+    }
+}
+
+#[test]
+fn bad_flags_get_one_clear_line() {
+    for (args, code, says) in [
         (
-            &["--text", "/no/such/file"],
-            1,
-            "reading the text /no/such/file",
-        ),
-        (
-            &["--window", "2048"],
+            &["--window", "2048"][..],
             1,
             "is longer than the context of tiny, which is 1024",
         ),
@@ -298,12 +301,17 @@ fn bad_flags_and_texts_get_one_clear_line() {
         (&["--json", "plot", "x.svg"], 2, "cannot be used with"),
         (&["--prompt", ""], 1, "the prompt is empty"),
     ] {
-        let (found, stdout, stderr) = part4(args);
-        assert_eq!(found, code, "{args:?}: {stderr}");
-        assert!(stderr.contains(says), "{args:?}: {stderr}");
-        assert!(
-            stdout.is_empty() && !stderr.contains("panicked"),
-            "{args:?}: {stderr}"
-        );
+        ends_with(args, code, says);
     }
+}
+
+/// Nothing on stdout, one line on stderr, no panic.
+fn ends_with(args: &[&str], code: i32, says: &str) {
+    let (found, stdout, stderr) = part4(args);
+    assert_eq!(found, code, "{args:?}: {stderr}");
+    assert!(stderr.contains(says), "{args:?}: {stderr}");
+    assert!(
+        stdout.is_empty() && !stderr.contains("panicked"),
+        "{args:?}: {stderr}"
+    );
 }

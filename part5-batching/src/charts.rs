@@ -86,14 +86,7 @@ fn draw_roofline(title: &str, of: &Roofline) -> Result<String> {
         .y_label_formatter(&|y| fixed(*y, usize::from(*y < 1.0)))
         .draw()
         .map_err(failed)?;
-    let roof = |x: f64| of.bandwidth.map_or(f64::INFINITY, |b| b * x).min(of.flops) / 1e9;
-    let ridge = of.bandwidth.map_or(across.start, |b| of.flops / b);
-    let corners = [
-        across.start,
-        ridge.clamp(across.start, across.end),
-        across.end,
-    ];
-    let line = LineSeries::new(corners.map(|x| (x, roof(x))), BLACK.stroke_width(2));
+    let line = LineSeries::new(corners(of, &across), BLACK.stroke_width(2));
     chart
         .draw_series(line)
         .map_err(failed)?
@@ -130,6 +123,14 @@ fn draw_roofline(title: &str, of: &Roofline) -> Result<String> {
     Ok(svg)
 }
 
+/// Both roofs as one line: memory's, up to where the arithmetic's is lower.
+fn corners(of: &Roofline, across: &Range<f64>) -> [(f64, f64); 3] {
+    let roof = |x: f64| of.bandwidth.map_or(f64::INFINITY, |b| b * x).min(of.flops) / 1e9;
+    let ridge = of.bandwidth.map_or(across.start, |b| of.flops / b);
+    let ridge = ridge.clamp(across.start, across.end);
+    [across.start, ridge, across.end].map(|x| (x, roof(x)))
+}
+
 /// The roofs in words.
 fn roofs(of: &Roofline) -> String {
     let memory = of
@@ -160,6 +161,18 @@ fn ends(values: impl Iterator<Item = f64>) -> (f64, f64) {
     }
 }
 
+/// A number of a load, if there is one.
+type Number = fn(&Outcome) -> Option<f64>;
+
+/// What clients wait for, with a colour each.
+fn latencies() -> [(&'static str, RGBColor, Number); 3] {
+    [
+        ("whole answer, p99", ORANGE, |of| of.serving.e2el.p99),
+        ("whole answer, median", BLUE, |of| of.serving.e2el.median),
+        ("first token, median", GREEN, |of| of.serving.ttft.median),
+    ]
+}
+
 /// Seconds until an answer is there over tokens per second, at each rate.
 fn draw_rates(title: &str, rates: &[Outcome]) -> Result<String> {
     let mut svg = String::new();
@@ -184,18 +197,7 @@ fn draw_rates(title: &str, rates: &[Outcome]) -> Result<String> {
         .y_label_formatter(&|y| fixed(*y, 0))
         .draw()
         .map_err(failed)?;
-    let kinds: [(&str, RGBColor, fn(&Outcome) -> Option<f64>); 3] = [
-        ("whole answer, p99", ORANGE, |outcome| {
-            outcome.serving.e2el.p99
-        }),
-        ("whole answer, median", BLUE, |outcome| {
-            outcome.serving.e2el.median
-        }),
-        ("first token, median", GREEN, |outcome| {
-            outcome.serving.ttft.median
-        }),
-    ];
-    for (label, colour, of) in kinds {
+    for (label, colour, of) in latencies() {
         let points = || rates.iter().filter_map(|o| Some((speed(o), of(o)?)));
         chart
             .draw_series(LineSeries::new(points(), colour.stroke_width(2)))

@@ -57,19 +57,18 @@ pub struct QuantizedCache {
 impl QuantizedCache {
     /// An empty cache.
     pub fn new(bits: KvBits) -> Self {
-        Self {
-            keys: Packed::new(bits.keys),
-            values: Packed::new(bits.values),
-            offset: 0,
-        }
+        Self::packed(bits, Vec::new(), 0)
     }
 
     /// A cache of these codes, scales and biases, those of the keys first, `[B, Hkv, offset, …]` each.
     pub fn packed(bits: KvBits, mut stored: Vec<Array>, offset: i32) -> Self {
-        let mut cache = Self::new(bits);
-        cache.values.stored = stored.split_off(stored.len() / 2);
-        (cache.keys.stored, cache.offset) = (stored, offset);
-        cache
+        let of_values = stored.split_off(stored.len() / 2);
+        let packed = |bits, stored| Packed { bits, stored };
+        Self {
+            keys: packed(bits.keys, stored),
+            values: packed(bits.values, of_values),
+            offset,
+        }
     }
 }
 
@@ -113,13 +112,6 @@ struct Packed {
 }
 
 impl Packed {
-    fn new(bits: i32) -> Self {
-        Self {
-            bits,
-            stored: Vec::new(),
-        }
-    }
-
     /// Packs `new` `[B, Hkv, L, D]` and puts it at position `at` and the following.
     fn write(&mut self, at: i32, new: &Array) -> Result<()> {
         let (codes, scales, biases) = ops::quantize(new, group_size(new.dim(3))?, self.bits)?;

@@ -98,7 +98,11 @@ impl<'a> Answering<'a> {
     pub fn take(&mut self, choice: usize, step: Step) -> Result<Told> {
         match step {
             Step::Prefill { seen } => Ok(self.progress(seen)),
-            Step::Token { id, .. } => self.token(choice, id),
+            Step::Token { id, positions } => {
+                // A grammar left no choice, and no step was run for it.
+                self.usage.forced_tokens += usize::from(positions == 0);
+                self.token(choice, id)
+            }
             Step::End(reason) => self.end(choice, reason),
         }
     }

@@ -61,6 +61,10 @@ impl Ask {
             "{tokens} tokens of prompt and up to {} of answer are more than the context, which has {context}",
             self.max_tokens
         );
+        ensure!(
+            self.logprobs.is_none() && self.prompt_logprobs.is_none(),
+            "this engine does not tell log-probabilities yet"
+        );
         // MLX checks no bounds.
         let foreign = self
             .ids

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::answer::Answering;
 use crate::ask::{Event, Fault};
+use crate::constraint::Constraint;
 use crate::desk::Desk;
 use crate::generate::Generator;
 use crate::handle::{AskId, Client, Command, Opened, State};
@@ -119,6 +120,10 @@ impl<'a> Engine<'a> {
             sequence.by = id;
         }
         self.answers.insert(sequence, (id, choice));
+        if let Some(grammar) = &ask.ask().grammar {
+            let constraint = Constraint::new(&self.opened.vocabulary()?, grammar)?;
+            self.generator.constrain(sequence, constraint)?;
+        }
         Ok(())
     }
 

@@ -61,6 +61,10 @@ pub struct LimitArgs {
     /// Keys and values in 8 bits
     #[arg(long)]
     pub kv_8bit: bool,
+
+    /// MB for keys and values of earlier prompts, for later ones that begin in the same way; 0 keeps none
+    #[arg(long, value_name = "MB", default_value_t = 256)]
+    pub prefix_mb: u64,
 }
 
 /// As in [`Memory`].
@@ -173,6 +177,7 @@ impl ServeArgs {
             model: self.model.clone(),
             limits: self.limits.limits(),
             kind: self.limits.kind(),
+            prefix_bytes: self.limits.prefix_mb.saturating_mul(1_000_000),
             most_waiting: self.limits.queue,
         }
     }

@@ -4,11 +4,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
+use anyhow::Result;
 use shared::config::ModelConfig;
 use shared::tokenizer::Tokenizer;
 use tokio::sync::{mpsc, watch};
 
 use crate::ask::{Ask, Event};
+use crate::constraint::Vocabulary;
 use crate::desk::Desk;
 
 /// Numbers an ask. Who asks later has a higher one.
@@ -108,6 +110,32 @@ pub struct Opened {
     pub config: ModelConfig,
     /// Text to ids, ids to text.
     pub tokenizer: Tokenizer,
+    /// What grammars choose from, made when the first one comes.
+    vocabulary: OnceLock<Arc<Vocabulary>>,
+}
+
+impl Opened {
+    /// A model that was opened under this name.
+    pub fn new(name: String, config: ModelConfig, tokenizer: Tokenizer) -> Self {
+        Self {
+            name,
+            config,
+            tokenizer,
+            vocabulary: OnceLock::new(),
+        }
+    }
+
+    /// What grammars choose from.
+    ///
+    /// # Cost
+    /// Some 100 ms the first time.
+    pub fn vocabulary(&self) -> Result<Arc<Vocabulary>> {
+        if let Some(made) = self.vocabulary.get() {
+            return Ok(Arc::clone(made));
+        }
+        let made = Vocabulary::new(&self.tokenizer, self.config.vocab_size)?;
+        Ok(Arc::clone(self.vocabulary.get_or_init(|| made)))
+    }
 }
 
 /// Why an ask was not taken.

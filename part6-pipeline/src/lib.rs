@@ -26,6 +26,7 @@
 //! - [`text`]: whole characters, and stop texts
 //! - [`thread`]: how the engine begins and ends
 //! - [`constraint`]: what an answer must match
+//! - [`nodes`]: the nodes of the tree of prefixes: when they were used, and who may go
 //! - [`reuse`]: out of caches into the tree of prefixes, and back
 //! - [`tools`]: tools that it may call
 //! - [`sequence`]: part 5's, and what its answer must match
@@ -33,7 +34,6 @@
 //! - [`server`]: the engine on the network
 //! - [`conformance`]: what a server does as it should, seen from outside
 //! - [`flags`]: what a server is told, and what it means
-//! - [`sequence`]: as in part 5
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
 //! - [`plan`]: as in part 5
@@ -63,6 +63,7 @@ pub mod keys_values;
 pub mod kinds;
 pub mod limits;
 pub mod model;
+pub mod nodes;
 pub mod plan;
 pub mod prealloc;
 pub mod prefix;

@@ -9,9 +9,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::rc::Rc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+
+pub use crate::nodes::{Missed, Pin};
+use crate::nodes::{Node, NodeId, ROOT};
 
 /// Tokens of a node. Fewer would share more and make more, smaller arrays: 16 is vLLM's number.
 pub const BLOCK: usize = 16;
@@ -23,34 +25,14 @@ pub const BLOCK: usize = 16;
 /// ends of the branches inwards, except for what a row uses that runs now.
 #[derive(Debug)]
 pub struct Prefixes<V> {
-    nodes: BTreeMap<NodeId, Node<V>>,
+    pub(crate) nodes: BTreeMap<NodeId, Node<V>>,
     /// Nodes without children, by when they were used.
-    leaves: BTreeSet<(u64, NodeId)>,
-    budget: u64,
-    bytes: u64,
+    pub(crate) leaves: BTreeSet<(u64, NodeId)>,
+    pub(crate) budget: u64,
+    pub(crate) bytes: u64,
     /// Counts what happens, and so is the time, too.
-    clock: u64,
+    pub(crate) clock: u64,
 }
-
-type NodeId = u64;
-const ROOT: NodeId = 0;
-
-#[derive(Debug)]
-struct Node<V> {
-    parent: NodeId,
-    tokens: [u32; BLOCK],
-    children: BTreeMap<[u32; BLOCK], NodeId>,
-    value: Option<V>,
-    bytes: u64,
-    used: u64,
-    /// Who made it.
-    by: u64,
-    pin: Pin,
-}
-
-/// Keeps a node, and those above it, as long as it lives: a reference count that nobody can forget to lower.
-#[derive(Debug, Clone, Default)]
-pub struct Pin(Rc<()>);
 
 /// How far a prompt is known.
 #[derive(Debug)]
@@ -63,34 +45,11 @@ pub struct Found<V> {
     pub missed: Option<Missed>,
 }
 
-/// The first token of a prompt that is not that of an earlier one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Missed {
-    /// Tokens that agree.
-    pub at: usize,
-    /// The one that came now.
-    pub token: u32,
-    /// The one that came then.
-    pub other: u32,
-    /// Who made the other branch.
-    pub by: u64,
-}
-
 impl<V: Clone> Prefixes<V> {
     /// Nothing is known yet, and at most so many bytes will be kept.
     pub fn new(budget: u64) -> Self {
-        let root = Node {
-            parent: ROOT,
-            tokens: [0; BLOCK],
-            children: BTreeMap::new(),
-            value: None,
-            bytes: 0,
-            used: 0,
-            by: 0,
-            pin: Pin::default(),
-        };
         Self {
-            nodes: BTreeMap::from([(ROOT, root)]),
+            nodes: BTreeMap::from([(ROOT, Node::root())]),
             leaves: BTreeSet::new(),
             budget,
             bytes: 0,
@@ -159,105 +118,5 @@ impl<V: Clone> Prefixes<V> {
             at = child;
         }
         path
-    }
-
-    fn touch(&mut self, id: NodeId) {
-        self.clock += 1;
-        if let Some(node) = self.nodes.get_mut(&id) {
-            if self.leaves.remove(&(node.used, id)) {
-                self.leaves.insert((self.clock, id));
-            }
-            node.used = self.clock;
-        }
-    }
-
-    fn pin(&self, id: NodeId) -> Pin {
-        self.nodes
-            .get(&id)
-            .map_or_else(Pin::default, |node| node.pin.clone())
-    }
-
-    /// Compares what is left of the tokens with the branch that agrees longest, the latest of several.
-    fn missed(&self, end: NodeId, ids: &[u32], at: usize) -> Option<Missed> {
-        let rest = &ids[at..];
-        let common = |node: &&Node<V>| {
-            let pairs = node.tokens.iter().zip(rest);
-            pairs.take_while(|(other, token)| other == token).count()
-        };
-        let children = self.nodes.get(&end)?.children.values();
-        let nodes = children.filter_map(|id| self.nodes.get(id));
-        let nearest = nodes.max_by_key(|node| (common(node), node.used))?;
-        let common = common(&nearest);
-        Some(Missed {
-            at: at + common,
-            token: *rest.get(common)?,
-            other: *nearest.tokens.get(common)?,
-            by: nearest.by,
-        })
-    }
-
-    /// Whether so many bytes more are within the budget, once everything has gone that may.
-    fn make_room(&mut self, bytes: u64) -> bool {
-        while self.bytes.saturating_add(bytes) > self.budget {
-            let free = |(_, id): &&(u64, NodeId)| {
-                let node = self.nodes.get(id);
-                node.is_some_and(|node| Rc::strong_count(&node.pin.0) == 1)
-            };
-            let Some(oldest) = self.leaves.iter().find(free).copied() else {
-                return false;
-            };
-            self.remove(oldest.1);
-        }
-        true
-    }
-
-    fn add(
-        &mut self,
-        parent: NodeId,
-        tokens: [u32; BLOCK],
-        value: Option<V>,
-        bytes: u64,
-        by: u64,
-    ) -> Result<NodeId> {
-        self.clock += 1;
-        let (id, used) = (self.clock, self.clock);
-        let above = self.nodes.get_mut(&parent);
-        let above = above.context("a block whose beginning is not known")?;
-        let there = above.children.get(&tokens).copied();
-        above.children.entry(tokens).or_insert(id);
-        self.leaves.remove(&(above.used, parent));
-        self.bytes += bytes;
-        if let Some((there, node)) = there.and_then(|id| Some((id, self.nodes.get_mut(&id)?))) {
-            (node.value, node.bytes) = (value, bytes);
-            return Ok(there);
-        }
-        self.leaves.insert((used, id));
-        let node = Node {
-            parent,
-            tokens,
-            children: BTreeMap::new(),
-            value,
-            bytes,
-            used,
-            by,
-            pin: Pin::default(),
-        };
-        self.nodes.insert(id, node);
-        Ok(id)
-    }
-
-    /// Forgets a node without children, and makes its parent one of these if it was the last child.
-    fn remove(&mut self, id: NodeId) {
-        let Some(node) = self.nodes.remove(&id) else {
-            return;
-        };
-        self.leaves.remove(&(node.used, id));
-        self.bytes -= node.bytes;
-        if let Some(parent) = self.nodes.get_mut(&node.parent) {
-            parent.children.remove(&node.tokens);
-            if parent.children.is_empty() && node.parent != ROOT {
-                self.leaves.insert((parent.used, node.parent));
-            }
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! The engine on the network: OpenAI's API over HTTP/1.1.
 //!
-//! Nothing of MLX is here. A handler reads a body, makes an [`Ask`](crate::ask::Ask) of it, hands it to the engine's
+//! Nothing of MLX is here. A handler reads a body, makes an [`Ask`] of it, hands it to the engine's
 //! thread and writes what comes back: so a slow client costs a task of some kilobytes and no step of the model.
 //!
 //! Every resource that a client can take has a limit: connections, time for headers and bodies and for taking what is

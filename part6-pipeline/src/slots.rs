@@ -157,13 +157,14 @@ impl Slots {
         let positions = self.positions.borrow();
         let (seen, next) = (positions.seen[row], positions.next[row]);
         let end = seen.min(most_positions(positions.kind));
-        let parts = match positions.kind {
+        let row = row as i32;
+        let copied = match positions.kind {
             CacheKind::Rotating { sinks, .. } if next < end => {
-                vec![0..sinks, next..end, sinks..next]
+                (self.store).copy(row, &[0..sinks, next..end, sinks..next])?
             }
-            _ => vec![0..end],
+            _ => self.store.copy(row, std::slice::from_ref(&(0..end)))?,
         };
-        Ok((self.store.copy(row as i32, &parts)?, seen))
+        Ok((copied, seen))
     }
 
     /// Moves the last row into the place of another one.

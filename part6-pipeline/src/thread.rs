@@ -124,11 +124,11 @@ fn work(settings: &Settings, desk: &mut Desk) -> Result<()> {
     checkpoint
         .check_fit(positions, machine.ram_bytes)
         .with_context(|| format!("{positions} positions may be in memory: take fewer"))?;
-    let opened = desk.open(Opened {
-        name: settings.model.model.clone(),
-        config: checkpoint.config.clone(),
+    let opened = desk.open(Opened::new(
+        settings.model.model.clone(),
+        checkpoint.config.clone(),
         tokenizer,
-    });
+    ));
     let opened = opened.get().context("nothing was opened")?;
     let model = Model::load(&checkpoint)?;
     let mut generator = Generator::new(

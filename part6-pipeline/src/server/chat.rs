@@ -68,6 +68,13 @@ impl Job {
         let include_usage = request.options.include_usage()?;
         let ask = request.ask(&app.bounds(opened))?;
         refuse_tools(&request)?;
+        if let Some(grammar) = &ask.grammar {
+            let vocabulary = opened
+                .vocabulary()
+                .map_err(|why| ApiError::fault(format!("{why:#}")))?;
+            let checked = vocabulary.check(grammar);
+            checked.map_err(|why| ApiError::invalid("response_format", format!("{why:#}")))?;
+        }
         let ids = super::tokens::encode_chat(opened, &request.messages()?)?;
         Ok(Self {
             ask: app.fill(opened, &ask, ids, "messages")?,

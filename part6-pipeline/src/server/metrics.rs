@@ -71,85 +71,51 @@ impl Metrics {
     /// All counters, and those of the engine.
     pub(super) fn text(&self, status: &Status) -> String {
         let mut text = String::new();
-        let gauges = [
-            ("running", "Rows in use", status.running as u64),
-            ("waiting", "Answers without a row", status.waiting as u64),
-            ("kv_tokens", "Positions in memory", status.kv_tokens as u64),
-            (
-                "kv_tokens_limit",
-                "Positions that there is memory for",
-                status.kv_limit as u64,
-            ),
-            (
-                "prefix_bytes",
-                "Bytes that are kept for later prompts",
-                status.prefix_bytes,
-            ),
-        ];
-        for (name, help, value) in gauges {
-            sample(&mut text, name, help, "gauge", value);
-        }
-        let counters = [
-            ("steps_total", "Steps of the engine", status.steps),
-            (
-                "prompt_tokens_total",
-                "Tokens of prompts that were computed",
-                status.prompt_tokens,
-            ),
-            (
-                "cached_tokens_total",
-                "Tokens of prompts that were not computed again",
-                status.cached_tokens,
-            ),
-            (
-                "completion_tokens_total",
-                "Tokens of answers",
-                status.completion_tokens,
-            ),
-            (
-                "preemptions_total",
-                "Rows that lost their memory",
-                status.preemptions,
-            ),
-        ];
-        for (name, help, value) in counters {
-            sample(&mut text, name, help, "counter", value);
-        }
+        engine(&mut text, status);
         let counts = self.counts();
-        head(
-            &mut text,
-            "requests_total",
-            "Requests by path and status",
-            "counter",
-        );
+        let help = "Requests by path and status";
+        head(&mut text, "requests_total", help, "counter");
         for ((path, status), count) in &counts.requests {
             let _ = writeln!(
                 text,
                 "pipeline_requests_total{{path=\"{path}\",status=\"{status}\"}} {count}"
             );
         }
-        let times = [
-            (
-                "time_to_first_token_seconds",
-                "From a request to its first token",
-                &counts.first,
-            ),
-            (
-                "inter_token_seconds",
-                "From one token of an answer to the next one",
-                &counts.gaps,
-            ),
-            (
-                "request_seconds",
-                "From a request to the end of an answer",
-                &counts.whole,
-            ),
-        ];
-        for (name, help, histogram) in times {
-            histogram.write(&mut text, name, help);
-        }
+        let mut time = |name: &str, help: &str, of: &Histogram| of.write(&mut text, name, help);
+        let first = "From a request to its first token";
+        time("time_to_first_token_seconds", first, &counts.first);
+        let gaps = "From one token of an answer to the next one";
+        time("inter_token_seconds", gaps, &counts.gaps);
+        let whole = "From a request to the end of an answer";
+        time("request_seconds", whole, &counts.whole);
         text
     }
+}
+
+/// What the engine says of itself.
+fn engine(text: &mut String, status: &Status) {
+    let mut gauge = |name, help, value| sample(text, name, help, "gauge", value);
+    gauge("running", "Rows in use", status.running as u64);
+    gauge("waiting", "Answers without a row", status.waiting as u64);
+    gauge("kv_tokens", "Positions in memory", status.kv_tokens as u64);
+    let limit = "Positions that there is memory for";
+    gauge("kv_tokens_limit", limit, status.kv_limit as u64);
+    let kept = "Bytes that are kept for later prompts";
+    gauge("prefix_bytes", kept, status.prefix_bytes);
+    let mut counter = |name, help, value| sample(text, name, help, "counter", value);
+    counter("steps_total", "Steps of the engine", status.steps);
+    let computed = "Tokens of prompts that were computed";
+    counter("prompt_tokens_total", computed, status.prompt_tokens);
+    let cached = "Tokens of prompts that were not computed again";
+    counter("cached_tokens_total", cached, status.cached_tokens);
+    let answered = "Tokens of answers";
+    counter(
+        "completion_tokens_total",
+        answered,
+        status.completion_tokens,
+    );
+    let lost = "Rows that lost their memory";
+    counter("preemptions_total", lost, status.preemptions);
 }
 
 impl Histogram {

@@ -29,7 +29,6 @@ fn meets(
     root: &Value,
 ) -> bool {
     let ok = |schema: &Value, value: &Value| check(value, schema, root).is_ok();
-    let count = |wanted: &Value| wanted.as_u64().unwrap() as usize;
     match (keyword, value) {
         ("type", _) => match wanted {
             Value::Array(types) => types.iter().any(|one| is(value, one.as_str().unwrap())),
@@ -69,11 +68,19 @@ fn meets(
             let mut names = wanted.as_array().unwrap().iter();
             names.all(|name| object.contains_key(name.as_str().unwrap()))
         }
-        ("minProperties", Value::Object(object)) => object.len() >= count(wanted),
-        ("maxProperties", Value::Object(object)) => object.len() <= count(wanted),
         ("items" | "prefixItems" | "additionalItems", Value::Array(items)) => {
             (items.iter().enumerate()).all(|(at, value)| item(at, value, all, &ok))
         }
+        _ => has_size(value, keyword, wanted),
+    }
+}
+
+/// What is counted, measured or looked at as a text.
+fn has_size(value: &Value, keyword: &str, wanted: &Value) -> bool {
+    let count = |wanted: &Value| wanted.as_u64().unwrap() as usize;
+    match (keyword, value) {
+        ("minProperties", Value::Object(object)) => object.len() >= count(wanted),
+        ("maxProperties", Value::Object(object)) => object.len() <= count(wanted),
         ("minItems", Value::Array(items)) => items.len() >= count(wanted),
         ("maxItems", Value::Array(items)) => items.len() <= count(wanted),
         ("minLength", Value::String(text)) => text.chars().count() >= count(wanted),

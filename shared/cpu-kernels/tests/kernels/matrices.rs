@@ -111,7 +111,7 @@ enum Weight {
         codes: Vec<u32>,
         words: Vec<u32>,
         scales: Vec<u8>,
-        half_scales: [f32; 256],
+        half_scales: Box<[f32; 256]>,
         group_size: usize,
     },
 }
@@ -165,7 +165,7 @@ impl Example {
                     words: pack(&codes, columns, 4),
                     codes,
                     scales: bytes.into_iter().map(|byte| byte as u8).collect(),
-                    half_scales: draw(chance, 256).try_into().unwrap(),
+                    half_scales: draw(chance, 256).try_into().expect("256 numbers"),
                     group_size,
                 }
             }
