@@ -176,7 +176,7 @@ pub fn product(level: Level, x: &[f32], matrix: &Matrix<'_>) -> Vec<f32> {
 }
 
 /// Rows of x from which on it pays to turn W.
-const MANY_ROWS: usize = 6;
+const MANY_ROWS: usize = 12;
 
 /// The rows of x, as the loops of the matrix want them.
 enum Rows<'a> {
@@ -251,15 +251,14 @@ impl<E: Element> Kernel for DenseProducts<'_, E> {
             }
             return;
         }
-        let mut wide = vec![0.0; k];
-        let m = x.len() / k;
-        for (weight, out) in weight.chunks_exact(k).zip(out.chunks_exact_mut(m)) {
+        let mut wide = vec![0.0; dense::TILE * k];
+        let near = dense::TILE * x.len() / k;
+        for (weight, out) in weight.chunks(dense::TILE * k).zip(out.chunks_mut(near)) {
+            let wide = &mut wide[..weight.len()];
             for (wide, weight) in wide.iter_mut().zip(weight) {
                 *wide = weight.widen();
             }
-            for (x, out) in x.chunks_exact(k).zip(out) {
-                *out = dense::dot(v, &wide, x);
-            }
+            dense::tiles(v, x, wide, k, out);
         }
     }
 }
@@ -355,10 +354,16 @@ where
     #[inline(always)]
     fn run<V: Vector>(self, v: V) {
         let Self(xs, rows, group_size, out) = self;
-        for (row, out) in rows.zip(out.chunks_exact_mut(xs.len())) {
-            for (x, out) in xs.iter().zip(out) {
+        if let [x] = xs {
+            for (row, out) in rows.zip(out) {
                 *out = packed::product::<V, BITS, WORDS, FLOATS, S, E>(v, &row, group_size, x);
             }
+            return;
+        }
+        let mut codes = vec![0.0; xs[0].x.len()];
+        for (row, out) in rows.zip(out.chunks_exact_mut(xs.len())) {
+            packed::unpack_codes::<V, BITS, WORDS, FLOATS>(v, row.codes, &mut codes);
+            packed::products::<V, BITS, FLOATS, S, E>(v, &row, group_size, &codes, xs, out);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use crate::dense::dot;
 use crate::element::{Element, load};
+use crate::level::Kernel;
 use crate::vector::{Arrays, LANES, Vector};
 
 /// Codes of one row of W, and where their groups begin.
@@ -158,6 +159,32 @@ pub(crate) fn product<
     sum + dot(v, row.biases, &x.sums)
 }
 
+/// Multiplies one row of W, whose codes were unpacked, with every row of x → M numbers in `out`. Added up as in
+/// [`product`].
+#[inline(always)]
+pub(crate) fn products<V: Vector, const BITS: usize, const FLOATS: bool, S: Scales, E: Element>(
+    v: V,
+    row: &PackedRow<'_, S, E>,
+    group_size: usize,
+    unpacked: &[f32],
+    xs: &[PreparedRow],
+    out: &mut [f32],
+) {
+    let scales = row.scales;
+    match Blocks::of(BITS, group_size) {
+        Blocks::Quarters if BITS == 2 || FLOATS => {
+            scaled_dots::<V, BITS>(v, unpacked, xs, out, Parts::<4, S>(scales));
+        }
+        Blocks::Halves if BITS == 2 || BITS == 4 => {
+            scaled_dots::<V, BITS>(v, unpacked, xs, out, Parts::<2, S>(scales));
+        }
+        blocks => scaled_dots::<V, BITS>(v, unpacked, xs, out, Whole(scales, blocks.shift())),
+    }
+    for (x, out) in xs.iter().zip(out) {
+        *out += dot(v, row.biases, &x.sums);
+    }
+}
+
 /// How many groups a block has parts of.
 #[derive(Clone, Copy)]
 pub(crate) enum Blocks {
@@ -255,6 +282,79 @@ fn scaled_dot<V: Vector, const BITS: usize, const WORDS: usize, const FLOATS: bo
         total = v.multiply_add(sum, scale.at(v, blocks.len()), total);
     }
     v.sum(total)
+}
+
+/// The same for each x, of codes that were unpacked.
+#[inline(always)]
+fn scaled_dots<V: Vector, const BITS: usize>(
+    v: V,
+    unpacked: &[f32],
+    xs: &[PreparedRow],
+    out: &mut [f32],
+    scale: impl Vectors,
+) {
+    for (xs, out) in xs.chunks(ROWS).zip(out.chunks_mut(ROWS)) {
+        if let ([a, b, c, d], Ok(out)) = (xs, <&mut [f32; ROWS]>::try_from(&mut *out)) {
+            v.apart(Several::<BITS, ROWS, _> {
+                xs: [&a.x, &b.x, &c.x, &d.x],
+                unpacked,
+                out,
+                scale: &scale,
+            });
+            continue;
+        }
+        for (x, out) in xs.iter().zip(out) {
+            v.apart(Several::<BITS, 1, _> {
+                xs: [&x.x],
+                unpacked,
+                out: std::array::from_mut(out),
+                scale: &scale,
+            });
+        }
+    }
+}
+
+/// Rows of x that share what is loaded of a row of W: four, with three sums each.
+const ROWS: usize = 4;
+
+/// M rows of x at once.
+struct Several<'a, const BITS: usize, const M: usize, S> {
+    xs: [&'a [f32]; M],
+    unpacked: &'a [f32],
+    out: &'a mut [f32; M],
+    scale: &'a S,
+}
+
+impl<const BITS: usize, const M: usize, S: Vectors> Kernel for Several<'_, BITS, M, S> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self, v: V) {
+        let n = block_codes(BITS);
+        let mut totals = [v.zero(); M];
+        for (index, codes) in self.unpacked.chunks_exact(n).enumerate() {
+            // As `block_sum`, for all rows.
+            let [mut even, mut odd] = [[v.zero(); M]; 2];
+            let mut xs = [codes; M];
+            for (near, x) in xs.iter_mut().zip(&self.xs) {
+                *near = &x[index * n..][..n];
+            }
+            for pair in 0..n / LANES / 2 {
+                let (first, second) = (load(v, codes, 2 * pair), load(v, codes, 2 * pair + 1));
+                for row in 0..M {
+                    even[row] = v.multiply_add(first, load(v, xs[row], 2 * pair), even[row]);
+                    odd[row] = v.multiply_add(second, load(v, xs[row], 2 * pair + 1), odd[row]);
+                }
+            }
+            let scale = self.scale.at(v, index);
+            for row in 0..M {
+                totals[row] = v.multiply_add(v.add(even[row], odd[row]), scale, totals[row]);
+            }
+        }
+        for (out, total) in self.out.iter_mut().zip(totals) {
+            *out = v.sum(total);
+        }
+    }
 }
 
 /// `Σ code · x` of a block, in lanes; `codes` has eight of them at a time.

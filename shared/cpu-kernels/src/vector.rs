@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use crate::level::Kernel;
+
 /// How many: what a register of 256 bits holds.
 pub(crate) const LANES: usize = 8;
 
@@ -58,6 +60,10 @@ pub(crate) trait Vector: Copy + Send + Sync {
             f32::from_bits(sizes[lane].to_bits() | sign)
         }))
     }
+
+    /// Runs a loop as a function of its own: inlined, its sums would compete with all others around it for
+    /// registers, and lie in memory.
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output;
 
     #[inline(always)]
     fn zero(self) -> Self::Floats {
@@ -149,6 +155,11 @@ impl<const FMA: bool> Vector for Arrays<FMA> {
         std::array::from_fn(|lane| a[lane] + b[lane])
     }
 
+    #[inline(never)]
+    fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
     #[inline(always)]
     fn turn(self, rows: [[f32; LANES]; LANES]) -> [[f32; LANES]; LANES] {
         std::array::from_fn(|column| std::array::from_fn(|row| rows[row][column]))
@@ -169,6 +180,7 @@ mod avx2 {
     use pulp::{cast, f32x8, u32x8};
 
     use super::{LANES, SIXTEEN, Vector};
+    use crate::level::{Kernel, With};
 
     impl Vector for V3 {
         type Floats = f32x8;
@@ -245,6 +257,11 @@ mod avx2 {
             cast(columns)
         }
 
+        #[inline(never)]
+        fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+            self.vectorize(With(self, kernel))
+        }
+
         #[inline(always)]
         fn codes(self, words: [u32; LANES], shifts: [u32; LANES], mask: u32) -> f32x8 {
             let words: u32x8 = self.shr_dyn_u32x8(cast(words), cast(shifts));
@@ -261,6 +278,7 @@ mod avx512 {
     use pulp::{cast, f32x8, f32x16};
 
     use super::{LANES, SIXTEEN, Vector};
+    use crate::level::{Kernel, With};
 
     impl Vector for V4 {
         type Floats = f32x8;
@@ -309,6 +327,11 @@ mod avx512 {
         #[inline(always)]
         fn turn(self, rows: [f32x8; LANES]) -> [f32x8; LANES] {
             Vector::turn(*self, rows)
+        }
+
+        #[inline(never)]
+        fn apart<K: Kernel>(self, kernel: K) -> K::Output {
+            self.vectorize(With(self, kernel))
         }
 
         #[inline(always)]
