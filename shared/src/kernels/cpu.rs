@@ -225,20 +225,21 @@ fn small_floats(q: &QuantizedTriple) -> Result<Option<SmallFloats<'_>>> {
     }))
 }
 
-/// Half of what the bytes of mxfp4 stand for: an exponent (E8M0), the last one no number.
+/// Half of what the bytes of mxfp4 stand for: an exponent (E8M0). The last one should be no number, and MLX takes it as
+/// infinity.
 static HALF_POWERS: LazyLock<[f32; 256]> = LazyLock::new(|| {
     std::array::from_fn(|byte| match byte {
-        255 => f32::NAN,
+        255 => f32::INFINITY,
         byte => 2_f64.powi(byte as i32 - 128) as f32, // in f32 the smallest would become 0
     })
 });
 
-/// Half of what the bytes of nvfp4 stand for: a float with a sign, four bits of exponent and three more (E4M3).
+/// Half of what the bytes of nvfp4 stand for: a float with a sign, four bits of exponent and three more (E4M3). The last
+/// one of either sign should be no number, and MLX takes it as 480.
 static HALF_FLOATS: LazyLock<[f32; 256]> = LazyLock::new(|| {
     std::array::from_fn(|byte| {
         let (exponent, digits) = (byte >> 3 & 15, (byte & 7) as f32 / 8.0);
         let size = match exponent {
-            _ if byte & 127 == 127 => f32::NAN,
             0 => digits * 2_f32.powi(-7),
             exponent => (1.0 + digits) * 2_f32.powi(exponent as i32 - 8),
         };
