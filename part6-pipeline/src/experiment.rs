@@ -9,6 +9,7 @@ use console::report::{tell, warn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::chat::{self, ChatArgs};
 use crate::conformance::{self, ConformanceArgs};
 use crate::engine::Engine;
 use crate::flags::ServeArgs;
@@ -17,14 +18,18 @@ use crate::server::{self, App, Listening};
 
 /// Part 6: a full inference pipeline.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    chat: ChatArgs,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Talk with a model in the terminal: also what happens without a subcommand
+    Chat(Box<ChatArgs>),
     /// Serve a model as OpenAI's API
     Serve(Box<ServeArgs>),
     /// Ask servers of OpenAI's API what clients will ask, and print what they do as they should
@@ -37,8 +42,10 @@ enum Command {
 /// If it fails: one line that says what to try next.
 pub fn run(args: Args) -> Result<()> {
     match args.command {
-        Command::Serve(args) => serve(&args),
-        Command::Conformance(args) => conformance::run(&args),
+        None => chat::run(&args.chat),
+        Some(Command::Chat(args)) => chat::run(&args),
+        Some(Command::Serve(args)) => serve(&args),
+        Some(Command::Conformance(args)) => conformance::run(&args),
     }
 }
 

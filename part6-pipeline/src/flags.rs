@@ -143,6 +143,17 @@ struct ServerArgs {
 const BLOCK: usize = 16;
 
 impl LimitArgs {
+    /// What an engine for this model is made of.
+    pub fn engine(&self, model: &ModelArgs) -> thread::Settings {
+        thread::Settings {
+            model: model.clone(),
+            limits: self.limits(),
+            kind: self.kind(),
+            prefix_bytes: self.prefix_mb.saturating_mul(1_000_000),
+            most_waiting: self.queue,
+        }
+    }
+
     /// As the scheduler takes them.
     pub fn limits(&self) -> Limits {
         Limits {
@@ -173,13 +184,7 @@ impl LimitArgs {
 impl ServeArgs {
     /// What the engine is made of.
     pub fn engine(&self) -> thread::Settings {
-        thread::Settings {
-            model: self.model.clone(),
-            limits: self.limits.limits(),
-            kind: self.limits.kind(),
-            prefix_bytes: self.limits.prefix_mb.saturating_mul(1_000_000),
-            most_waiting: self.limits.queue,
-        }
+        self.limits.engine(&self.model)
     }
 
     /// What the server allows.

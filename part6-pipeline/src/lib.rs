@@ -32,6 +32,7 @@
 //! - [`sequence`]: part 5's, and what its answer must match
 //! - [`api`]: the JSON of OpenAI: what clients ask, and what they get
 //! - [`server`]: the engine on the network
+//! - [`chat`]: a conversation in the terminal
 //! - [`conformance`]: what a server does as it should, seen from outside
 //! - [`flags`]: what a server is told, and what it means
 //! - [`books`]: as in part 5
@@ -51,6 +52,7 @@ pub mod ask;
 pub mod batch;
 pub mod books;
 pub mod cache;
+pub mod chat;
 pub mod conformance;
 pub mod constraint;
 pub mod desk;

@@ -1,0 +1,102 @@
+//! What a line of the chat means.
+
+use anyhow::{Result, bail};
+
+/// What there is.
+pub(super) const HELP: &str = "\
+ /new            begins another conversation
+ /retry          takes the last answer back and asks again
+ /system [TEXT]  what the model is told before the conversation
+ /save NAME      keeps the conversation under a name, or as a file
+ /load [NAME]    goes on with one that was kept; without a name: which there are
+ /stats          what the last answer has cost
+ /model MODEL    changes the model; the conversation goes on
+ /help           this
+ /quit           ends, as Ctrl-D does
+
+ Ctrl-C stops an answer. A line that ends in \\ goes on in the next one.
+";
+
+/// A line, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Command {
+    /// An empty line.
+    Nothing,
+    Say(String),
+    System(Option<String>),
+    New,
+    Save(String),
+    Load(Option<String>),
+    Retry,
+    Stats,
+    Model(String),
+    Help,
+    Quit,
+}
+
+impl Command {
+    /// # Errors
+    /// If it begins like a command and is none: a slip of the hand is not for the model.
+    pub(super) fn read(line: &str) -> Result<Self> {
+        let line = line.trim();
+        let Some(command) = line.strip_prefix('/') else {
+            let nothing = line.is_empty();
+            return Ok(if nothing {
+                Self::Nothing
+            } else {
+                Self::Say(line.to_owned())
+            });
+        };
+        let (name, rest) = command
+            .split_once(char::is_whitespace)
+            .unwrap_or((command, ""));
+        let rest = Some(rest.trim().to_owned()).filter(|rest| !rest.is_empty());
+        Ok(match (name, rest) {
+            ("system", text) => Self::System(text),
+            ("load", name) => Self::Load(name),
+            ("save", Some(name)) => Self::Save(name),
+            ("save", None) => bail!("/save needs a name"),
+            ("model", Some(name)) => Self::Model(name),
+            ("model", None) => {
+                bail!("/model needs a model: a directory, a .gguf file or owner/name")
+            }
+            ("new", None) => Self::New,
+            ("retry", None) => Self::Retry,
+            ("stats", None) => Self::Stats,
+            ("help", None) => Self::Help,
+            ("quit" | "exit", None) => Self::Quit,
+            ("new" | "retry" | "stats" | "help" | "quit" | "exit", Some(rest)) => {
+                bail!("/{name} stands alone: what is '{rest}'?")
+            }
+            // The path of a file, say.
+            _ => bail!("there is no /{name}: /help says what there is"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_command_is_said() {
+        let said = Command::read("  What is 1/2?\nAnd 1/3? ").unwrap();
+        assert_eq!(said, Command::Say("What is 1/2?\nAnd 1/3?".to_owned()));
+        assert_eq!(Command::read(" \t").unwrap(), Command::Nothing);
+    }
+
+    #[test]
+    fn commands_take_the_rest_of_the_line() {
+        let system = Command::read("/system  You are a bird. ").unwrap();
+        assert_eq!(system, Command::System(Some("You are a bird.".to_owned())));
+        assert_eq!(Command::read("/load").unwrap(), Command::Load(None));
+        assert_eq!(Command::read("/quit").unwrap(), Command::Quit);
+    }
+
+    #[test]
+    fn a_slip_of_the_hand_is_not_for_the_model() {
+        for line in ["/stat", "/", "/usr/bin", "/save", "/model ", "/quit now"] {
+            assert!(Command::read(line).is_err(), "{line}");
+        }
+    }
+}
