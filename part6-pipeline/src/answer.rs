@@ -6,9 +6,11 @@ use std::ops::Range;
 use anyhow::{Context, Result};
 use console::metrics::FinishReason;
 use shared::request::{Request, Step};
+use shared::sampling::Likelihood;
 use shared::tokenizer::Tokenizer;
 
 use crate::ask::{Ask, Event, Missed, TokenInfo, Usage};
+use crate::likely;
 use crate::prefix;
 use crate::text::{Piece, Text};
 
@@ -95,16 +97,47 @@ impl<'a> Answering<'a> {
     ///
     /// # Errors
     /// If it is a token of another vocabulary.
-    pub fn take(&mut self, choice: usize, step: Step) -> Result<Told> {
+    pub fn take(&mut self, choice: usize, step: Step, likely: likely::Told) -> Result<Told> {
+        let mut told = match step {
+            Step::Prefill { seen } => return Ok(self.progress(seen)),
+            _ => self.told(),
+        };
+        if let Some(prompt) = likely.prompt {
+            told.events.push(Event::Prompt(self.prompt(prompt)?));
+        }
         match step {
-            Step::Prefill { seen } => Ok(self.progress(seen)),
             Step::Token { id, positions } => {
                 // A grammar left no choice, and no step was run for it.
                 self.usage.forced_tokens += usize::from(positions == 0);
-                self.token(choice, id)
+                self.token(choice, id, likely.token, &mut told)?;
             }
-            Step::End(reason) => self.end(choice, reason),
+            Step::End(reason) => self.end(choice, reason, likely.token, &mut told)?,
+            Step::Prefill { .. } => {}
         }
+        Ok(told)
+    }
+
+    /// The tokens of the prompt. Nothing comes before the first one, so it has no likelihood.
+    fn prompt(&self, likely: Vec<Likelihood>) -> Result<Vec<TokenInfo>> {
+        let first = self.ask.ids.first().map(|id| self.info(*id, None));
+        let others = likely.into_iter().map(|one| self.info(one.id, Some(one)));
+        first.into_iter().chain(others).collect()
+    }
+
+    fn info(&self, id: u32, likely: Option<Likelihood>) -> Result<TokenInfo> {
+        let bytes = |id| -> Result<Vec<u8>> {
+            let piece = self.tokenizer.piece(id)?.map(|piece| piece.bytes);
+            Ok(piece.unwrap_or_default())
+        };
+        let logprob = likely.as_ref().map(|likely| likely.logprob);
+        let top = likely.into_iter().flat_map(|likely| likely.top);
+        let top = top.map(|(id, logprob)| Ok((id, bytes(id)?, logprob)));
+        Ok(TokenInfo {
+            id,
+            bytes: bytes(id)?,
+            logprob,
+            top: top.collect::<Result<_>>()?,
+        })
     }
 
     /// Nothing is told of what runs again.
@@ -117,27 +150,31 @@ impl<'a> Answering<'a> {
         told
     }
 
-    fn token(&mut self, choice: usize, id: u32) -> Result<Told> {
-        let mut told = self.told();
+    fn token(
+        &mut self,
+        choice: usize,
+        id: u32,
+        likely: Option<Likelihood>,
+        told: &mut Told,
+    ) -> Result<()> {
         if self.ask.max_tokens == 0 {
-            return Ok(told);
+            return Ok(());
         }
         self.usage.completion_tokens += 1;
-        let bytes = self.tokenizer.piece(id)?.map(|piece| piece.bytes);
-        let info = TokenInfo {
-            id,
-            bytes: bytes.unwrap_or_default(),
-            logprob: None,
-            top: Vec::new(),
-        };
+        let info = self.info(id, likely)?;
         let piece = self.text(choice)?.push(info)?;
         let stopped = piece.stop.is_some().then_some(FinishReason::Stop);
-        self.tell(choice, piece, stopped, &mut told);
-        Ok(told)
+        self.tell(choice, piece, stopped, told);
+        Ok(())
     }
 
-    fn end(&mut self, choice: usize, reason: FinishReason) -> Result<Told> {
-        let mut told = self.told();
+    fn end(
+        &mut self,
+        choice: usize,
+        reason: FinishReason,
+        likely: Option<Likelihood>,
+        told: &mut Told,
+    ) -> Result<()> {
         // The one token that was sampled is nobody's.
         let unasked = self.ask.max_tokens == 0;
         let reason = if unasked {
@@ -145,10 +182,14 @@ impl<'a> Answering<'a> {
         } else {
             reason
         };
-        let piece = self.text(choice)?.finish()?;
+        let mut piece = self.text(choice)?.finish()?;
+        // Whoever scores a text takes the tokens of the prompt as all but the last `max_tokens`.
+        if let Some(end) = likely.filter(|_| self.ask.prompt_logprobs.is_some() && !unasked) {
+            piece.tokens.push(self.info(end.id, Some(end))?);
+        }
         let stopped = piece.stop.is_some().then_some(FinishReason::Stop);
-        self.tell(choice, piece, stopped.or(Some(reason)), &mut told);
-        Ok(told)
+        self.tell(choice, piece, stopped.or(Some(reason)), told);
+        Ok(())
     }
 
     /// Nothing but what follows from the first sign of an answer: the prompt has run, and the other answers to it

@@ -25,7 +25,7 @@ pub struct Ask {
     pub ignore_eos: bool,
     /// With each token its log-probability, and those of so many likeliest ones.
     pub logprobs: Option<usize>,
-    /// The same for the tokens of the prompt.
+    /// The same for the tokens of the prompt, all of which run then. The id that ends an answer comes as its last token.
     pub prompt_logprobs: Option<usize>,
     /// What every answer must match.
     pub grammar: Option<Arc<Grammar>>,
@@ -60,10 +60,6 @@ impl Ask {
             tokens.saturating_add(self.max_tokens) <= context,
             "{tokens} tokens of prompt and up to {} of answer are more than the context, which has {context}",
             self.max_tokens
-        );
-        ensure!(
-            self.logprobs.is_none() && self.prompt_logprobs.is_none(),
-            "this engine does not tell log-probabilities yet"
         );
         // MLX checks no bounds.
         let foreign = self
@@ -113,7 +109,7 @@ pub enum Event {
         /// Tokens of the prompt that the model has seen.
         seen: usize,
     },
-    /// What the model thought of the prompt's tokens. The first one has no log-probability.
+    /// How likely the model found the prompt's tokens. The first one has no log-probability.
     Prompt(Vec<TokenInfo>),
     /// More of an answer.
     Delta {

@@ -117,7 +117,7 @@ impl<'a> Engine<'a> {
         let ask = self.asks.get(&id).context("an answer to nobody")?;
         let sequence = (self.generator).submit(ask.request(choice), self.begun.elapsed())?;
         if let Some(sequence) = self.generator.sequence(sequence) {
-            sequence.by = id;
+            sequence.begin(id, ask.ask(), choice);
         }
         self.answers.insert(sequence, (id, choice));
         if let Some(grammar) = &ask.ask().grammar {
@@ -147,7 +147,10 @@ impl<'a> Engine<'a> {
             return Ok(()); // a stop text has ended it
         };
         let ask = self.asks.get_mut(&id).context("an event for nobody")?;
-        let told = match event.step.and_then(|step| ask.take(choice, step)) {
+        let told = match event
+            .step
+            .and_then(|step| ask.take(choice, step, event.likely))
+        {
             Ok(told) => told,
             Err(why) => return self.fail(id, Fault::Model(format!("{why:#}"))),
         };

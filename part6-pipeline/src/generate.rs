@@ -109,8 +109,9 @@ impl<'a> Generator<'a> {
     pub fn reuse(&mut self) -> Result<()> {
         for id in self.scheduler.next_in_line().collect::<Vec<_>>() {
             let sequence = self.sequences.get_mut(&id).context("nobody is next")?;
-            if sequence.cache.is_some() {
-                continue; // since an earlier step, in which there was no room
+            // Since an earlier step, in which there was no room; or all of it has to run.
+            if sequence.cache.is_some() || sequence.likely.of_prompt() {
+                continue;
             }
             let beginning = self.known.find(&sequence.ids)?;
             (sequence.pin, sequence.missed) = (Some(beginning.pin), beginning.missed);
@@ -279,14 +280,14 @@ impl<'a> Generator<'a> {
         let cache = sequence.cache.take();
         let mut cache = cache.unwrap_or_else(|| empty_cache(self.kind, self.config));
         if !piece.last {
-            prefill(self.model, &mut cache, &sequence.ids[piece.range.clone()])?;
+            sequence.prefill(self.model, &mut cache, piece.range.clone())?;
             sequence.cache = Some(cache);
             return Ok(());
         }
         let Range { start, end } = piece.range;
         if let Some(border) = self.known.checkpoint(start, end) {
             if start < border {
-                prefill(self.model, &mut cache, &sequence.ids[start..border])?;
+                sequence.prefill(self.model, &mut cache, start..border)?;
             }
             let ids = &sequence.ids[..border];
             self.known.keep_checkpoint(ids, sequence.by, &cache)?;
@@ -295,15 +296,15 @@ impl<'a> Generator<'a> {
         let mut runs = cache.pieces(piece.range.end, piece.range.len())?;
         let last = runs.pop().context("a piece without tokens")?;
         for run in runs {
-            prefill(self.model, &mut cache, &sequence.ids[run])?;
+            sequence.prefill(self.model, &mut cache, run)?;
         }
-        let ids = ids_array(&sequence.ids[last]);
-        let logits = self.model.next_logits(&ids, &mut cache)?; // [1, V]
+        let logits = sequence.next_logits(self.model, &mut cache, last)?; // [1, V]
         if sequence.constraint.is_some() {
             transforms::async_eval([&logits])?;
             sequence.allow();
         }
         let next = sequence.sampler.sample(&logits)?;
+        sequence.likely.start(&logits, &next)?;
         sequence.start(next, piece.range.len())?;
         let arrays: Vec<&Array> = cache.arrays().collect();
         let ids = &sequence.ids[..piece.range.end];

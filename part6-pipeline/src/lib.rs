@@ -23,6 +23,7 @@
 //! - [`handle`]: the engine as its clients see it
 //! - [`desk`]: the clients as the engine sees them
 //! - [`answer`]: an ask on its way: what its rows bring becomes events
+//! - [`likely`]: how likely its tokens are, and those of the prompt
 //! - [`text`]: whole characters, and stop texts
 //! - [`thread`]: how the engine begins and ends
 //! - [`constraint`]: what an answer must match
@@ -63,6 +64,7 @@ pub mod generate;
 pub mod handle;
 pub mod keys_values;
 pub mod kinds;
+pub mod likely;
 pub mod limits;
 pub mod model;
 pub mod nodes;

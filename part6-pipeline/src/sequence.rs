@@ -1,16 +1,24 @@
 //! One request on its way, with all that is its own: whoever shares its steps changes nothing of it.
 
 use std::collections::BTreeMap;
+use std::iter;
+use std::ops::Range;
 
 use anyhow::{Error, Result};
 use console::metrics::FinishReason;
-use mlx_rs::{Array, ops, transforms};
+use mlx_rs::ops::indexing::TryIndexOp;
+use mlx_rs::{Array, memory, ops, transforms};
+use shared::layers::ids_array;
 use shared::request::{Request, Step};
 use shared::sampling::{Choice, Sampler, sample_rows};
 
 use crate::ahead::Ahead;
+use crate::ask::Ask;
 use crate::cache::Cache;
 use crate::constraint::Constraint;
+use crate::generate;
+use crate::likely::{self, Likely, Told};
+use crate::model::Model;
 use crate::plan::{Piece, SequenceId};
 use crate::prefix::{Missed, Pin};
 
@@ -31,6 +39,8 @@ pub struct Sequence {
     /// What the constraint said last, if it cannot go on: an end for this request alone.
     failed: Option<Error>,
     ahead: Ahead,
+    /// How likely its tokens are, if that was asked for.
+    pub likely: Likely,
     /// Who asked, for those who later begin in another way.
     pub by: u64,
     /// Keeps what it began with.
@@ -50,11 +60,50 @@ impl Sequence {
             constraint: None,
             failed: None,
             ahead: Ahead::default(),
+            likely: Likely::default(),
             by: 0,
             pin: None,
             missed: None,
             request,
         })
+    }
+
+    /// Takes over what only this engine can do with one of the answers to an ask.
+    pub fn begin(&mut self, by: u64, ask: &Ask, choice: usize) {
+        self.by = by;
+        // The prompt runs for the first answer.
+        let prompt = ask.prompt_logprobs.filter(|_| choice == 0);
+        self.likely = Likely::new(ask.logprobs, prompt, self.request.ids.len());
+    }
+
+    /// Runs a piece of the prompt, for its keys and values and for what is to be told of its tokens.
+    pub fn prefill(&mut self, model: &Model, cache: &mut Cache, piece: Range<usize>) -> Result<()> {
+        let ids = &self.ids[piece.clone()];
+        if !self.likely.of_prompt() {
+            return generate::prefill(model, cache, ids);
+        }
+        let hidden = model.hidden(&ids_array(ids), cache)?;
+        self.likely.see(model, &hidden, piece, &self.ids)?;
+        transforms::eval(cache.arrays())?;
+        Ok(memory::clear_cache()?)
+    }
+
+    /// The same for the last piece: the scores for the token after it `[1, V]`.
+    pub fn next_logits(
+        &mut self,
+        model: &Model,
+        cache: &mut Cache,
+        piece: Range<usize>,
+    ) -> Result<Array> {
+        let ids = ids_array(&self.ids[piece.clone()]);
+        if !self.likely.of_prompt() {
+            return model.next_logits(&ids, cache);
+        }
+        let last = piece.len() as i32 - 1;
+        let hidden = model.hidden(&ids, cache)?; // [1, L, E]
+        self.likely.see(model, &hidden, piece, &self.ids)?;
+        let last = model.logits(&hidden.try_index((.., last.., ..))?)?; // [1, 1, V]
+        Ok(last.squeeze_axes(&[1])?)
     }
 
     /// What the next id may be, found out on the host while the device computes what it is chosen from.
@@ -73,27 +122,34 @@ impl Sequence {
     }
 
     /// What a piece that was run brings, as soon as it is computed. An error is this request's alone.
-    pub fn read(&mut self, piece: &Piece) -> Vec<Result<Step>> {
+    pub fn read(&mut self, piece: &Piece) -> Vec<(Result<Step>, Told)> {
         let seen = piece.range.end;
         if !piece.last {
-            return vec![Ok(Step::Prefill { seen })];
+            return vec![(Ok(Step::Prefill { seen }), Told::default())];
         }
-        match self.read_id() {
-            Ok(steps) => steps.into_iter().map(Ok).collect(),
-            Err(error) => vec![Err(error)],
-        }
+        let (steps, told) = match self.read_id() {
+            Ok((steps, told)) => (steps.into_iter().map(Ok).collect(), told),
+            Err(error) => (vec![Err(error)], Told::default()),
+        };
+        // All of it belongs to the first: the others were forced, and nothing was run for them.
+        let told = [told].into_iter().chain(iter::repeat_with(Told::default));
+        steps.into_iter().zip(told).collect()
     }
 
     /// Waits for the oldest id in flight, and says what it brings. A stop id is no part of the answer, also where
     /// it comes as the last token that was asked for.
-    fn read_id(&mut self) -> Result<Vec<Step>> {
+    fn read_id(&mut self) -> Result<(Vec<Step>, Told)> {
         let (id, positions) = self.ahead.read()?;
+        let told = Told {
+            prompt: self.likely.take_prompt(),
+            token: self.likely.read()?,
+        };
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
         let ends = self.constraint.as_ref().is_some_and(|all| all.is_end(id));
         if ends || self.request.stop_ids.contains(&id) {
-            return Ok(vec![Step::End(FinishReason::Stop)]);
+            return Ok((vec![Step::End(FinishReason::Stop)], told));
         }
         self.ids.push(id);
         let mut steps = vec![Step::Token { id, positions }];
@@ -103,12 +159,17 @@ impl Sequence {
         } else if self.left() == 0 {
             steps.push(Step::End(FinishReason::Length));
         }
-        Ok(steps)
+        Ok((steps, told))
     }
 
     /// Takes over what must come after an id, with no positions run for it, and says whether nothing can.
     fn follow(&mut self, id: u32, steps: &mut Vec<Step>) -> Result<bool> {
-        let left = self.left();
+        // What is not run has no likelihood.
+        let left = if self.likely.of_answer() {
+            0
+        } else {
+            self.left()
+        };
         let Some(constraint) = &mut self.constraint else {
             return Ok(false);
         };
@@ -159,8 +220,10 @@ impl<'a> Rows<'a> {
         self.0.iter_mut().for_each(|row| row.allow());
         let samplers = self.0.iter_mut().map(|row| &mut row.sampler);
         let next = sample_rows(&mut samplers.collect::<Vec<&mut Sampler>>(), logits)?;
+        let likely = likely::start(&mut self.0, logits, &next)?;
+        let likely = likely.iter().flat_map(|all| all.arrays());
         // At once: each alone would be a piece of work of its own.
-        transforms::async_eval(next.iter().flat_map(Choice::arrays))?;
+        transforms::async_eval(next.iter().flat_map(Choice::arrays).chain(likely))?;
         let mut rows = self.0.into_iter().zip(next);
         rows.try_for_each(|(row, next)| row.start(next, 1))
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use shared::request::Step;
 
+use crate::likely::Told;
 use crate::plan::{Plan, SequenceId};
 use crate::sequence::Sequence;
 
@@ -38,7 +39,11 @@ impl Stepped {
     pub(crate) fn read(&mut self, sequences: &mut BTreeMap<SequenceId, Sequence>) {
         for piece in &self.plan.pieces {
             if let Some(sequence) = sequences.get_mut(&piece.id) {
-                let event = |step| Event { id: piece.id, step };
+                let event = |(step, likely)| Event {
+                    id: piece.id,
+                    step,
+                    likely,
+                };
                 self.events
                     .extend(sequence.read(piece).into_iter().map(event));
             }
@@ -66,4 +71,6 @@ pub struct Event {
     pub id: SequenceId,
     /// An error ends this request and no other one.
     pub step: Result<Step>,
+    /// How likely its token was, and the tokens of its prompt, as far as that was asked for.
+    pub likely: Told,
 }

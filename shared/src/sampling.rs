@@ -6,6 +6,7 @@
 //! engines apply the temperature first (vLLM, Hugging Face), and keep other sets.
 
 mod choice;
+mod likelihood;
 
 use anyhow::{Result, ensure};
 use mlx_rs::ops::indexing::{IndexOp, argmax_axis};
@@ -17,6 +18,7 @@ use console::cli::SamplingArgs;
 use crate::kernels::cpu;
 
 pub use choice::{Choice, joined};
+pub use likelihood::{Likelihood, Likelihoods};
 
 /// How the next id is chosen; what each number means is said with the filter that uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

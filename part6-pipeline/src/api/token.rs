@@ -64,17 +64,25 @@ pub struct CompletionLogprobs {
 }
 
 impl CompletionLogprobs {
-    /// The tokens, of which the first one begins at `offset`; returns where the next one would.
-    pub fn of(tokens: &[TokenInfo], mut offset: usize) -> (Self, usize) {
+    /// The tokens, of which the first one begins at `offset`; returns where the next one would. Tokens before the text
+    /// begin with it: see [`echo_offset`](Self::echo_offset).
+    pub fn of(tokens: &[TokenInfo], mut offset: isize) -> (Self, isize) {
         let mut lists = Self::default();
         for info in tokens {
             lists.tokens.push(text(&info.bytes));
             lists.token_logprobs.push(info.logprob.map(finite));
             lists.top_logprobs.push(top_map(info));
-            lists.text_offset.push(offset);
-            offset += characters(&info.bytes);
+            lists.text_offset.push(offset.max(0) as usize);
+            offset += characters(&info.bytes) as isize;
         }
         (lists, offset)
+    }
+
+    /// Where the first token of a prompt begins in its text: before it, if the tokenizer has put something there that
+    /// the text does not have, a mark for the beginning or a space.
+    pub fn echo_offset(text: &str, tokens: &[TokenInfo]) -> isize {
+        let of_tokens: usize = tokens.iter().map(|info| characters(&info.bytes)).sum();
+        text.chars().count() as isize - of_tokens as isize
     }
 }
 
@@ -84,10 +92,9 @@ fn top_map(info: &TokenInfo) -> Option<Map<String, Value>> {
     let own = info.logprob?;
     let mut map = Map::new();
     for (_, bytes, logprob) in &info.top {
-        (map.entry(text(bytes))).or_insert_with(|| finite(*logprob).into());
+        (map.entry(text(bytes))).or_insert_with(|| number(*logprob));
     }
-    map.entry(text(&info.bytes))
-        .or_insert_with(|| finite(own).into());
+    map.entry(text(&info.bytes)).or_insert_with(|| number(own));
     Some(map)
 }
 
@@ -98,6 +105,12 @@ fn text(bytes: &[u8]) -> String {
 /// Characters that begin in these bytes.
 pub(crate) fn characters(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| **byte & 0xC0 != 0x80).count()
+}
+
+/// With the digits that an f32 has: as an f64 it would have others than beside it, in `token_logprobs`.
+fn number(logprob: f32) -> Value {
+    let written = serde_json::to_string(&finite(logprob)).unwrap_or_default();
+    written.parse().map_or(Value::Null, f64::into)
 }
 
 fn finite(logprob: f32) -> f32 {
@@ -126,18 +139,26 @@ mod tests {
         let tokens = [
             info(b"a", None, &[]),
             info(b"\xc3", Some(-0.5), &[(b"\xc3", -0.5), (b"\xc2", -1.5)]),
-            info(b"\xa9", Some(-2.0), &[(b"b", -1.0)]),
+            info(b"\xa9", Some(-2.1), &[(b"b", -1.0)]),
             info(b"c", Some(f32::NEG_INFINITY), &[]),
         ];
         let (lists, end) = CompletionLogprobs::of(&tokens, 10);
         let expected = json!({
             "tokens": ["a", "\u{fffd}", "\u{fffd}", "c"],
-            "token_logprobs": [null, -0.5, -2.0, -9999.0],
-            "top_logprobs": [null, {"\u{fffd}": -0.5}, {"b": -1.0, "\u{fffd}": -2.0}, {"c": -9999.0}],
+            "token_logprobs": [null, -0.5, -2.1_f32, -9999.0],
+            "top_logprobs": [null, {"\u{fffd}": -0.5}, {"b": -1.0, "\u{fffd}": -2.1}, {"c": -9999.0}],
             "text_offset": [10, 11, 12, 12],
         });
         assert_eq!(serde_json::to_value(&lists).unwrap(), expected);
         assert_eq!(end, 13);
+        let begun = [
+            info(b"<s>", None, &[]),
+            info(b" a", Some(-1.0), &[]),
+            info(b"b", Some(-1.0), &[]),
+        ];
+        let start = CompletionLogprobs::echo_offset("ab", &begun);
+        let (lists, end) = CompletionLogprobs::of(&begun, start);
+        assert_eq!((lists.text_offset, end), (vec![0, 0, 1], 2));
         let of_chat = Logprob::from(tokens[1].clone());
         let expected = json!({
             "token": "\u{fffd}", "logprob": -0.5, "bytes": [0xc3],

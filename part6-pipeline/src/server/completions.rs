@@ -131,17 +131,23 @@ fn encode(
 /// All answers to one prompt.
 fn choices(got: Got, echo: Option<String>, logprobs: bool) -> Vec<CompletionChoice> {
     let Got { prompt, answers } = got;
+    let begin = begin_of(echo.as_deref(), &prompt);
     let choice = |whole: Whole| {
         let tokens = [prompt.clone(), whole.tokens].concat();
         CompletionChoice {
             index: 0,
             text: echo.clone().unwrap_or_default() + &whole.text,
-            logprobs: logprobs.then(|| CompletionLogprobs::of(&tokens, 0).0),
+            logprobs: logprobs.then(|| CompletionLogprobs::of(&tokens, begin).0),
             finish_reason: whole.reason.map(|reason| reason_name(reason).to_owned()),
             stop_reason: whole.stop,
         }
     };
     answers.into_iter().map(choice).collect()
+}
+
+/// Where the first token begins, which is one of the prompt if that is echoed.
+fn begin_of(echo: Option<&str>, prompt: &[TokenInfo]) -> isize {
+    echo.map_or(0, |text| CompletionLogprobs::echo_offset(text, prompt))
 }
 
 struct CompletionChunks {
@@ -159,7 +165,7 @@ struct CompletionChunks {
 struct Place {
     begun: bool,
     /// Characters so far.
-    offset: usize,
+    offset: isize,
     /// Tokens of the prompt that are still to be sent.
     prompt: Vec<TokenInfo>,
 }
@@ -205,8 +211,10 @@ impl Chunks for CompletionChunks {
     fn of(&mut self, prompt: usize, event: Event) -> Vec<Bytes> {
         match event {
             Event::Prompt(tokens) => {
+                let offset = begin_of(self.echoes[prompt].as_deref(), &tokens);
                 for place in &mut self.places[prompt] {
                     place.prompt.clone_from(&tokens);
+                    place.offset = offset;
                 }
                 Vec::new()
             }

@@ -143,7 +143,7 @@ impl Tiny {
         }
         generator.close();
         while !generator.scheduler().is_idle() {
-            for Event { id, step } in generator.step(Duration::ZERO).unwrap().events {
+            for Event { id, step, .. } in generator.step(Duration::ZERO).unwrap().events {
                 let (ids, reason, forced) = &mut answers[id.0 as usize];
                 assert_eq!(*reason, None, "nothing comes after the end");
                 match step.unwrap() {

@@ -244,6 +244,12 @@ impl Drop for Server {
     }
 }
 
+/// What was made by mlx-lm.
+pub(crate) fn fixture(name: &str) -> Value {
+    let path = format!("{}/../assets/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
 /// The conversation that a test needs when it does not matter which.
 pub(crate) fn with_messages(mut body: Value) -> Value {
     let said = json!([{"role": "user", "content": "Tell me a story."}]);
