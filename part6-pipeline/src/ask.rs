@@ -1,12 +1,13 @@
 //! What is asked of the engine, and what comes back: plain data that may cross threads. None of MLX is in it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use console::metrics::FinishReason;
 use shared::config::ModelConfig;
-use shared::sampling::Sampling;
+use shared::sampling::{Penalties, Sampling};
 
 /// One prompt to continue, once or several times.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +18,8 @@ pub struct Ask {
     pub max_tokens: usize,
     /// How ids are chosen. Of several answers, number k draws with seed + k.
     pub sampling: Sampling,
+    /// What is added to the scores that they are chosen by.
+    pub penalties: Penalties,
     /// Answers to the same prompt, which runs once.
     pub n: usize,
     /// Texts that end an answer; none of them becomes part of it.
@@ -37,6 +40,7 @@ impl Default for Ask {
             ids: Vec::new(),
             max_tokens: 0,
             sampling: Sampling::default(),
+            penalties: Penalties::default(),
             n: 1,
             stop: Vec::new(),
             ignore_eos: false,
@@ -62,16 +66,19 @@ impl Ask {
             self.max_tokens
         );
         // MLX checks no bounds.
-        let foreign = self
-            .ids
-            .iter()
-            .find(|id| **id as usize >= config.vocab_size);
-        if let Some(id) = foreign {
-            bail!(
-                "the prompt has token id {id}, the vocabulary ends at {}",
-                config.vocab_size - 1
-            );
+        let last = config.vocab_size - 1;
+        let foreign = |id: &&u32| **id as usize > last;
+        if let Some(id) = self.ids.iter().find(foreign) {
+            bail!("the prompt has token id {id}, the vocabulary ends at {last}");
         }
+        let biased = self.penalties.biases.iter().map(|(id, _)| id);
+        if let Some(id) = biased.clone().find(foreign) {
+            bail!("token id {id} has a bias, the vocabulary ends at {last}");
+        }
+        ensure!(
+            biased.clone().collect::<BTreeSet<_>>().len() == biased.len(),
+            "a token has two biases"
+        );
         ensure!(
             self.stop.iter().all(|stop| !stop.is_empty()),
             "a stop text is empty"

@@ -71,6 +71,7 @@ impl Sequence {
     /// Takes over what only this engine can do with one of the answers to an ask.
     pub fn begin(&mut self, by: u64, ask: &Ask, choice: usize) {
         self.by = by;
+        self.sampler.penalize(&ask.penalties);
         // The prompt runs for the first answer.
         let prompt = ask.prompt_logprobs.filter(|_| choice == 0);
         self.likely = Likely::new(ask.logprobs, prompt, self.request.ids.len());

@@ -1,12 +1,13 @@
 //! Logits → the next id, on the device: no logits are copied to the host.
 //!
-//! The order is mlx-lm's, so that the same flags and seed give the same text: what a grammar allows → repetition penalty →
-//! log-softmax → top-p → min-p → top-k → temperature → draw. The three filters therefore look at
+//! The order is mlx-lm's, so that the same flags and seed give the same text: what a grammar allows → biases →
+//! repetition penalty → presence and frequency penalties → log-softmax → top-p → min-p → top-k → temperature → draw. The three filters therefore look at
 //! the probabilities at temperature 1, and the temperature only flattens what they have left. Other
 //! engines apply the temperature first (vLLM, Hugging Face), and keep other sets.
 
 mod choice;
 mod likelihood;
+mod penalties;
 
 use anyhow::{Result, ensure};
 use mlx_rs::ops::indexing::{IndexOp, argmax_axis};
@@ -16,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use console::cli::SamplingArgs;
 
 use crate::kernels::cpu;
+use penalties::Added;
 
 pub use choice::{Choice, joined};
 pub use likelihood::{Likelihood, Likelihoods};
+pub use penalties::Penalties;
 
 /// How the next id is chosen; what each number means is said with the filter that uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -79,6 +82,7 @@ pub struct Sampler {
     count: usize,
     /// What the next id may be, bool `[1, V]`.
     allowed: Option<Array>,
+    added: Added,
 }
 
 impl Sampler {
@@ -91,7 +95,13 @@ impl Sampler {
             recent: Array::from_slice(recent, &[recent.len() as i32]),
             count: 0,
             allowed: None,
+            added: Added::default(),
         })
+    }
+
+    /// Scores are changed by these from now on, of an answer that has no tokens yet.
+    pub fn penalize(&mut self, penalties: &Penalties) {
+        self.added = Added::new(penalties);
     }
 
     /// Whether it takes the likeliest id and needs nothing but the logits for it.
@@ -99,6 +109,7 @@ impl Sampler {
         self.sampling.temperature == 0.0
             && self.sampling.repetition_penalty == 1.0
             && self.allowed.is_none()
+            && self.added.is_nothing()
     }
 
     /// The next id is one of these; the one after it is free again.
@@ -115,10 +126,12 @@ impl Sampler {
                 self.key = random::split(&self.key, 2)?.0;
             }
         }
+        let ids = Array::from_slice(ids, &[ids.len() as i32]);
+        self.added.skip(&ids)?;
         if self.sampling.repetition_penalty == 1.0 {
             return Ok(());
         }
-        self.remember(&Array::from_slice(ids, &[ids.len() as i32]))
+        self.remember(&ids)
     }
 
     /// The next id, not yet evaluated, from logits `[1, V]`.
@@ -132,7 +145,8 @@ impl Sampler {
             return Choice::new(id, &total, self.count, logits, 1.0);
         }
         let penalty = self.sampling.repetition_penalty;
-        let scores = penalize_repeats(logits, &self.recent, penalty)?;
+        let scores = penalize_repeats(&self.added.bias(logits)?, &self.recent, penalty)?;
+        let scores = self.added.penalize(&scores)?;
         let total = ops::logsumexp_axis(&scores, -1, true)?;
         let logprobs = scores.subtract(&total)?;
         let id = if self.sampling.temperature == 0.0 {
@@ -143,6 +157,7 @@ impl Sampler {
         if penalty != 1.0 {
             self.remember(&id)?;
         }
+        self.added.count(&id, logits.dim(-1))?;
         self.count += 1;
         Choice::new(id, &total, self.count, logits, penalty)
     }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use shared::sampling::Sampling;
+use shared::sampling::{Penalties, Sampling};
 use utoipa::ToSchema;
 
 use super::ApiError;
@@ -115,6 +115,7 @@ impl Options {
         Ok(Ask {
             n: n as usize,
             sampling: self.sampling(bounds)?,
+            penalties: self.penalties(bounds)?,
             stop: self.stops()?,
             ignore_eos: self.ignore_eos.unwrap_or(false),
             ..Ask::default()
@@ -130,7 +131,6 @@ impl Options {
         if penalty == Some(0.0) {
             return Err(beyond("repetition_penalty", format_args!("more than 0")));
         }
-        self.check_penalties(bounds)?;
         Ok(Sampling {
             temperature: temperature.unwrap_or(bounds.temperature),
             top_k: self.top_k()?,
@@ -149,36 +149,24 @@ impl Options {
         }
     }
 
-    /// They are read and bounded, but the sampler has none of them: so only what changes nothing is taken.
-    fn check_penalties(&self, bounds: &Bounds) -> Result<(), ApiError> {
-        let presence = within("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
-        let frequency = within("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
-        let biases = self.biases(bounds)?;
-        let used = [
-            ("presence_penalty", presence.is_some_and(|p| p != 0.0)),
-            ("frequency_penalty", frequency.is_some_and(|p| p != 0.0)),
-            ("logit_bias", biases.iter().any(|(_, bias)| *bias != 0.0)),
-        ];
-        match used.into_iter().find(|(_, used)| *used) {
-            Some((name, _)) => {
-                let message = format!("'{name}' is not supported, and must be 0.");
-                Err(ApiError::invalid(name, message))
-            }
-            None => Ok(()),
-        }
+    fn penalties(&self, bounds: &Bounds) -> Result<Penalties, ApiError> {
+        let penalty = |name, value| Ok(within(name, value, -2.0, 2.0)?.unwrap_or(0.0));
+        Ok(Penalties {
+            presence: penalty("presence_penalty", self.presence_penalty)?,
+            frequency: penalty("frequency_penalty", self.frequency_penalty)?,
+            biases: self.biases(bounds)?,
+        })
     }
 
-    /// What is added to the score of which id.
-    ///
-    /// # Errors
-    /// For what is no id of this model, and for a bias that is out of bounds.
-    pub fn biases(&self, bounds: &Bounds) -> Result<Vec<(u32, f32)>, ApiError> {
-        let biases = self.logit_bias.iter().flatten();
-        if biases.clone().count() > MOST_BIASES {
+    /// What is added to the score of which id, each id once.
+    fn biases(&self, bounds: &Bounds) -> Result<Vec<(u32, f32)>, ApiError> {
+        let given = self.logit_bias.iter().flatten();
+        if given.clone().count() > MOST_BIASES {
             let message = format!("'logit_bias' has more than {MOST_BIASES} entries.");
             return Err(ApiError::invalid("logit_bias", message));
         }
-        let bias = |(key, value): (&String, &f64)| {
+        let mut biases = BTreeMap::new();
+        for (key, value) in given {
             let id = key.parse().ok();
             let Some(id) = id.filter(|id: &u32| (*id as usize) < bounds.vocabulary) else {
                 let most = bounds.vocabulary - 1;
@@ -186,9 +174,16 @@ impl Options {
                 return Err(ApiError::invalid("logit_bias", message));
             };
             let value = within("logit_bias", Some(*value), -100.0, 100.0)?;
-            Ok((id, value.unwrap_or(0.0)))
-        };
-        biases.map(bias).collect()
+            // "1" and "01" are one id.
+            if biases.insert(id, value.unwrap_or(0.0)).is_some() {
+                let message = format!("'logit_bias' has the id {id} twice.");
+                return Err(ApiError::invalid("logit_bias", message));
+            }
+        }
+        Ok(biases
+            .into_iter()
+            .filter(|(_, bias)| *bias != 0.0)
+            .collect())
     }
 
     fn stops(&self) -> Result<Vec<String>, ApiError> {
@@ -361,6 +356,7 @@ mod tests {
             json!({"logit_bias": {"x": 1}}),
             json!({"logit_bias": {"1": 101}}),
             json!({"logit_bias": [1]}),
+            json!({"logit_bias": {"1": 1, "01": 1}}),
         ];
         let told = out.map(|value| {
             let name = value.as_object().unwrap().keys().next().unwrap().clone();
@@ -369,6 +365,24 @@ mod tests {
             message
         });
         insta::assert_snapshot!(told.join("\n"));
+    }
+
+    #[test]
+    fn penalties_and_biases_reach_the_sampler() {
+        let given = json!({
+            "presence_penalty": -2, "frequency_penalty": 0.5, "repetition_penalty": 1.25,
+            "logit_bias": {"7": -100, "3": 1.5, "5": 0},
+        });
+        let ask = ask(given).unwrap();
+        let expected = Penalties {
+            presence: -2.0,
+            frequency: 0.5,
+            biases: vec![(3, 1.5), (7, -100.0)],
+        };
+        assert_eq!(
+            (ask.penalties, ask.sampling.repetition_penalty),
+            (expected, 1.25)
+        );
     }
 
     #[test]
