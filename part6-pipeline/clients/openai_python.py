@@ -1,5 +1,6 @@
 """What the openai package for Python makes of a server: python openai_python.py http://127.0.0.1:8080"""
 
+import json
 import sys
 
 import openai
@@ -55,5 +56,47 @@ try:
     raise AssertionError("responses are answered")
 except openai.NotFoundError as error:
     assert "/v1/chat/completions" in error.message
+
+# Log-probabilities: as objects with bytes in a chat, as lists in a completion, and of the prompt.
+told = client.chat.completions.create(**ask, logprobs=True, top_logprobs=2).choices[0]
+assert b"".join(bytes(token.bytes) for token in told.logprobs.content).decode() == told.message.content == content
+assert all(token.logprob == token.top_logprobs[0].logprob <= 0 for token in told.logprobs.content)
+pieces = client.chat.completions.create(**ask, logprobs=True, top_logprobs=2, stream=True)
+tokens = [t for c in pieces for t in (c.choices[0].logprobs.content if c.choices[0].logprobs else [])]
+assert tokens == told.logprobs.content
+scored = client.completions.create(model=model, prompt="Once upon a time", echo=True, logprobs=1, max_tokens=0)
+lists = scored.choices[0].logprobs
+assert scored.choices[0].text == "".join(lists.tokens) == "Once upon a time"
+assert lists.token_logprobs[0] is None and all(one < 0 for one in lists.token_logprobs[1:])
+assert len(lists.tokens) == len(lists.token_logprobs) == len(lists.top_logprobs) == len(lists.text_offset)
+
+# What an answer is drawn from can be shifted.
+forced = client.chat.completions.create(**ask, logit_bias={"40": 100}, logprobs=True).choices[0]
+assert len({token.token for token in forced.logprobs.content}) == 1
+client.chat.completions.create(**ask, presence_penalty=1, frequency_penalty=1)
+assert refused(openai.BadRequestError, presence_penalty=3).param == "presence_penalty"
+assert refused(openai.BadRequestError, logit_bias={"40": 101}).param == "logit_bias"
+
+# Tools: the model that is built in has none in its template, and says so.
+parameters = {
+    "type": "object", "properties": {"unit": {"enum": ["celsius", "fahrenheit"]}}, "required": ["unit"],
+    "additionalProperties": False,
+}
+tools = [{"type": "function", "function": {"name": "get_weather", "parameters": parameters, "strict": True}}]
+call = {**ask, "max_tokens": 100, "tools": tools, "tool_choice": "required"}
+try:
+    answer = client.chat.completions.create(**call).choices[0]
+    assert answer.finish_reason == "tool_calls" and answer.message.content is None
+    made = answer.message.tool_calls[0]
+    assert made.function.name == "get_weather" and json.loads(made.function.arguments)["unit"] in ("celsius", "fahrenheit")
+    with client.chat.completions.stream(**call) as stream:
+        final = stream.get_final_completion().choices[0]
+    assert final.finish_reason == "tool_calls" and final.message.tool_calls[0].function.arguments == made.function.arguments
+    turns = [*SAID, answer.message.model_dump(exclude_none=True), {"role": "tool", "tool_call_id": made.id, "content": "21"}]
+    client.chat.completions.create(**{**call, "messages": turns, "tool_choice": "auto", "max_tokens": 4})
+    print("tools are called")
+except openai.BadRequestError as error:
+    assert error.param == "tools" and "has no tools" in error.message, error
+    print("the chat template has no tools")
 
 print(f"openai {openai.__version__}: all as it should be")

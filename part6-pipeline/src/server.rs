@@ -7,7 +7,9 @@
 //! sent, bytes, asks, threads that encode. A production server has the same ones in a proxy before it.
 
 mod answers;
+mod begin;
 mod body;
+mod calls;
 mod chat;
 mod completions;
 mod events;

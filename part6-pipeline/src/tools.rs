@@ -35,11 +35,16 @@ impl Family {
         let template = template.filter(|text| text.contains("tools"));
         let template =
             template.context("the chat template of this model has no tools: ask without them")?;
-        Ok(if template.contains("<tool_call>") {
+        // Qwen's coder and GLM write no JSON between the same marks.
+        let others = ["<function=", "<arg_key>"];
+        let other = others.iter().any(|mark| template.contains(mark));
+        Ok(if template.contains("<tool_call>") && !other {
             Self::Hermes
         } else if template.contains("[TOOL_CALLS]") {
             Self::Mistral
-        } else if template.contains("<|python_tag|>") || template.contains("\"parameters\"") {
+        } else if !other
+            && (template.contains("<|python_tag|>") || template.contains("\"parameters\""))
+        {
             Self::Llama3
         } else {
             bail!(
@@ -225,7 +230,8 @@ fn choice(given: Option<&Value>, offered: bool) -> Result<Choice> {
 fn call_schema(tool: &Value, family: Family, at: &str) -> Value {
     let mut parameters = tool["function"]["parameters"].clone();
     if parameters.as_object().is_none_or(serde_json::Map::is_empty) {
-        parameters = json!({"type": "object"});
+        // OpenAI: it has none.
+        parameters = json!({"type": "object", "properties": {}, "additionalProperties": false});
     }
     rebase(&mut parameters, at);
     let arguments = family.arguments();

@@ -2,10 +2,15 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
 
+mod engines;
 mod serving;
 
+use std::thread;
+
+use part6_pipeline::ask::Ask;
 use serde_json::{Value, json};
 use serving::{Server, fixture};
+use shared::request::Request;
 
 const F32: [&str; 2] = ["--dtype", "f32"];
 
@@ -137,4 +142,83 @@ fn a_chat_tells_the_bytes_of_its_tokens_and_the_likeliest_ones_in_both_forms() {
     let none = server.chat(ask(false, 0)).json()["choices"][0].clone();
     assert_eq!(none["message"], whole["message"]);
     assert_eq!(none["logprobs"]["content"][0]["top_logprobs"], json!([]));
+}
+
+/// Ids as the texts that a client gets of them.
+fn texts(tokens: &[u32]) -> Vec<String> {
+    let tokenizer = engines::tokenizer();
+    let text = |id: &u32| {
+        let piece = tokenizer.piece(*id).unwrap().unwrap();
+        String::from_utf8_lossy(&piece.bytes).into_owned()
+    };
+    tokens.iter().map(text).collect()
+}
+
+/// The likeliest tokens after a prompt, and how many tokens of it were there already.
+fn greedy(server: &Server, ids: &[u32], max_tokens: usize) -> (Vec<String>, u64) {
+    let body = json!({
+        "prompt": ids, "max_tokens": max_tokens, "temperature": 0, "ignore_eos": true, "logprobs": 0,
+    });
+    let reply = server.post("/v1/completions", &body);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let reply = reply.json();
+    let tokens = reply["choices"][0]["logprobs"]["tokens"].clone();
+    let cached = &reply["usage"]["prompt_tokens_details"]["cached_tokens"];
+    (
+        serde_json::from_value(tokens).unwrap(),
+        cached.as_u64().unwrap(),
+    )
+}
+
+#[test]
+fn cold_warm_alone_and_among_31_others_a_prompt_gets_the_tokens_of_mlx_lm_and_of_part_5() {
+    let server = Server::start(&["--dtype", "f32", "--rows", "32"]);
+    let expected = fixture("tiny/expected.json");
+    let variants = expected["variants"].as_array().unwrap();
+    let f32s = variants.iter().find(|one| one["variant"] == "f32").unwrap();
+    let list = |value: &Value| serde_json::from_value::<Vec<u32>>(value.clone()).unwrap();
+    let of_mlx_lm = f32s["prompts"].as_array().unwrap().iter();
+    let of_mlx_lm = of_mlx_lm.map(|prompt| (list(&prompt["ids"]), list(&prompt["greedy"])));
+    // Others as well, which begin in the same way in pairs.
+    let other = |n: usize| Ask {
+        ids: [engines::ids(32, n / 2), engines::ids(n, n)].concat(),
+        max_tokens: 24,
+        ignore_eos: true,
+        ..Ask::default()
+    };
+    let others: Vec<Ask> = (0..29).map(other).collect();
+    let requests: Vec<_> = others.iter().map(|ask| engines::request(ask, 0)).collect();
+    let of_part_5 = others.iter().map(|ask| ask.ids.clone());
+    let of_part_5 = of_part_5.zip(engines::alone(&requests).into_iter().map(|(ids, _)| ids));
+    let all: Vec<(Vec<u32>, Vec<u32>)> = of_mlx_lm.chain(of_part_5).collect();
+    assert_eq!(all.len(), 32);
+    for (ids, tokens) in &all[..3] {
+        let request = Request {
+            ids: ids.clone(),
+            max_tokens: tokens.len(),
+            ..Request::default()
+        };
+        assert_eq!(engines::alone(&[request])[0].0, *tokens, "part 5 is mlx-lm");
+    }
+    let mut warm = 0;
+    let mut round = |together: bool| {
+        let ask = |(ids, tokens): &(Vec<u32>, Vec<u32>)| {
+            let (told, cached) = greedy(&server, ids, tokens.len());
+            assert_eq!(told, texts(tokens), "{ids:?}, together: {together}");
+            usize::from(cached > 0)
+        };
+        let counts = if together {
+            thread::scope(|scope| {
+                let asked: Vec<_> = all.iter().map(|one| scope.spawn(|| ask(one))).collect();
+                asked.into_iter().map(|one| one.join().unwrap()).sum()
+            })
+        } else {
+            all.iter().map(ask).sum::<usize>()
+        };
+        warm += counts;
+    };
+    round(true);
+    round(false);
+    round(true);
+    assert!(warm > 50, "{warm} began with what was known");
 }

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use shared::tokenizer::Message;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::options::{absent, top};
 use super::read::{field, map, text, wrong};
 use super::{ApiError, Bounds, Options, messages, object, typed};
 use crate::ask::{Ask, Grammar};
+use crate::tools::Tools;
 
 /// A conversation to go on with.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
@@ -47,17 +47,24 @@ pub struct ChatBody {
     /// `none`, `auto`, `required`, or the function that is to be called.
     #[schema(value_type = Option<ToolChoice>)]
     pub tool_choice: Option<Value>,
+    /// Whether an answer may call more than one of them.
+    pub parallel_tool_calls: Option<bool>,
 }
 
 /// One turn of a conversation.
 #[derive(Debug, Serialize, ToSchema)]
 #[allow(dead_code, reason = "only described")]
 struct ChatTurn {
-    /// `system`, `developer`, `user` or `assistant`.
+    /// `system`, `developer`, `user`, `assistant` or `tool`.
     role: String,
     /// A text, or a list of parts `{"type": "text", "text": …}`.
     #[schema(value_type = Option<Content>)]
     content: Value,
+    /// What an assistant has called.
+    #[schema(value_type = Option<Vec<Object>>)]
+    tool_calls: Value,
+    /// Which call a tool answers.
+    tool_call_id: Option<String>,
 }
 
 /// What was said.
@@ -129,12 +136,28 @@ impl ChatRequest {
     ///
     /// # Errors
     /// With the message that is wrong.
-    pub fn messages(&self) -> Result<Vec<Message>, ApiError> {
+    pub fn messages(&self) -> Result<Vec<Value>, ApiError> {
         let Some(values) = &self.body.messages else {
             let message = "'messages' is missing.";
             return Err(ApiError::invalid("messages", message));
         };
         messages(values)
+    }
+
+    /// What may be called, if anything is offered.
+    ///
+    /// # Errors
+    /// If it is not as OpenAI has it.
+    pub fn tools(&self) -> Result<Option<Tools>, ApiError> {
+        let body = &self.body;
+        let given = json!({
+            "tools": body.tools, "tool_choice": body.tool_choice, "parallel_tool_calls": body.parallel_tool_calls,
+        });
+        Tools::from_request(&given).map_err(|why| {
+            let why = format!("{why:#}");
+            let choice = why.starts_with("\"tool_choice\"");
+            ApiError::invalid(if choice { "tool_choice" } else { "tools" }, why)
+        })
     }
 
     /// An ask without its prompt. Its length is what was asked for, or as much as there may be.

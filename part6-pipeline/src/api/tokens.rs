@@ -6,7 +6,6 @@ use utoipa::ToSchema;
 
 use super::read::wrong;
 use super::{ApiError, Bounds, completion, messages, object, typed};
-use shared::tokenizer::Message;
 
 /// A text to be encoded.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize, ToSchema)]
@@ -35,7 +34,7 @@ pub enum Encode {
     /// A text, with what the tokenizer adds or without it.
     Text(String, bool),
     /// A conversation.
-    Chat(Vec<Message>),
+    Chat(Vec<Value>),
 }
 
 impl TokenizeRequest {
@@ -176,7 +175,10 @@ mod tests {
             text(true)
         );
         let chat = encode(json!({"messages": [{"role": "user", "content": "a"}]}));
-        assert_eq!(chat, Ok(Encode::Chat(vec![Message::user("a")])));
+        assert_eq!(
+            chat,
+            Ok(Encode::Chat(vec![json!({"role": "user", "content": "a"})]))
+        );
         assert_eq!(
             encode(json!({})).unwrap_err().error.param.as_deref(),
             Some("prompt")

@@ -1,21 +1,25 @@
 //! `POST /v1/chat/completions`
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use console::metrics::FinishReason;
 use serde_json::{Value, json};
 
-use super::answers::{Answers, Got, Whole};
+use super::answers::{Got, Whole};
+use super::begin::{self, Head, Job};
+use super::calls::{self, Calls, Delta, Reader};
 use super::events::{self, Chunks, data};
-use super::{App, body, now};
+use super::{App, tokens};
 use crate::api::{
     ApiError, Chat, ChatChoice, ChatChunk, ChatDelta, ChatLogprobs, ChatMessage, ChatRequest,
     ErrorBody, Logprob, UsageObject, reason_name,
 };
-use crate::ask::{Ask, Event, TokenInfo};
+use crate::ask::{Event, TokenInfo};
+use crate::handle::Opened;
 
 /// Goes on with a conversation.
 #[utoipa::path(
@@ -31,124 +35,77 @@ use crate::ask::{Ask, Event, TokenInfo};
     ),
 )]
 pub(super) async fn create(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    app.opened()?;
-    let bytes = body::read(&app, request).await?;
-    let job = app
-        .encode(move |app, opened| Job::read(app, opened, &bytes))
-        .await?;
-    let n = job.ask.n;
-    let mut answers = Answers::submit(&app, vec![job.ask])?;
+    let (mut answers, job) = begin::begin(&app, request, read).await?;
     if job.stream {
         let chunks = ChatChunks {
             head: job.head,
             logprobs: job.logprobs,
             usage: job.include_usage,
-            begun: BTreeSet::new(),
+            calls: job.rest,
+            begun: BTreeMap::new(),
         };
         return events::respond(&app, answers, chunks).await;
     }
-    let got = answers.whole(1, n).await?;
-    let chat = job.head.whole(got, job.logprobs, answers.usage());
-    Ok(Json(chat).into_response())
+    let got = answers.whole(1, job.n).await?;
+    Ok(Json(chat(job, got, answers.usage())).into_response())
 }
 
-/// A request, read and encoded.
-struct Job {
-    ask: Ask,
-    head: Head,
-    stream: bool,
-    include_usage: bool,
-    logprobs: bool,
+/// A request, with the tools that an answer may call.
+type ChatJob = Job<Option<Calls>>;
+
+fn read(app: &App, opened: &Opened, bytes: &Bytes) -> Result<ChatJob, ApiError> {
+    let request = ChatRequest::read(bytes)?;
+    let mut ask = request.ask(&app.bounds(opened))?;
+    let calls = Calls::read(opened, &request)?;
+    match (&calls, &ask.grammar) {
+        (Some(calls), _) => calls.constrain(opened, &mut ask)?,
+        (None, Some(grammar)) => calls::check(opened, grammar, "response_format")?,
+        (None, None) => {}
+    }
+    let offered = calls.as_ref().map_or(&[][..], Calls::for_template);
+    let ids = tokens::encode_chat(opened, &request.messages()?, offered)?;
+    let asks = vec![app.fill(opened, &ask, ids, "messages")?];
+    let job = Job::new(app, opened, &request.options, "chatcmpl", &ask, calls)?;
+    Ok(Job { asks, ..job })
 }
 
-impl Job {
-    fn read(app: &App, opened: &crate::handle::Opened, bytes: &Bytes) -> Result<Self, ApiError> {
-        let request = ChatRequest::read(bytes)?;
-        app.check_model(opened, request.options.model.as_deref())?;
-        let include_usage = request.options.include_usage()?;
-        let ask = request.ask(&app.bounds(opened))?;
-        refuse_tools(&request)?;
-        if let Some(grammar) = &ask.grammar {
-            let vocabulary = opened
-                .vocabulary()
-                .map_err(|why| ApiError::fault(format!("{why:#}")))?;
-            let checked = vocabulary.check(grammar);
-            checked.map_err(|why| ApiError::invalid("response_format", format!("{why:#}")))?;
-        }
-        let ids = super::tokens::encode_chat(opened, &request.messages()?)?;
-        Ok(Self {
-            ask: app.fill(opened, &ask, ids, "messages")?,
-            head: Head::new("chatcmpl", app.model(opened)),
-            stream: request.options.streams(),
-            include_usage,
-            logprobs: ask.logprobs.is_some(),
-        })
+fn chat(job: ChatJob, got: Vec<Got>, usage: &UsageObject) -> Chat {
+    let answers = got.into_iter().flat_map(|got| got.answers).enumerate();
+    let choice = |(index, whole)| choice(index, whole, job.rest.as_ref(), job.logprobs);
+    Chat {
+        id: job.head.id,
+        object: "chat.completion",
+        created: job.head.created,
+        model: job.head.model,
+        choices: answers.map(choice).collect(),
+        usage: usage.clone(),
     }
 }
 
-/// Tools can be offered and forbidden at the same time: then nothing is missing.
-fn refuse_tools(request: &ChatRequest) -> Result<(), ApiError> {
-    let offered = match &request.body.tools {
-        None => false,
-        Some(tools) => tools != &json!([]),
-    };
-    let forbidden = request.body.tool_choice == Some(json!("none"));
-    if offered && !forbidden {
-        let message = "'tools': the chat template of this model has no tools.";
-        return Err(ApiError::invalid("tools", message));
-    }
-    Ok(())
-}
-
-/// What all objects of one request have in common.
-#[derive(Debug, Clone)]
-pub(super) struct Head {
-    pub(super) id: String,
-    pub(super) created: u64,
-    pub(super) model: String,
-}
-
-impl Head {
-    /// A request of this kind that was asked now.
-    pub(super) fn new(kind: &str, model: String) -> Self {
-        use std::hash::{BuildHasher, RandomState};
-        // Not a secret: it only has to be another one than all others.
-        let random = [0, 1].map(|part| RandomState::new().hash_one(part));
-        Self {
-            id: format!("{kind}-{:016x}{:016x}", random[0], random[1]),
-            created: now(),
-            model,
-        }
-    }
-
-    fn whole(self, got: Vec<Got>, logprobs: bool, usage: &UsageObject) -> Chat {
-        let answers = got.into_iter().flat_map(|got| got.answers).enumerate();
-        Chat {
-            id: self.id,
-            object: "chat.completion",
-            created: self.created,
-            model: self.model,
-            choices: answers
-                .map(|(index, whole)| choice(index, whole, logprobs))
-                .collect(),
-            usage: usage.clone(),
-        }
-    }
-}
-
-fn choice(index: usize, whole: Whole, logprobs: bool) -> ChatChoice {
+fn choice(index: usize, whole: Whole, calls: Option<&Calls>, logprobs: bool) -> ChatChoice {
+    let (text, calls) = calls::whole(calls, whole.text);
+    let nothing = text.is_empty() && !calls.is_empty();
     ChatChoice {
         index,
+        logprobs: logprobs_of(whole.tokens, logprobs),
+        finish_reason: whole.reason.map(|reason| name(reason, calls.len())),
+        stop_reason: whole.stop,
         message: ChatMessage {
             role: "assistant",
-            content: Some(whole.text),
+            content: (!nothing).then_some(text),
             refusal: None,
-            tool_calls: None,
+            tool_calls: (!calls.is_empty()).then(|| calls.into()),
         },
-        logprobs: logprobs_of(whole.tokens, logprobs),
-        finish_reason: whole.reason.map(|reason| reason_name(reason).to_owned()),
-        stop_reason: whole.stop,
     }
+}
+
+/// Why an answer with so many calls has ended.
+fn name(reason: FinishReason, calls: usize) -> String {
+    let name = match reason_name(reason) {
+        "stop" if calls > 0 => "tool_calls",
+        name => name,
+    };
+    name.to_owned()
 }
 
 fn logprobs_of(tokens: Vec<TokenInfo>, wanted: bool) -> Option<ChatLogprobs> {
@@ -160,8 +117,16 @@ struct ChatChunks {
     head: Head,
     logprobs: bool,
     usage: bool,
+    calls: Option<Calls>,
     /// Answers that have said who speaks.
-    begun: BTreeSet<usize>,
+    begun: BTreeMap<usize, Begun>,
+}
+
+/// An answer on its way.
+struct Begun {
+    reader: Reader,
+    /// Tokens of text that may still become a call.
+    tokens: Vec<TokenInfo>,
 }
 
 impl ChatChunks {
@@ -177,15 +142,11 @@ impl ChatChunks {
     }
 
     fn delta(&self, index: usize, delta: Value, tokens: Vec<TokenInfo>) -> ChatDelta {
+        let wanted = self.logprobs && !tokens.is_empty();
         ChatDelta {
             index,
             delta,
-            logprobs: logprobs_of(tokens, self.logprobs).filter(|logprobs| {
-                logprobs
-                    .content
-                    .as_ref()
-                    .is_some_and(|tokens| !tokens.is_empty())
-            }),
+            logprobs: logprobs_of(tokens, wanted),
             finish_reason: None,
             stop_reason: None,
         }
@@ -193,9 +154,50 @@ impl ChatChunks {
 
     /// The first chunk of an answer says who speaks, and no later one does.
     fn begin(&mut self, index: usize) -> Option<Bytes> {
+        if self.begun.contains_key(&index) {
+            return None;
+        }
+        let begun = Begun {
+            reader: Reader::new(self.calls.as_ref()),
+            tokens: Vec::new(),
+        };
+        self.begun.insert(index, begun);
         let role = json!({"role": "assistant", "content": ""});
-        let first = self.begun.insert(index);
-        first.then(|| self.chunk(vec![self.delta(index, role, Vec::new())], None))
+        Some(self.chunk(vec![self.delta(index, role, Vec::new())], None))
+    }
+
+    /// A chunk for each piece, the first of which takes the tokens. They are told, too, where there is no text: of a
+    /// character that is not complete.
+    fn more(&self, index: usize, pieces: Vec<Delta>, tokens: &mut Vec<TokenInfo>) -> Vec<Bytes> {
+        let mut pieces = pieces;
+        if pieces.is_empty() && self.calls.is_none() && self.logprobs && !tokens.is_empty() {
+            pieces.push(Delta::Content(String::new()));
+        }
+        let delta = |piece| match piece {
+            Delta::Content(text) => json!({"content": text}),
+            Delta::Call(call) => json!({"tool_calls": [call]}),
+        };
+        let chunk = |piece| {
+            let delta = self.delta(index, delta(piece), std::mem::take(tokens));
+            self.chunk(vec![delta], None)
+        };
+        pieces.into_iter().map(chunk).collect()
+    }
+
+    /// What an answer has got, and what it ended of if it has.
+    fn read(&mut self, index: usize, text: String, new: Vec<TokenInfo>, ended: bool) -> Vec<Bytes> {
+        let begin = self.begin(index);
+        let Some(mut begun) = self.begun.remove(&index) else {
+            return Vec::new();
+        };
+        let mut pieces = begun.reader.push(text);
+        if ended {
+            pieces.extend(begun.reader.finish());
+        }
+        begun.tokens.extend(new);
+        let more = self.more(index, pieces, &mut begun.tokens);
+        self.begun.insert(index, begun);
+        begin.into_iter().chain(more).collect()
     }
 }
 
@@ -206,26 +208,24 @@ impl Chunks for ChatChunks {
                 choice,
                 text,
                 tokens,
-            } => {
-                let begin = self.begin(choice);
-                let empty = text.is_empty() && (tokens.is_empty() || !self.logprobs);
-                let delta = self.delta(choice, json!({"content": text}), tokens);
-                let more = (!empty).then(|| self.chunk(vec![delta], None));
-                begin.into_iter().chain(more).collect()
-            }
+            } => self.read(choice, text, tokens, false),
             Event::End {
                 choice,
                 reason,
                 stop,
             } => {
-                let begin = self.begin(choice);
-                let last = ChatDelta {
-                    finish_reason: Some(reason_name(reason).to_owned()),
-                    stop_reason: stop,
-                    ..self.delta(choice, json!({}), Vec::new())
-                };
-                let last = self.chunk(vec![last], None);
-                begin.into_iter().chain([last]).collect()
+                let mut chunks = self.read(choice, String::new(), Vec::new(), true);
+                let begun = self.begun.get(&choice);
+                let calls = begun.map_or(0, |begun| begun.reader.calls());
+                chunks.push(self.chunk(
+                    vec![ChatDelta {
+                        finish_reason: Some(name(reason, calls)),
+                        stop_reason: stop,
+                        ..self.delta(choice, json!({}), Vec::new())
+                    }],
+                    None,
+                ));
+                chunks
             }
             _ => Vec::new(),
         }

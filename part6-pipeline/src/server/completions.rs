@@ -5,15 +5,15 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 
-use super::answers::{Answers, Got, Whole};
-use super::chat::Head;
+use super::App;
+use super::answers::{Got, Whole};
+use super::begin::{self, Head, Job};
 use super::events::{self, Chunks, data};
-use super::{App, body};
 use crate::api::{
     ApiError, Completion, CompletionChoice, CompletionLogprobs, CompletionRequest, ErrorBody,
     Prompt, UsageObject, reason_name,
 };
-use crate::ask::{Ask, Event, TokenInfo};
+use crate::ask::{Event, TokenInfo};
 use crate::handle::Opened;
 
 /// Goes on with texts.
@@ -30,28 +30,21 @@ use crate::handle::Opened;
     ),
 )]
 pub(super) async fn create(State(app): State<App>, request: Request) -> Result<Response, ApiError> {
-    app.opened()?;
-    let bytes = body::read(&app, request).await?;
-    let job = app
-        .encode(move |app, opened| Job::read(app, opened, &bytes))
-        .await?;
+    let (mut answers, job) = begin::begin(&app, request, read).await?;
     let Job {
-        asks,
-        echoes,
+        n,
         head,
-        stream,
-        include_usage,
         logprobs,
+        rest: echoes,
+        ..
     } = job;
-    let n = asks.first().map_or(1, |ask| ask.n);
-    let mut answers = Answers::submit(&app, asks)?;
-    if stream {
+    if job.stream {
         let places = echoes.iter().map(|_| vec![Place::default(); n]).collect();
         let chunks = CompletionChunks {
             head,
             n,
             logprobs,
-            usage: include_usage,
+            usage: job.include_usage,
             echoes,
             places,
         };
@@ -74,39 +67,20 @@ pub(super) async fn create(State(app): State<App>, request: Request) -> Result<R
     Ok(Json(completion).into_response())
 }
 
-/// A request, read and encoded.
-struct Job {
-    asks: Vec<Ask>,
-    /// What each answer begins with, if that is the prompt.
-    echoes: Vec<Option<String>>,
-    head: Head,
-    stream: bool,
-    include_usage: bool,
-    logprobs: bool,
-}
+/// A request, with what the answers to each prompt begin with, if that is the prompt.
+type CompletionJob = Job<Vec<Option<String>>>;
 
-impl Job {
-    fn read(app: &App, opened: &Opened, bytes: &Bytes) -> Result<Self, ApiError> {
-        let request = CompletionRequest::read(bytes)?;
-        app.check_model(opened, request.options.model.as_deref())?;
-        let include_usage = request.options.include_usage()?;
-        let bounds = app.bounds(opened);
-        let ask = request.ask(&bounds)?;
-        let (mut asks, mut echoes) = (Vec::new(), Vec::new());
-        for prompt in request.prompts(&bounds)? {
-            let (ids, text) = encode(opened, prompt, request.echo())?;
-            asks.push(app.fill(opened, &ask, ids, "prompt")?);
-            echoes.push(text);
-        }
-        Ok(Self {
-            asks,
-            echoes,
-            head: Head::new("cmpl", app.model(opened)),
-            stream: request.options.streams(),
-            include_usage,
-            logprobs: ask.logprobs.is_some(),
-        })
+fn read(app: &App, opened: &Opened, bytes: &Bytes) -> Result<CompletionJob, ApiError> {
+    let request = CompletionRequest::read(bytes)?;
+    let bounds = app.bounds(opened);
+    let ask = request.ask(&bounds)?;
+    let mut job = Job::new(app, opened, &request.options, "cmpl", &ask, Vec::new())?;
+    for prompt in request.prompts(&bounds)? {
+        let (ids, text) = encode(opened, prompt, request.echo())?;
+        job.asks.push(app.fill(opened, &ask, ids, "prompt")?);
+        job.rest.push(text);
     }
+    Ok(job)
 }
 
 /// The ids of a prompt, and its text if that is to be sent back.

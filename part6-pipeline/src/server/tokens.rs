@@ -3,8 +3,9 @@
 use axum::Json;
 use axum::extract::{Request, State};
 use serde_json::{Value, json};
-use shared::tokenizer::{Message, Tokenizer};
+use shared::tokenizer::Tokenizer;
 
+use super::calls::Calls;
 use super::{App, body};
 use crate::api::{
     ApiError, Applied, ChatRequest, DetokenizeRequest, Detokenized, Encode, ErrorBody, Piece,
@@ -31,7 +32,7 @@ pub(super) async fn tokenize(
         let request = TokenizeRequest::read(&bytes)?;
         let (pieces, texts) = (request.with_pieces, request.return_token_strs);
         let ids = match request.encode()? {
-            Encode::Chat(messages) => encode_chat(opened, &messages)?,
+            Encode::Chat(messages) => encode_chat(opened, &messages, &[])?,
             Encode::Text(text, special) => encode(&opened.tokenizer, &text, special)?,
         };
         let texts = texts
@@ -116,26 +117,40 @@ pub(super) async fn apply_template(
 ) -> Result<Json<Applied>, ApiError> {
     let bytes = body::read(&app, request).await?;
     let work = move |_: &App, opened: &Opened| {
-        let messages = ChatRequest::read(&bytes)?.messages()?;
-        let prompt = render(opened, &messages)?;
+        let request = ChatRequest::read(&bytes)?;
+        let calls = Calls::read(opened, &request)?;
+        let tools = calls.as_ref().map_or(&[][..], Calls::for_template);
+        let prompt = render(opened, &request.messages()?, tools)?;
         Ok(Applied { prompt })
     };
     app.encode(work).await.map(Json)
 }
 
-fn render(opened: &Opened, messages: &[Message]) -> Result<String, ApiError> {
-    if !opened.tokenizer.has_chat_template() {
+fn render(opened: &Opened, messages: &[Value], tools: &[Value]) -> Result<String, ApiError> {
+    let Some(template) = opened.tokenizer.chat_template() else {
         let message = "This model has no chat template: use /v1/completions.";
         return Err(ApiError::request(message));
+    };
+    // Such a template would read past them without a word.
+    let unseen = |turn: &&Value| turn["role"] == "tool" || !turn["tool_calls"].is_null();
+    if !template.contains("tool") && messages.iter().any(|turn| unseen(&turn)) {
+        let message =
+            "'messages': the chat template of this model has no calls and no answers of tools.";
+        return Err(ApiError::invalid("messages", message));
     }
     // The template's own words: a conversation that it was not written for.
     let refused = |error| ApiError::unprocessable("messages", format!("{error:#}"));
-    opened.tokenizer.render_chat(messages).map_err(refused)
+    let rendered = opened.tokenizer.render_with_tools(messages, tools);
+    rendered.map_err(refused)
 }
 
 /// The ids of a conversation.
-pub(super) fn encode_chat(opened: &Opened, messages: &[Message]) -> Result<Vec<u32>, ApiError> {
-    let text = render(opened, messages)?;
+pub(super) fn encode_chat(
+    opened: &Opened,
+    messages: &[Value],
+    tools: &[Value],
+) -> Result<Vec<u32>, ApiError> {
+    let text = render(opened, messages, tools)?;
     let ids = opened.tokenizer.encode_plain(&text);
     ids.map_err(|error| ApiError::invalid("messages", format!("{error:#}")))
 }

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -20,7 +21,7 @@ pub(crate) struct Server {
     child: Child,
     pub(crate) address: SocketAddr,
     /// Lines of stderr.
-    told: Receiver<String>,
+    told: Mutex<Receiver<String>>,
 }
 
 /// A response, whole.
@@ -106,7 +107,7 @@ impl Server {
         let mut server = Self {
             child,
             address: ([127, 0, 0, 1], 0).into(),
-            told,
+            told: Mutex::new(told),
         };
         let line = server.wait_for("listening on http://");
         server.address = line.rsplit("http://").next().unwrap().parse().unwrap();
@@ -122,7 +123,7 @@ impl Server {
     pub(crate) fn told_until(&self, text: &str) -> Vec<String> {
         let mut all = Vec::new();
         while !all.last().is_some_and(|line: &String| line.contains(text)) {
-            match self.told.recv_timeout(PATIENCE) {
+            match self.told.lock().unwrap().recv_timeout(PATIENCE) {
                 Ok(line) => all.push(line),
                 Err(error) => panic!("{error}: no {text:?} in {all:#?}"),
             }

@@ -1,0 +1,95 @@
+//! How a request for answers begins, whatever the answers look like.
+
+use std::hash::{BuildHasher, RandomState};
+use std::mem;
+
+use axum::body::Bytes;
+use axum::extract::Request;
+
+use super::answers::Answers;
+use super::{App, body, now};
+use crate::api::{ApiError, Options};
+use crate::ask::Ask;
+use crate::handle::Opened;
+
+/// A request, read and encoded.
+pub(super) struct Job<T> {
+    /// One for each prompt.
+    pub(super) asks: Vec<Ask>,
+    /// Answers to each of them.
+    pub(super) n: usize,
+    pub(super) head: Head,
+    /// Whether the answers come in events.
+    pub(super) stream: bool,
+    /// Whether one more event says what they have cost.
+    pub(super) include_usage: bool,
+    pub(super) logprobs: bool,
+    /// What only one kind of request has.
+    pub(super) rest: T,
+}
+
+/// What all objects of one request have in common.
+#[derive(Debug, Clone)]
+pub(super) struct Head {
+    pub(super) id: String,
+    pub(super) created: u64,
+    pub(super) model: String,
+}
+
+impl<T> Job<T> {
+    /// What all requests have, of one whose ids begin with `kind`. `ask` is the same for all of its prompts, but for
+    /// their ids.
+    pub(super) fn new(
+        app: &App,
+        opened: &Opened,
+        options: &Options,
+        kind: &str,
+        ask: &Ask,
+        rest: T,
+    ) -> Result<Self, ApiError> {
+        app.check_model(opened, options.model.as_deref())?;
+        Ok(Self {
+            asks: Vec::new(),
+            n: ask.n,
+            head: Head::new(kind, app.model(opened)),
+            stream: options.streams(),
+            include_usage: options.include_usage()?,
+            logprobs: ask.logprobs.is_some(),
+            rest,
+        })
+    }
+}
+
+/// Reads a request and hands its asks to the engine.
+///
+/// # Errors
+/// If it is none, and if the engine does not take it now.
+pub(super) async fn begin<T: Send + 'static>(
+    app: &App,
+    request: Request,
+    read: fn(&App, &Opened, &Bytes) -> Result<Job<T>, ApiError>,
+) -> Result<(Answers, Job<T>), ApiError> {
+    app.opened()?;
+    let bytes = body::read(app, request).await?;
+    let work = move |app: &App, opened: &Opened| read(app, opened, &bytes);
+    let mut job = app.encode(work).await?;
+    let answers = Answers::submit(app, mem::take(&mut job.asks))?;
+    Ok((answers, job))
+}
+
+impl Head {
+    /// A request of this kind that was asked now.
+    fn new(kind: &str, model: String) -> Self {
+        Self {
+            id: format!("{kind}-{}", random_hex()),
+            created: now(),
+            model,
+        }
+    }
+}
+
+/// 32 digits. Not a secret: they only have to be others than all others.
+pub(super) fn random_hex() -> String {
+    let random = [0, 1].map(|part| RandomState::new().hash_one(part));
+    format!("{:016x}{:016x}", random[0], random[1])
+}
