@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
 use console::metrics::FinishReason;
+use serde::{Deserialize, Serialize};
 use shared::config::ModelConfig;
 use shared::sampling::{Penalties, Sampling};
 
@@ -88,7 +89,8 @@ impl Ask {
 }
 
 /// What an answer must match.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Grammar {
     /// Any JSON object.
     Json,

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, watch};
 use crate::ask::{Event, Fault};
 use crate::generate::Generator;
 use crate::handle::{AskId, Client, Command, Opened, Place, State, Status};
+use crate::replay::Recorder;
 use crate::stepped::Stepped;
 
 /// Where clients come and are served. It outlives the engine, whatever that one ends of: so nobody waits in vain.
@@ -19,6 +20,7 @@ pub struct Desk {
     clients: BTreeMap<AskId, (mpsc::UnboundedSender<Event>, Place)>,
     /// Told, and not sent yet.
     told: Vec<(mpsc::UnboundedSender<Event>, Event)>,
+    recorder: Option<Recorder>,
 }
 
 impl Desk {
@@ -33,6 +35,7 @@ impl Desk {
             opened,
             clients: BTreeMap::new(),
             told: Vec::new(),
+            recorder: None,
         }
     }
 
@@ -42,14 +45,28 @@ impl Desk {
         Arc::clone(&self.opened)
     }
 
+    /// What is answered from now on is written down.
+    pub fn record(&mut self, recorder: Recorder) {
+        self.recorder = Some(recorder);
+    }
+
     /// The next command, if there is one.
     pub fn look(&mut self) -> Option<Command> {
-        self.commands.try_recv().ok()
+        let command = self.commands.try_recv().ok();
+        self.see(command)
+    }
+
+    fn see(&mut self, command: Option<Command>) -> Option<Command> {
+        if let (Some(recorder), Some(Command::Submit(client))) = (&mut self.recorder, &command) {
+            recorder.asked(client.id, &client.ask);
+        }
+        command
     }
 
     /// The next command, as soon as there is one; none if nobody is left who could say anything.
     pub fn wait(&mut self) -> Option<Command> {
-        self.commands.blocking_recv()
+        let command = self.commands.blocking_recv();
+        self.see(command)
     }
 
     /// Takes somebody in: from now on events can be told.
@@ -63,6 +80,9 @@ impl Desk {
         if let Event::Started { cached, .. } = event {
             (self.status).send_modify(|status| status.cached_tokens += cached as u64);
         }
+        if let Some(recorder) = &mut self.recorder {
+            recorder.told(id, &event);
+        }
         if let Some((events, _)) = self.clients.get(&id) {
             self.told.push((events.clone(), event));
         }
@@ -71,6 +91,9 @@ impl Desk {
     /// Nothing more comes for a client.
     pub fn dismiss(&mut self, id: AskId) {
         self.clients.remove(&id);
+        if let Some(recorder) = &mut self.recorder {
+            recorder.gone(id);
+        }
     }
 
     /// Says how the engine is.

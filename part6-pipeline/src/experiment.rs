@@ -14,6 +14,7 @@ use crate::conformance::{self, ConformanceArgs};
 use crate::engine::Engine;
 use crate::flags::ServeArgs;
 use crate::handle::{Handle, State};
+use crate::replay::{self, ReplayArgs};
 use crate::server::{self, App, Listening};
 
 /// Part 6: a full inference pipeline.
@@ -34,6 +35,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Ask servers of OpenAI's API what clients will ask, and print what they do as they should
     Conformance(ConformanceArgs),
+    /// Run again what `serve --record FILE` has written, and say whether the answers are the same, bit for bit
+    Replay(ReplayArgs),
 }
 
 /// Runs what the flags ask for.
@@ -46,6 +49,7 @@ pub fn run(args: Args) -> Result<()> {
         Some(Command::Chat(args)) => chat::run(&args),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Conformance(args)) => conformance::run(&args),
+        Some(Command::Replay(args)) => replay::run(&args),
     }
 }
 
@@ -65,7 +69,7 @@ fn serve(args: &ServeArgs) -> Result<()> {
         );
     }
     let runtime = runtime()?;
-    let engine = Engine::spawn(args.engine())?;
+    let engine = Engine::spawn_with(args.engine(), args.recorder()?)?;
     let app = App::new(engine.handle.clone(), settings);
     let listening = runtime.block_on(Listening::bind(args.address(), app))?;
     tell(&format!("listening on http://{}", listening.address()?));

@@ -1,16 +1,20 @@
 //! What a server is told, and what it means.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use console::cli::ModelArgs;
+use serde::{Deserialize, Serialize};
+use shared::machine::versions;
 use tracing::level_filters::LevelFilter;
 
 use crate::kinds::CacheKind;
 use crate::limits::{Limits, Memory, Policy};
 use crate::quantized_cache::KvBits;
+use crate::replay::{Facts, Recorder};
 use crate::server::{Key, Settings};
 use crate::thread;
 
@@ -26,7 +30,7 @@ pub struct ServeArgs {
 }
 
 /// Who runs in a step, and with how much.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, PartialEq, Args, Serialize, Deserialize)]
 #[command(next_help_heading = "Engine")]
 pub struct LimitArgs {
     /// Answers that are made at the same time
@@ -68,7 +72,8 @@ pub struct LimitArgs {
 }
 
 /// As in [`Memory`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum MemoryName {
     /// [`Memory::Reserve`]
     Reserve,
@@ -134,6 +139,14 @@ struct ServerArgs {
     #[arg(long, value_name = "S", default_value_t = 30)]
     patience: u64,
 
+    /// Writes each answer with all that it depends on to a file, for `replay`. It has what clients have said
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+
+    /// Megabytes that such files may have, the latest answers in them
+    #[arg(long, value_name = "MB", default_value_t = 100)]
+    record_mb: u64,
+
     /// What is told on stderr: error, warn, info (each request) or debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LevelFilter,
@@ -185,6 +198,23 @@ impl ServeArgs {
     /// What the engine is made of.
     pub fn engine(&self) -> thread::Settings {
         self.limits.engine(&self.model)
+    }
+
+    /// Who writes down what is answered, if anybody does.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn recorder(&self) -> Result<Option<Recorder>> {
+        let Some(path) = &self.server.record else {
+            return Ok(None);
+        };
+        ensure!(
+            self.server.record_mb > 0,
+            "with --record-mb 0 no answer could be recorded"
+        );
+        let facts = Facts::new(&self.model, &self.limits, versions()?);
+        let bytes = self.server.record_mb.saturating_mul(1_000_000);
+        Recorder::new(path, bytes, facts).map(Some)
     }
 
     /// What the server allows.

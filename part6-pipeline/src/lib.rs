@@ -35,6 +35,7 @@
 //! - [`server`]: the engine on the network
 //! - [`chat`]: a conversation in the terminal
 //! - [`conformance`]: what a server does as it should, seen from outside
+//! - [`replay`]: answers that were served, run again
 //! - [`flags`]: what a server is told, and what it means
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
@@ -72,6 +73,7 @@ pub mod plan;
 pub mod prealloc;
 pub mod prefix;
 pub mod quantized_cache;
+pub mod replay;
 pub mod reuse;
 pub mod rotating;
 pub mod scheduler;

@@ -16,6 +16,7 @@ use crate::handle::{Handle, Opened, State};
 use crate::kinds::CacheKind;
 use crate::limits::{Limits, Policy};
 use crate::model::Model;
+use crate::replay::Recorder;
 
 /// What an engine is made of.
 #[derive(Debug, Clone)]
@@ -93,13 +94,26 @@ impl Engine<'_> {
     /// # Errors
     /// If its settings cannot be those of an engine, or if the system gives no thread.
     pub fn spawn(settings: Settings) -> Result<Running> {
+        Self::spawn_with(settings, None)
+    }
+
+    /// The same, and what is answered is written down.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub fn spawn_with(settings: Settings, recorder: Option<Recorder>) -> Result<Running> {
         ensure!(
             settings.limits.policy == Policy::Continuous,
             "an engine takes asks at any step: take the policy `continuous`"
         );
         settings.limits.check()?;
         let most = settings.limits.rows.saturating_add(settings.most_waiting);
-        Running::new(most, move |desk| work(&settings, desk))
+        Running::new(most, move |desk| {
+            if let Some(recorder) = recorder {
+                desk.record(recorder);
+            }
+            work(&settings, desk)
+        })
     }
 }
 

@@ -4,9 +4,9 @@ mod new_directory;
 mod read;
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions, TryLockError};
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -49,6 +49,22 @@ pub fn directory(path: &Path) -> Result<&Path> {
         directory.display()
     );
     Ok(directory)
+}
+
+/// A file to be gone on with; if it is made for that, nobody but its owner can read it.
+///
+/// # Errors
+/// If it cannot be written.
+pub fn open_private(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600);
+    let file = options.open(path);
+    file.with_context(|| format!("opening {} to write to it", path.display()))
 }
 
 /// Puts `bytes` at `path` under a temporary name and renames it, so that nobody finds half a file there
