@@ -10,6 +10,8 @@ mod message;
 mod options;
 mod read;
 mod reply;
+#[cfg(test)]
+mod testing;
 mod token;
 mod tokens;
 

@@ -241,15 +241,9 @@ fn schema(format: &Value) -> Result<Grammar, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{BOUNDS, refused};
     use super::*;
     use serde_json::json;
-
-    const BOUNDS: Bounds = Bounds {
-        n: 4,
-        prompts: 4,
-        temperature: 1.0,
-        vocabulary: 100,
-    };
 
     fn ask(mut value: Value) -> Result<Ask, ApiError> {
         let said = json!([{"role": "user", "content": "hi"}]);
@@ -262,9 +256,7 @@ mod tests {
     }
 
     fn param(value: Value) -> String {
-        let error = ask(value).unwrap_err();
-        assert_eq!(error.status, 400);
-        error.error.param.unwrap()
+        refused(ask(value)).0
     }
 
     #[test]
@@ -371,14 +363,10 @@ mod tests {
             &deep,
             &huge,
         ];
-        let told = bodies.map(|body| {
-            let error = ChatRequest::read(body.as_bytes()).unwrap_err();
-            assert_eq!(error.status, 400);
-            error.error.message
-        });
+        let told = bodies.map(|body| refused(ChatRequest::read(body.as_bytes())).1);
         insta::assert_snapshot!(told.join("\n"));
-        let error = ChatRequest::read(b"{\"messages\": \"\xff\"}").unwrap_err();
-        assert!(error.error.message.contains("unicode"), "{error:?}");
+        let (_, message) = refused(ChatRequest::read(b"{\"messages\": \"\xff\"}"));
+        assert!(message.contains("unicode"), "{message}");
     }
 
     #[test]

@@ -160,15 +160,9 @@ pub(super) fn ids(list: &[Value], param: &str, bounds: &Bounds) -> Result<Vec<u3
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{BOUNDS, refused};
     use super::*;
     use serde_json::json;
-
-    const BOUNDS: Bounds = Bounds {
-        n: 4,
-        prompts: 4,
-        temperature: 1.0,
-        vocabulary: 100,
-    };
 
     fn read(value: &Value) -> Result<CompletionRequest, ApiError> {
         CompletionRequest::read(value.to_string().as_bytes())
@@ -214,9 +208,8 @@ mod tests {
             json!(vec!["a"; 5]),
         ]
         .map(|prompt| {
-            let error = prompts(prompt).unwrap_err();
-            assert_eq!(error.status, 400);
-            format!("{}: {}", error.error.param.unwrap(), error.error.message)
+            let (param, message) = refused(prompts(prompt));
+            format!("{param}: {message}")
         });
         insta::assert_snapshot!(told.join("\n"));
     }
@@ -233,12 +226,12 @@ mod tests {
             (plain.logprobs, plain.prompt_logprobs, plain.max_tokens),
             (Some(0), None, 16)
         );
-        let refused = |value| ask(value).unwrap_err().error.param.unwrap();
-        assert_eq!(refused(json!({"max_tokens": 0})), "max_tokens");
-        assert_eq!(refused(json!({"logprobs": 21})), "logprobs");
-        assert_eq!(refused(json!({"best_of": 2})), "best_of");
+        let param = |value| refused(ask(value)).0;
+        assert_eq!(param(json!({"max_tokens": 0})), "max_tokens");
+        assert_eq!(param(json!({"logprobs": 21})), "logprobs");
+        assert_eq!(param(json!({"best_of": 2})), "best_of");
         assert!(ask(json!({"best_of": 2, "n": 2})).is_ok());
-        let error = read(&json!({"prompt": "a", "suffix": "b"})).unwrap_err();
-        assert_eq!(error.error.param.as_deref(), Some("suffix"));
+        let suffix = read(&json!({"prompt": "a", "suffix": "b"}));
+        assert_eq!(refused(suffix).0, "suffix");
     }
 }

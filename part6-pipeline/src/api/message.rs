@@ -174,6 +174,7 @@ fn part<'a>(value: &'a Value, param: &str) -> Result<&'a str, ApiError> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::refused;
     use super::*;
 
     fn turns(value: Value) -> Result<Vec<Value>, ApiError> {
@@ -181,9 +182,7 @@ mod tests {
     }
 
     fn param(value: Value) -> String {
-        let error = turns(value).unwrap_err();
-        assert_eq!(error.status, 400);
-        error.error.param.unwrap()
+        refused(turns(value)).0
     }
 
     #[test]

@@ -150,15 +150,9 @@ pub struct TokenizerInfo {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::{BOUNDS, refused};
     use super::*;
     use serde_json::json;
-
-    const BOUNDS: Bounds = Bounds {
-        n: 4,
-        prompts: 4,
-        temperature: 1.0,
-        vocabulary: 100,
-    };
 
     #[test]
     fn both_programs_ask_in_their_own_words_and_each_has_its_default() {
@@ -179,18 +173,9 @@ mod tests {
             chat,
             Ok(Encode::Chat(vec![json!({"role": "user", "content": "a"})]))
         );
-        assert_eq!(
-            encode(json!({})).unwrap_err().error.param.as_deref(),
-            Some("prompt")
-        );
-        assert_eq!(
-            encode(json!({"prompt": 1}))
-                .unwrap_err()
-                .error
-                .param
-                .as_deref(),
-            Some("prompt")
-        );
+        for wrong in [json!({}), json!({"prompt": 1})] {
+            assert_eq!(refused(encode(wrong)).0, "prompt");
+        }
     }
 
     #[test]
@@ -204,7 +189,7 @@ mod tests {
             json!({"tokens": [100]}),
             json!({"tokens": [-1]}),
         ] {
-            assert_eq!(ids(wrong).unwrap_err().status, 400);
+            assert!(refused(ids(wrong)).0.starts_with("tokens"));
         }
     }
 }
