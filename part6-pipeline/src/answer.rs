@@ -23,7 +23,7 @@ pub struct Answering<'a> {
     texts: Vec<Option<Text<'a>>>,
     /// Answers that wait until the prompt has run for the first one.
     more: Range<usize>,
-    /// Tokens of the prompt that ran, as far as the client knows.
+    /// Tokens of the prompt that ran, as far as the client knows; no number is higher once all have.
     seen: Option<usize>,
     usage: Usage,
 }
@@ -140,7 +140,7 @@ impl<'a> Answering<'a> {
         })
     }
 
-    /// Nothing is told of what runs again.
+    /// Nothing is told of what runs again, be it of the prompt or of an answer that lost its memory.
     fn progress(&mut self, seen: usize) -> Told {
         let mut told = Told::default();
         if self.seen.is_some_and(|before| before < seen) {
@@ -195,6 +195,7 @@ impl<'a> Answering<'a> {
     /// Nothing but what follows from the first sign of an answer: the prompt has run, and the other answers to it
     /// can begin.
     fn told(&mut self) -> Told {
+        self.seen = Some(usize::MAX);
         Told {
             more: mem::replace(&mut self.more, 0..0),
             ..Told::default()

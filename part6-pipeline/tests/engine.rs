@@ -322,7 +322,9 @@ fn rows_that_lose_their_memory_answer_as_if_they_had_not() {
     let submit = |ask: &Ask| running.handle.submit(ask.clone()).unwrap();
     let answers: Vec<_> = asks.iter().map(submit).collect();
     for (mut answer, (tokens, _)) in answers.into_iter().zip(expected) {
-        assert_eq!(listen(&mut answer).ids(0), tokens);
+        let heard = listen(&mut answer);
+        assert_eq!(heard.ids(0), tokens);
+        assert_eq!(heard.progress, [16], "nothing is told of what runs again");
     }
     assert!(wait_until(&mut running, |status| status.running == 0).preemptions > 0);
 }
