@@ -24,13 +24,13 @@ const DRAINS: &str = "the engine is about to end, and begins nothing new";
 /// What is in flight, and for whom.
 #[derive(Debug)]
 pub struct Engine<'a> {
-    generator: Generator<'a>,
+    pub(crate) generator: Generator<'a>,
     opened: &'a Opened,
     desk: &'a mut Desk,
     /// Each ask whose answers have not all ended.
-    asks: BTreeMap<AskId, Answering<'a>>,
+    pub(crate) asks: BTreeMap<AskId, Answering<'a>>,
     /// Whose answer a sequence is, and which one of those it asked for.
-    answers: BTreeMap<SequenceId, (AskId, usize)>,
+    pub(crate) answers: BTreeMap<SequenceId, (AskId, usize)>,
     begun: Instant,
     draining: bool,
 }
@@ -62,7 +62,7 @@ impl<'a> Engine<'a> {
     }
 
     /// One step: schedule, run, sample, deliver.
-    fn step(&mut self) -> Result<()> {
+    pub(crate) fn step(&mut self) -> Result<()> {
         self.generator.reuse()?;
         let mut step = self.generator.step(self.begun.elapsed())?; // the first three
         self.desk.count(&step);
@@ -75,14 +75,16 @@ impl<'a> Engine<'a> {
     }
 
     /// Takes the commands that have come, and waits for one if there is nothing else to do. Whether there is.
-    fn listen(&mut self) -> Result<bool> {
+    pub(crate) fn listen(&mut self) -> Result<bool> {
         loop {
             let idle = self.asks.is_empty();
+            if idle {
+                self.desk.publish(&self.generator);
+            }
             if idle && self.draining {
                 return Ok(false);
             }
             let command = if idle {
-                self.desk.publish(&self.generator);
                 self.desk.wait()
             } else {
                 self.desk.look()

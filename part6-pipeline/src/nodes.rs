@@ -28,6 +28,13 @@ pub(crate) struct Node<V> {
 #[derive(Debug, Clone, Default)]
 pub struct Pin(Rc<()>);
 
+impl Pin {
+    /// How many there are of it besides this one.
+    pub(crate) fn others(&self) -> usize {
+        Rc::strong_count(&self.0) - 1
+    }
+}
+
 /// The first token of a prompt that is not that of an earlier one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Missed {
@@ -98,7 +105,7 @@ impl<V: Clone> Prefixes<V> {
         while self.bytes.saturating_add(bytes) > self.budget {
             let free = |(_, id): &&(u64, NodeId)| {
                 let node = self.nodes.get(id);
-                node.is_some_and(|node| Rc::strong_count(&node.pin.0) == 1)
+                node.is_some_and(|node| node.pin.others() == 0)
             };
             let Some(oldest) = self.leaves.iter().find(free).copied() else {
                 return false;

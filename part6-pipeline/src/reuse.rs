@@ -25,7 +25,7 @@ use crate::rotating::Rotating;
 pub struct Known {
     /// Of a block the arrays of all layers as one `[layers, Hkv, BLOCK, …]`: keys and values, or what they are packed
     /// to. Of a checkpoint keys and values of each layer, one after the other.
-    tree: Prefixes<Vec<Array>>,
+    pub(crate) tree: Prefixes<Vec<Array>>,
     kinds: Vec<CacheKind>,
     /// Whether there is room for anything.
     keeps: bool,
