@@ -16,6 +16,7 @@ use crate::constraint::Constraint;
 use crate::desk::Desk;
 use crate::generate::Generator;
 use crate::handle::{AskId, Client, Command, Opened, State};
+use crate::live::{Live, Watch};
 use crate::plan::{Plan, SequenceId};
 use crate::stepped;
 
@@ -33,11 +34,17 @@ pub struct Engine<'a> {
     pub(crate) answers: BTreeMap<SequenceId, (AskId, usize)>,
     begun: Instant,
     draining: bool,
+    watch: Watch,
 }
 
 impl<'a> Engine<'a> {
     /// An engine that nobody has asked anything yet.
-    pub fn new(generator: Generator<'a>, opened: &'a Opened, desk: &'a mut Desk) -> Self {
+    pub fn new(
+        generator: Generator<'a>,
+        opened: &'a Opened,
+        desk: &'a mut Desk,
+        live: Live,
+    ) -> Self {
         Self {
             generator,
             opened,
@@ -46,6 +53,7 @@ impl<'a> Engine<'a> {
             answers: BTreeMap::new(),
             begun: Instant::now(),
             draining: false,
+            watch: Watch::new(live),
         }
     }
 
@@ -67,11 +75,19 @@ impl<'a> Engine<'a> {
         let mut step = self.generator.step(self.begun.elapsed())?; // the first three
         self.desk.count(&step);
         self.begin(&step.plan);
+        self.watch.stepped(&step, self.begun.elapsed());
         for event in mem::take(&mut step.events) {
             self.deliver(event)?;
         }
-        self.desk.publish(&self.generator);
+        self.publish();
         Ok(())
+    }
+
+    /// Whoever looks at the engine from outside sees how it is now.
+    fn publish(&mut self) {
+        self.desk.publish(&self.generator);
+        let goes_on = |id: &SequenceId| self.answers.contains_key(id);
+        self.watch.tell(&self.generator, goes_on);
     }
 
     /// Takes the commands that have come, and waits for one if there is nothing else to do. Whether there is.
@@ -79,7 +95,7 @@ impl<'a> Engine<'a> {
         loop {
             let idle = self.asks.is_empty();
             if idle {
-                self.desk.publish(&self.generator);
+                self.publish();
             }
             if idle && self.draining {
                 return Ok(false);
@@ -122,6 +138,8 @@ impl<'a> Engine<'a> {
             sequence.begin(id, ask.ask(), choice);
         }
         self.answers.insert(sequence, (id, choice));
+        let prompt = ask.ask().ids.len();
+        (self.watch).arrived(sequence, (id, choice), prompt, self.begun.elapsed());
         if let Some(grammar) = &ask.ask().grammar {
             let constraint = Constraint::new(&self.opened.vocabulary()?, grammar)?;
             self.generator.constrain(sequence, constraint)?;
@@ -138,7 +156,9 @@ impl<'a> Engine<'a> {
             {
                 let sequence = self.generator.sequence(piece.id);
                 let missed = sequence.and_then(|sequence| sequence.missed);
-                self.desk.tell(*id, ask.begin(piece.range.start, missed));
+                let event = ask.begin(piece.range.start, missed);
+                self.watch.began(piece.id, &event);
+                self.desk.tell(*id, event);
             }
         }
     }
@@ -161,6 +181,7 @@ impl<'a> Engine<'a> {
             self.desk.tell(id, event);
         }
         if told.ended {
+            self.watch.stopped(event.id);
             self.answers.remove(&event.id);
             self.generator.finish(event.id)?;
         }

@@ -70,7 +70,7 @@ fn serve(args: &ServeArgs) -> Result<()> {
     }
     let runtime = runtime()?;
     let engine = Engine::spawn_with(args.engine(), args.recorder()?)?;
-    let app = App::new(engine.handle.clone(), settings);
+    let app = App::new(engine.handle.clone(), engine.live.clone(), settings);
     let listening = runtime.block_on(Listening::bind(args.address(), app))?;
     tell(&format!("listening on http://{}", listening.address()?));
     runtime.spawn(announce(engine.handle.clone(), begun));

@@ -36,6 +36,8 @@
 //! - [`chat`]: a conversation in the terminal
 //! - [`conformance`]: what a server does as it should, seen from outside
 //! - [`replay`]: answers that were served, run again
+//! - [`live`]: what the engine does, for whoever watches
+//! - [`what_if`]: what was seen of a server, simulated with other users and other limits
 //! - [`flags`]: what a server is told, and what it means
 //! - [`books`]: as in part 5
 //! - [`limits`]: as in part 5
@@ -67,6 +69,7 @@ pub mod keys_values;
 pub mod kinds;
 pub mod likely;
 pub mod limits;
+pub mod live;
 pub mod model;
 pub mod nodes;
 pub mod plan;
@@ -85,3 +88,4 @@ pub mod store;
 pub mod text;
 pub mod thread;
 pub mod tools;
+pub mod what_if;

@@ -16,10 +16,13 @@ mod events;
 mod guard;
 mod info;
 mod listen;
+mod live;
 mod metrics;
 mod openapi;
+mod page;
 mod settings;
 mod tokens;
+mod what_if;
 mod write_timeout;
 
 use std::sync::Arc;
@@ -35,6 +38,7 @@ use tokio::sync::Semaphore;
 use crate::api::{ApiError, Bounds};
 use crate::ask::{Ask, Fault};
 use crate::handle::{Handle, Opened, Refusal, State};
+use crate::live::Live;
 use metrics::Metrics;
 
 pub use listen::{Listening, serve};
@@ -51,8 +55,10 @@ pub struct App(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     handle: Handle,
+    live: Live,
     settings: Settings,
     encoders: Arc<Semaphore>,
+    simulations: Arc<Semaphore>,
     metrics: Metrics,
     /// Seconds since 1970.
     started: u64,
@@ -61,11 +67,13 @@ struct Shared {
 
 impl App {
     /// A server for an engine, which may still be loading.
-    pub fn new(handle: Handle, settings: Settings) -> Self {
+    pub fn new(handle: Handle, live: Live, settings: Settings) -> Self {
         Self(Arc::new(Shared {
             handle,
+            live,
             settings,
             encoders: Arc::new(Semaphore::new(ENCODERS)),
+            simulations: Arc::new(Semaphore::new(1)),
             metrics: Metrics::default(),
             started: now(),
             draining: AtomicBool::new(false),
@@ -74,6 +82,10 @@ impl App {
 
     fn handle(&self) -> &Handle {
         &self.0.handle
+    }
+
+    fn live(&self) -> &Live {
+        &self.0.live
     }
 
     fn settings(&self) -> &Settings {
@@ -232,6 +244,10 @@ fn refused(refusal: &Refusal) -> ApiError {
 /// All paths.
 pub fn router(app: App) -> Router {
     let guarded = Router::new()
+        .route("/", get(page::html))
+        .route("/page/{file}", get(page::part))
+        .route("/live", get(live::watch))
+        .route("/what-if", post(what_if::simulate))
         .route("/v1/chat/completions", post(chat::create))
         .route("/v1/completions", post(completions::create))
         .route("/v1/models", get(info::models))

@@ -15,6 +15,7 @@ use crate::generate::Generator;
 use crate::handle::{Handle, Opened, State};
 use crate::kinds::CacheKind;
 use crate::limits::{Limits, Policy};
+use crate::live::Live;
 use crate::model::Model;
 use crate::replay::Recorder;
 
@@ -39,6 +40,8 @@ pub struct Settings {
 pub struct Running {
     /// Speaks to it. Clones of it may be given away.
     pub handle: Handle,
+    /// Reports of its steps.
+    pub live: Live,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -56,6 +59,7 @@ impl Running {
         let thread = thread.spawn(move || live(desk, work));
         Ok(Self {
             handle,
+            live: Live::default(),
             thread: Some(thread.context("starting the engine's thread")?),
         })
     }
@@ -108,12 +112,16 @@ impl Engine<'_> {
         );
         settings.limits.check()?;
         let most = settings.limits.rows.saturating_add(settings.most_waiting);
-        Running::new(most, move |desk| {
+        let live = Live::new(settings.limits.clone());
+        let watched = live.clone();
+        let mut running = Running::new(most, move |desk| {
             if let Some(recorder) = recorder {
                 desk.record(recorder);
             }
-            work(&settings, desk)
-        })
+            work(&settings, desk, watched)
+        })?;
+        running.live = live;
+        Ok(running)
     }
 }
 
@@ -127,7 +135,7 @@ fn live(mut desk: Desk, work: impl FnOnce(&mut Desk) -> Result<()>) {
     });
 }
 
-fn work(settings: &Settings, desk: &mut Desk) -> Result<()> {
+fn work(settings: &Settings, desk: &mut Desk, live: Live) -> Result<()> {
     let Session {
         checkpoint,
         tokenizer,
@@ -152,7 +160,7 @@ fn work(settings: &Settings, desk: &mut Desk) -> Result<()> {
         settings.limits.clone(),
     )?;
     generator.remember(settings.prefix_bytes);
-    let mut engine = Engine::new(generator, opened, desk);
+    let mut engine = Engine::new(generator, opened, desk, live);
     on_one_stream(|| engine.run())
 }
 

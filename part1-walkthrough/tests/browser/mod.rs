@@ -1,9 +1,9 @@
-//! A headless browser on a page that a test wrote.
+//! A headless browser on a page that a test wrote, or that a server serves.
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headless_chrome::browser::default_executable;
 use headless_chrome::browser::tab::Tab;
@@ -18,21 +18,33 @@ use tempfile::TempDir;
 pub(crate) struct Page {
     tab: Arc<Tab>,
     complaints: Arc<Mutex<Vec<String>>>,
-    _browser: Browser,
-    _place: TempDir,
+    browser: Browser,
+    _place: Option<TempDir>,
 }
 
 /// Opens the file that `write` writes.
 ///
 /// `None` where there is no browser: then the test is [`skipped`].
 pub(crate) fn page(write: impl FnOnce(&Path)) -> Option<Page> {
+    let browser = launch()?;
+    let place = TempDir::new().unwrap();
+    let file = place.path().join("page.html");
+    write(&file);
+    let url = format!("file://{}", file.display());
+    Some(open(browser, &url, Some(place)))
+}
+
+/// Opens what a server serves at an address. To ask anybody else is a complaint.
+#[allow(dead_code)] // part 6's page has a server
+pub(crate) fn browse(url: &str) -> Option<Page> {
+    Some(open(launch()?, url, None))
+}
+
+fn launch() -> Option<Browser> {
     let Ok(program) = default_executable() else {
         skipped("no Chrome or Chromium is there: install one, or name it in CHROME");
         return None;
     };
-    let place = TempDir::new().unwrap();
-    let file = place.path().join("page.html");
-    write(&file);
     let options = LaunchOptions::default_builder()
         .path(Some(program))
         // The page is our own, and the sandbox needs rights that a container does not give.
@@ -43,32 +55,26 @@ pub(crate) fn page(write: impl FnOnce(&Path)) -> Option<Page> {
         .args(vec![OsStr::new("--disable-dev-shm-usage")])
         .build()
         .unwrap();
-    let browser = Browser::new(options).unwrap();
+    Some(Browser::new(options).unwrap())
+}
+
+fn open(browser: Browser, url: &str, place: Option<TempDir>) -> Page {
     let tab = browser.new_tab().unwrap();
     tab.set_default_timeout(Duration::from_secs(60));
-    let complaints = listen(&tab);
+    let complaints = listen(&tab, url.to_owned());
     let page = Page {
         tab,
         complaints,
-        _browser: browser,
+        browser,
         _place: place,
     };
-    page.tab
-        .navigate_to(&format!("file://{}", file.display()))
-        .unwrap();
-    page.tab
-        .wait_for_element("html[data-ready]")
-        .unwrap_or_else(|error| {
-            panic!(
-                "the page's script did not end: {error}, {:?}",
-                page.complaints()
-            );
-        });
-    Some(page)
+    page.tab.navigate_to(url).unwrap();
+    page.wait_until_ready();
+    page
 }
 
 /// What the page must not do: complain on the console, throw, ask for anything but itself.
-fn listen(tab: &Tab) -> Arc<Mutex<Vec<String>>> {
+fn listen(tab: &Tab, own: String) -> Arc<Mutex<Vec<String>>> {
     let complaints = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&complaints);
     tab.enable_runtime().unwrap();
@@ -90,9 +96,7 @@ fn listen(tab: &Tab) -> Arc<Mutex<Vec<String>>> {
             Event::LogEntryAdded(event) => format!("log: {:?}", event.params.entry.text),
             Event::NetworkRequestWillBeSent(event) => {
                 let url = &event.params.request.url;
-                if url.starts_with("data:")
-                    || url.ends_with("/page.html") && url.starts_with("file:")
-                {
+                if url.starts_with("data:") || url.starts_with(&own) {
                     return;
                 }
                 format!("request: {url}")
@@ -106,6 +110,56 @@ fn listen(tab: &Tab) -> Arc<Mutex<Vec<String>>> {
 }
 
 impl Page {
+    fn wait_until_ready(&self) {
+        let ready = self.tab.wait_for_element("html[data-ready]");
+        ready.unwrap_or_else(|error| {
+            let complaints = self.complaints();
+            panic!("the page's script did not end: {error}, {complaints:?}");
+        });
+    }
+
+    /// Another window of the same browser.
+    #[allow(dead_code)] // part 6's page has a server
+    pub(crate) fn another(&self, url: &str) -> Self {
+        open(self.browser.clone(), url, None)
+    }
+
+    /// Loads the page again.
+    #[allow(dead_code)] // part 6's page has a server
+    pub(crate) fn reload(&self) {
+        self.act("document.documentElement.removeAttribute('data-ready')");
+        self.tab.reload(false, None).unwrap();
+        self.wait_until_ready();
+    }
+
+    /// Waits until an expression is true.
+    #[allow(dead_code)] // part 6's page has a server
+    pub(crate) fn wait_for(&self, expression: &str) {
+        let end = Instant::now() + Duration::from_secs(60);
+        while !self.json::<bool>(&format!("Boolean({expression})")) {
+            assert!(
+                Instant::now() < end,
+                "{expression} does not come, {:?}",
+                self.complaints()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Types a text where the focus is.
+    #[allow(dead_code)] // part 6's page has a server
+    pub(crate) fn type_text(&self, text: &str) {
+        self.tab.type_str(text).unwrap();
+    }
+
+    /// The value that a promise brings.
+    #[allow(dead_code)] // part 6's page has a server
+    pub(crate) fn promised<T: DeserializeOwned>(&self, promise: &str) -> T {
+        let result = self.tab.evaluate(promise, true).unwrap();
+        let value = result.value.unwrap_or(serde_json::Value::Null);
+        serde_json::from_value(value).unwrap_or_else(|error| panic!("{promise}: {error}"))
+    }
+
     /// Console messages, exceptions and requests so far.
     pub(crate) fn complaints(&self) -> Vec<String> {
         self.complaints.lock().unwrap().clone()
@@ -133,7 +187,7 @@ impl Page {
             .to_owned()
     }
 
-    fn act(&self, statement: &str) {
+    pub(crate) fn act(&self, statement: &str) {
         self.string(&format!("{statement}; ''"));
     }
 

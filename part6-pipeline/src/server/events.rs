@@ -46,7 +46,7 @@ pub(super) fn data<T: Serialize>(value: &T) -> Bytes {
 }
 
 /// What says that the server is still there, and is no event: some clients fail on a chunk without choices.
-const STILL_THERE: &[u8] = b": still working\n\n";
+pub(super) const STILL_THERE: &[u8] = b": still working\n\n";
 
 const DONE: &[u8] = b"data: [DONE]\n\n";
 
@@ -67,7 +67,7 @@ pub(super) async fn respond<C: Chunks>(
             None => ended = true,
         }
     }
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, response) = stream();
     let keep_alive = app.settings().keep_alive;
     let writer = Writer {
         answers,
@@ -75,6 +75,12 @@ pub(super) async fn respond<C: Chunks>(
         sender,
     };
     tokio::spawn(writer.run(first, ended, keep_alive));
+    Ok(response)
+}
+
+/// A response of events, and where they are written.
+pub(super) fn stream() -> (mpsc::Sender<Bytes>, Response) {
+    let (sender, receiver) = mpsc::channel(WAITING);
     let mut response = Response::new(Body::new(EventBody(receiver)));
     let headers = response.headers_mut();
     headers.insert(
@@ -84,7 +90,7 @@ pub(super) async fn respond<C: Chunks>(
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Proxies like nginx would collect the events.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
-    Ok(response)
+    (sender, response)
 }
 
 struct Writer<C> {
@@ -94,7 +100,7 @@ struct Writer<C> {
 }
 
 /// Nobody reads any more.
-struct Gone;
+pub(super) struct Gone;
 
 impl<C: Chunks> Writer<C> {
     async fn run(mut self, first: Vec<Bytes>, ended: bool, keep_alive: Duration) {

@@ -18,8 +18,9 @@ use super::{App, unavailable};
 use crate::api::ApiError;
 use crate::handle;
 
-/// What anybody may ask, with a key or without: whether the server is there.
-const OPEN: [&str; 1] = ["/health"];
+/// What anybody may ask, with a key or without: whether the server is there, and the page, which then asks for the key.
+const OPEN: [&str; 2] = ["/health", "/"];
+const PAGE: &str = "/page/";
 
 pub(super) async fn check(State(app): State<App>, request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -55,7 +56,7 @@ fn admit(app: &App, request: &Request) -> Result<(), ApiError> {
         return Ok(());
     }
     let path = request.uri().path();
-    if !OPEN.contains(&path) {
+    if !OPEN.contains(&path) && !path.starts_with(PAGE) {
         check_key(settings, request.headers())?;
     }
     if app.is_draining() && request.method() == Method::POST {

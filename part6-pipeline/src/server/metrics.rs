@@ -10,7 +10,7 @@ use crate::ask::Event;
 use crate::handle::Status;
 
 /// Paths that are counted under their names. All others are one, or a client could make up any number of them.
-const PATHS: [&str; 9] = [
+const PATHS: [&str; 12] = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/models",
@@ -20,6 +20,9 @@ const PATHS: [&str; 9] = [
     "/apply-template",
     "/health",
     "/metrics",
+    "/",
+    "/live",
+    "/what-if",
 ];
 
 /// Upper ends of what is counted together, in seconds.

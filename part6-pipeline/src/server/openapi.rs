@@ -3,7 +3,7 @@
 use axum::Json;
 use utoipa::OpenApi;
 
-use super::{chat, completions, info, tokens};
+use super::{chat, completions, info, live, tokens, what_if};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -19,6 +19,8 @@ use super::{chat, completions, info, tokens};
         tokens::detokenize,
         tokens::info,
         tokens::apply_template,
+        live::watch,
+        what_if::simulate,
     )
 )]
 struct Description;
