@@ -81,6 +81,9 @@ pub struct Told {
     pub what_if: Numbers,
     /// Share by which the model of step times is off from steps that it has not seen: the middle one.
     pub step_error: f64,
+    /// The same of all those steps together: below 0 if the model is too fast, as where something else now and then has
+    /// taken the machine.
+    pub step_bias: f64,
     /// Why some of it is a guess: what was never measured. None if nothing is.
     pub beyond: Option<String>,
 }
@@ -201,6 +204,7 @@ impl WhatIf {
             simulated: Numbers::of(&simulated.serving(&before, &now, None)),
             what_if: Numbers::of(&what_if.serving(&after, &other, None)),
             step_error: unseen.errors.median,
+            step_bias: unseen.errors.bias,
             beyond,
         })
     }

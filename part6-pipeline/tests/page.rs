@@ -98,10 +98,9 @@ fn a_chat_needs_a_keyboard_and_nothing_else() {
     let mut reached = Vec::new();
     for _ in 0..40 {
         page.press("Tab");
-        reached.push(page.focused("className") + &page.focused("name"));
+        reached.push(page.focused("outerHTML.slice(0, 160)"));
     }
     for what in [
-        "menu",
         "open-settings",
         "theme",
         "new",
@@ -132,10 +131,16 @@ fn stop_ends_an_answer_and_frees_its_row_and_what_came_is_kept() {
     wait_for_answer(&page);
     server.wait_until_idle();
     let text = page.text(".message.assistant .body");
-    assert!(page.text(".message.assistant .note").starts_with("Stopped."));
+    assert!(
+        page.text(".message.assistant .note")
+            .starts_with("Stopped.")
+    );
     page.reload();
     assert_eq!(page.text(".message.assistant .body"), text);
-    assert!(page.text(".message.assistant .note").starts_with("Stopped."));
+    assert!(
+        page.text(".message.assistant .note")
+            .starts_with("Stopped.")
+    );
     no_complaints(&page);
 }
 
@@ -184,7 +189,9 @@ fn two_windows_write_at_once_and_each_has_the_chats_of_both() {
         "[...document.querySelectorAll('#chats .name')].find((name) => name.title === 'Tell me a story.').click()",
     );
     let answer = |page: &Page| page.text(".message:last-child .body");
-    two.wait_for("document.querySelector('.message.user .body').textContent === 'Tell me a story.'");
+    two.wait_for(
+        "document.querySelector('.message.user .body').textContent === 'Tell me a story.'",
+    );
     assert_eq!(answer(&two), answer(&one));
     one.act("document.querySelector('#say').value = 'And then?'");
     one.act("document.querySelector('.composer').requestSubmit()");
@@ -237,14 +244,10 @@ fn html_in_a_prompt_and_in_an_answer_is_text() {
     );
     let links: Vec<String> =
         page.json("[...document.querySelectorAll('.messages a')].map((a) => a.href)");
+    // What looks like an address, and the picture, which is not fetched: the others lead nowhere.
     assert_eq!(
         links,
-        ["https://example.org/spy.png", "https://example.org/"]
-            .iter()
-            .filter(|link| links.contains(&(**link).to_owned()))
-            .map(|link| (*link).to_owned())
-            .collect::<Vec<_>>(),
-        "links lead to the web alone"
+        ["https://example.org/", "https://example.org/spy.png"]
     );
     assert!(page.json::<bool>("window.ran === undefined"));
     no_complaints(&page);
@@ -400,7 +403,9 @@ fn a_key_is_asked_for_until_it_is_right_and_remembered() {
         page.type_text(key);
         page.press("Enter");
         if key == "wrong" {
-            page.wait_for("document.querySelector('#key[open] .why')?.textContent.includes('does not know')");
+            page.wait_for(
+                "document.querySelector('#key[open] .why')?.textContent.includes('does not know')",
+            );
         }
     }
     page.wait_for("document.querySelector('.bar .state').dataset.state === 'ready'");

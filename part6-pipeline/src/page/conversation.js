@@ -14,6 +14,9 @@ const writing = new Map();
 
 export const shown = { chat: null, views: [], listed: () => {} };
 
+/** The page is about to go, and its connections break. */
+let leaves = false;
+
 const list = () => find("#chat .messages");
 const scroll = () => find("#chat .scroll");
 
@@ -113,6 +116,10 @@ async function write(chat) {
       keep(chat);
     }
   });
+  if (leaves && message.state === "failed") {
+    message.state = "interrupted";
+    delete message.error;
+  }
   writing.delete(chat.id);
   if (!chat.forgotten) keep(chat);
   if (shown.chat === chat) {
@@ -180,6 +187,8 @@ export function conversation() {
   addEventListener("keydown", (event) => {
     if (event.key === "Escape" && !find("dialog[open]")) stop();
   });
+  addEventListener("beforeunload", () => (leaves = true));
+  addEventListener("pageshow", () => (leaves = false));
   // The last words of an answer are kept when the window goes.
   addEventListener("pagehide", () => writing.forEach(({ chat }) => keep(chat)));
   const ideas = IDEAS.map((idea) => el("button", { type: "button", onclick: () => say(idea) }, idea));

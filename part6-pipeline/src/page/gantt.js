@@ -5,7 +5,7 @@ import { themeWatchers } from "./theme.js";
 
 /** The picture is so many milliseconds late, so that it moves evenly though reports come in bursts. */
 const LATE = 150;
-const LEFT = 38;
+const LEFT = 46;
 const TOP = 4;
 const BARS = 56;
 const AXIS = 16;
@@ -23,6 +23,7 @@ function readColours() {
   picture.colours.ink = style.color;
   picture.colours.line = style.borderTopColor;
   picture.colours.cross = style.outlineColor;
+  picture.colours.track = style.textDecorationColor;
   picture.font = `11px ${style.fontFamily}`;
 }
 
@@ -56,7 +57,8 @@ function draw() {
   context.beginPath();
   context.rect(LEFT, 0, width - LEFT, height);
   context.clip();
-  axis(to, x);
+  tracks();
+  if (live.zero !== null) axis(to, x);
   for (const lane of live.lanes.values()) if (lane.slot !== null) drawLane(lane, to, x);
   bars(to, x);
   context.restore();
@@ -66,6 +68,13 @@ function draw() {
     if (lane && (lane.ended === null || lane.ended > to - 400)) context.fillText(lane.id, LEFT - 6, y(slot) + picture.lane - 4);
   });
   context.fillText("tokens", LEFT - 6, height - AXIS - 2);
+}
+
+/** Where lanes are, or will be. */
+function tracks() {
+  const { context, width, lane, lanes, colours } = picture;
+  context.fillStyle = colours.track;
+  for (let slot = 0; slot < lanes; slot++) context.fillRect(LEFT, y(slot) + 1, width - LEFT, lane - 2);
 }
 
 const y = (slot) => TOP + slot * picture.lane;
@@ -135,7 +144,7 @@ function bars(to, x) {
   }
   context.fillStyle = colours.ink;
   context.textAlign = "left";
-  context.fillText(count(most), LEFT + 3, bottom - BARS + 12);
+  if (columns.length > 0) context.fillText(count(most), LEFT + 3, bottom - BARS + 12);
 }
 
 /** Moves as long as there is something to see, then rests. */

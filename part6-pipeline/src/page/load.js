@@ -40,9 +40,12 @@ async function group(prompts, places, max_tokens, delay, signal) {
   }
 }
 
+/** The last words. */
+const tail = (text) => (text.length <= 130 ? text : text.slice(-130).replace(/^\S*/, "…"));
+
 const show = onceAFrame(() => {
   for (const line of state.lines) {
-    write(line.said, line.text.slice(-160).replace(/\s+/g, " "));
+    write(line.said, tail(line.text.replace(/\s+/g, " ")));
     line.element.classList.toggle("done", line.done);
   }
 });

@@ -3,6 +3,8 @@ import { bytes, count, el, find, percentile, time, write } from "./dom.js";
 import { live, on } from "./live.js";
 
 const PERIOD = 200;
+/** Tokens of a node of the tree. */
+const BLOCK = 16;
 
 let changed = true;
 
@@ -21,6 +23,7 @@ function rows() {
   const squares = find(".squares");
   const shown = Math.min(limit, 64);
   if (squares.children.length !== shown) squares.replaceChildren(...Array.from({ length: shown }, () => el("i")));
+  squares.classList.toggle("few", shown <= 16);
   [...squares.children].forEach((square, at) => {
     const state = now[at]?.does ?? "";
     if (square.className !== state) square.className = state;
@@ -45,13 +48,13 @@ function times() {
   for (const name of ["ttft", "tpot"]) {
     const values = live.ended.map((ended) => ended[name]).filter((value) => value !== null);
     const worst = percentile(values, 0.99);
-    tile(name)(time(percentile(values, 0.5)), values.length > 0 ? `99 in 100 within ${time(worst)}; ${count(values.length)} answers` : "no answer has ended");
+    tile(name)(time(percentile(values, 0.5)), values.length > 0 ? `99 in 100 within ${time(worst)}; ${count(values.length)} ${values.length === 1 ? "answer" : "answers"}` : "no answer has ended");
   }
 }
 
 function memory() {
   const { used, limit } = live.last?.kv ?? { used: 0, limit: live.limits?.kv_tokens ?? 0 };
-  tile("kv")(`${count(used)} positions`, limit ? `of ${count(limit)}; ${count(live.mostUsed)} at most so far` : "");
+  tile("kv")(count(used), limit ? `of ${count(limit)}; ${count(live.mostUsed)} at most so far` : "");
   find(".tiles .meter i").style.width = `${limit ? Math.min(100, (100 * used) / limit) : 0}%`;
 }
 
@@ -81,10 +84,11 @@ function start({ id, prompt_tokens: tokens, cached, missed }) {
     mark.style.left = `${(100 * missed.at) / tokens}%`;
     bar.append(mark);
   }
-  return el("li", {}, el("span.id", {}, id), el("span.track", { "aria-hidden": "true" }, bar), el("span.why", {}, `${count(cached)} of ${count(tokens)} tokens were there. `, ...reason(missed, cached)));
+  return el("li", {}, el("span.id", {}, id), el("span.track", { "aria-hidden": "true" }, bar), el("span.why", {}, `${count(cached)} of ${count(tokens)} tokens were there. `, ...reason({ missed, cached, tokens })));
 }
 
-function reason(missed, cached) {
+function reason({ missed, cached, tokens }) {
+  if (!missed && tokens - cached <= BLOCK) return ["All whole blocks were: the last token has to run."];
   if (!missed) return [cached > 0 ? "No other prompt goes on from there." : "No prompt had begun like this."];
   const piece = (text) => el("code", {}, text.replaceAll(" ", "␣").replaceAll("\n", "↵") || "∅");
   return ["Token ", count(missed.at), " is ", piece(missed.token), ", and was ", piece(missed.other), ` for ${missed.by}.`];

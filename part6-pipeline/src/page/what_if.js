@@ -16,6 +16,8 @@ const NUMBERS = [
   ["refused", (told) => count(told.refused)],
 ];
 
+const signed = (share) => `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(0)}`;
+
 function trace() {
   const requests = live.ended.filter((ended) => ended.tokens > 0).map((ended) => ({
     at: ended.arrived, prompt_tokens: Math.max(1, ended.prompt_tokens - ended.cached), tokens: ended.tokens, ttft: ended.ttft, tpot: ended.tpot,
@@ -55,7 +57,7 @@ async function simulate(form) {
   const runs = [["measured", told.measured], ["simulated", told.simulated], ["what if", told.what_if]];
   const head = el("tr", {}, el("td"), ...runs.map(([name]) => el("th", { scope: "col" }, name)));
   const body = NUMBERS.map(([name, of]) => el("tr", {}, el("th", { scope: "row" }, name), ...runs.map(([, numbers]) => el("td", {}, of(numbers)))));
-  const notes = [`The middle one of all steps that it had not seen took ${(100 * told.step_error).toFixed(0)} % more or less than the simulator thought.`];
+  const notes = [`Steps that it had not learnt from took ${(100 * told.step_error).toFixed(0)} % more or less than the simulator said (median), all together ${signed(-told.step_bias / (1 + told.step_bias))} %.`];
   if (told.beyond) notes.push(`Some of it is a guess: ${told.beyond}.`);
   return [el("div.wide", { tabindex: "0" }, el("table", {}, el("thead", {}, head), el("tbody", {}, ...body))), el("p.note", {}, notes.join(" "))];
 }

@@ -35,7 +35,11 @@ const FILES: [(&str, &str, &str); 18] = [
     ("server.js", SCRIPT, include_str!("../page/server.js")),
     ("markdown.js", SCRIPT, include_str!("../page/markdown.js")),
     ("store.js", SCRIPT, include_str!("../page/store.js")),
-    ("conversation.js", SCRIPT, include_str!("../page/conversation.js")),
+    (
+        "conversation.js",
+        SCRIPT,
+        include_str!("../page/conversation.js"),
+    ),
     ("chats.js", SCRIPT, include_str!("../page/chats.js")),
     ("answer.js", SCRIPT, include_str!("../page/answer.js")),
     ("message.js", SCRIPT, include_str!("../page/message.js")),

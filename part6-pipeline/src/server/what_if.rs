@@ -26,7 +26,12 @@ pub(super) async fn simulate(
 ) -> Result<Json<Told>, ApiError> {
     let bytes = body::read(&app, request).await?;
     let busy = |_| ApiError::busy("A simulation runs already: try again later.");
-    let turn = app.0.simulations.clone().try_acquire_owned().map_err(busy)?;
+    let turn = app
+        .0
+        .simulations
+        .clone()
+        .try_acquire_owned()
+        .map_err(busy)?;
     let work = move || {
         let _turn = turn; // also if the client leaves
         let what_if: WhatIf = serde_json::from_slice(&bytes)
