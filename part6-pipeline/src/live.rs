@@ -419,3 +419,64 @@ fn name(ask: AskId, choice: usize) -> String {
         format!("{ask}.{choice}")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_is_late_loses_the_oldest_reports_and_holds_up_nobody() {
+        use broadcast::error::{TryRecvError, TryRecvError::Lagged};
+
+        let live = Live::default();
+        assert_eq!(live.readers(), 0);
+        let mut late = live.listen();
+        let steps = LATE as u64 + 100;
+        for step in 1..=steps {
+            let report = Report {
+                step,
+                ..Report::default()
+            };
+            live.reports.send(Arc::new(report)).unwrap();
+        }
+        assert_eq!(late.try_recv(), Err(Lagged(100)));
+        for step in 101..=steps {
+            assert_eq!(late.try_recv().unwrap().step, step);
+        }
+        assert_eq!(late.try_recv(), Err(TryRecvError::Empty));
+        drop(late);
+        assert_eq!(live.readers(), 0);
+    }
+
+    #[test]
+    fn an_answer_has_its_times_and_one_token_has_no_gap() {
+        let at = Duration::from_millis;
+        let mut watched = Watched {
+            name: name(7, 0),
+            arrived: at(100),
+            scheduled: Some(at(130)),
+            ..Watched::default()
+        };
+        let token = Step::Token {
+            id: 1,
+            positions: 1,
+        };
+        watched.take(&Step::Prefill { seen: 5 }, at(140));
+        watched.take(&token, at(150));
+        let ended = watched.ended();
+        assert_eq!(
+            (ended.queued, ended.ttft, ended.tpot),
+            (Some(30.0), Some(50.0), None)
+        );
+        assert_eq!(
+            (ended.id.as_str(), ended.why, ended.tokens),
+            ("7", "left", 1)
+        );
+        watched.take(&token, at(160));
+        watched.take(&token, at(190));
+        watched.take(&Step::End(FinishReason::Length), at(190));
+        let ended = watched.ended();
+        assert_eq!((ended.tpot, ended.why), (Some(20.0), "length"));
+        assert_eq!(name(7, 2), "7.2");
+    }
+}

@@ -77,7 +77,7 @@ struct Watcher {
 
 impl Watcher {
     async fn run(mut self) -> Result<(), Gone> {
-        let mut handle = self.app.handle().clone();
+        let handle = self.app.handle().clone();
         let mut said = None;
         let mut spoke = Instant::now();
         let keep_alive = self.app.settings().keep_alive;
