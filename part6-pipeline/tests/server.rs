@@ -329,6 +329,7 @@ fn the_description_names_every_path_that_there_is() {
         "/apply-template",
         "/detokenize",
         "/health",
+        "/live",
         "/metrics",
         "/tokenize",
         "/tokenizer_info",
@@ -336,6 +337,7 @@ fn the_description_names_every_path_that_there_is() {
         "/v1/completions",
         "/v1/models",
         "/v1/models/{model}",
+        "/what-if",
     ];
     assert_eq!(paths, expected);
 }
