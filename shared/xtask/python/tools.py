@@ -211,7 +211,7 @@ MISTRAL = """\
 {%- set ns = namespace() %}
 {%- set ns.index = 0 %}
 {%- for message in loop_messages %}
-    {%- if not (message.role == "tool" or message.role == "tool_results" or (message.tool_calls is defined and message.tool_calls is not none)) %}
+    {%- if message["role"] not in ["tool", "tool_results"] and not message.get("tool_calls") %}
         {%- if (message["role"] == "user") != (ns.index % 2 == 0) %}
             {{- raise_exception("user and assistant take turns") }}
         {%- endif %}
@@ -258,7 +258,7 @@ MISTRAL = """\
             {%- if not tool_call.id is defined or tool_call.id|length != 9 %}
                 {{- raise_exception("An id has nine characters.") }}
             {%- endif %}
-            {{- ', "id": "' + tool_call.id + '"}' }}
+            {{- ', "id": "' + tool_call.id[-9:] + '"}' }}
             {%- if not loop.last %}
                 {{- ", " }}
             {%- else %}
