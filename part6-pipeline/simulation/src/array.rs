@@ -1,6 +1,6 @@
 //! Arrays of whole numbers with up to four axes, under the names that MLX has for what is done with them.
 
-use std::ops::{Range, RangeFull};
+use std::ops::{Range, RangeFrom, RangeFull};
 use std::rc::Rc;
 
 use anyhow::{Result, ensure};
@@ -112,6 +112,13 @@ impl Array {
             .collect()
     }
 
+    /// Without axes that have one place.
+    pub(crate) fn squeeze_axes(&self, axes: &[i32]) -> Result<Self> {
+        let left = (0..).zip(self.shape()).filter(|(axis, _)| !axes.contains(axis));
+        let shape: Vec<i32> = left.map(|(_, size)| *size).collect();
+        self.reshape(&shape)
+    }
+
     /// Of the first axis, these.
     pub(crate) fn take_axis(&self, which: &Self, axis: i32) -> Result<Self> {
         ensure!(axis == 0, "axis {axis}");
@@ -219,6 +226,12 @@ impl Part for Range<i32> {
     }
 }
 
+impl Part for RangeFrom<i32> {
+    fn of(self, size: i32) -> Range<i32> {
+        self.start..size
+    }
+}
+
 impl Part for RangeFull {
     fn of(self, size: i32) -> Range<i32> {
         0..size
@@ -229,6 +242,12 @@ impl Part for RangeFull {
 pub trait TryIndexOp<I> {
     /// A part of each axis.
     fn try_index(&self, index: I) -> Result<Array>;
+}
+
+impl<A: Part, B: Part, C: Part> TryIndexOp<(A, B, C)> for Array {
+    fn try_index(&self, (a, b, c): (A, B, C)) -> Result<Array> {
+        self.try_index((a, b, c, ..))
+    }
 }
 
 impl<A: Part, B: Part, C: Part, D: Part> TryIndexOp<(A, B, C, D)> for Array {

@@ -1,7 +1,7 @@
 //! How a token is drawn, as `shared::sampling` has it: a stream of random numbers of its own for each answer.
 
 use anyhow::{Result, ensure};
-pub use real_shared::sampling::Sampling;
+pub use real_shared::sampling::{Likelihood, Penalties, Sampling};
 
 use crate::array::Array;
 use crate::constraint::Allowed;
@@ -44,6 +44,9 @@ impl Sampler {
             allowed: None,
         })
     }
+
+    /// Clients here ask for none: what they do to logits is not what is tried.
+    pub(crate) fn penalize(&mut self, _: &Penalties) {}
 
     pub(crate) fn allow(&mut self, allowed: &Allowed) {
         self.allowed = Some(*allowed);

@@ -18,6 +18,7 @@ use crate::generate::Generator;
 use crate::handle::{Answer, Handle, Opened, Refusal, State};
 use crate::kinds::CacheKind;
 use crate::limits::{Limits, Memory, Policy};
+use crate::live::Live;
 use crate::model::{LAYERS, Model};
 use crate::random::Random;
 
@@ -193,7 +194,7 @@ pub fn run(seed: u64, stage: &Stage) -> Result<Tally> {
     let mut generator = Generator::new(&model, config, world.setup.kind, limits)?;
     generator.remember(world.setup.budget);
     desk.say(State::Ready);
-    let mut engine = Engine::new(generator, &stage.opened, &mut desk);
+    let mut engine = Engine::new(generator, &stage.opened, &mut desk, Live);
     let ended = world.live(&mut engine)?;
     drop(engine);
     desk.close(match ended {
