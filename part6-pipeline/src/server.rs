@@ -185,7 +185,10 @@ impl App {
     fn failed(&self, fault: &Fault) -> ApiError {
         match fault {
             Fault::Ask(why) => ApiError::request(why),
-            Fault::Engine(_) if self.is_draining() => unavailable(&State::Draining),
+            Fault::Engine(_) if self.is_draining() => match self.handle().status().state {
+                dead @ State::Dead(_) => unavailable(&dead), // which is why it drains
+                _ => unavailable(&State::Draining),
+            },
             Fault::Model(why) | Fault::Engine(why) => ApiError::fault(why),
         }
     }
@@ -206,8 +209,9 @@ impl App {
         // With no token to come, the prompt may fill the context.
         let most = context.saturating_sub(usize::from(ask.max_tokens > 0));
         if ids.len() > most {
+            // In OpenAI's words, by which some clients know it.
             let message = format!(
-                "'{param}' has {} tokens, and the context has room for {context}, the answer included.",
+                "'{param}' has {} tokens. This model's maximum context length is {context} tokens, the answer included.",
                 ids.len()
             );
             return Err(ApiError::too_long(param, message));
