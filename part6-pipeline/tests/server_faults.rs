@@ -417,10 +417,10 @@ fn mixed(server: &Server, count: usize) -> [Option<u64>; 2] {
                         let length = [1, 17, 64, 200, 700][seed % 5] + seed % 13;
                         let prompt: Vec<usize> = (0..length).map(|at| 3 + (at * 7 + seed * 31) % 4000).collect();
                         let body = json!({
-                            "prompt": prompt, "max_tokens": 1 + seed * 7 % 40, "n": 1 + usize::from(seed % 19 == 0),
-                            "seed": seed, "stream": seed % 3 == 0, "ignore_eos": true,
+                            "prompt": prompt, "max_tokens": 1 + seed * 7 % 40, "n": 1 + usize::from(seed.is_multiple_of(19)),
+                            "seed": seed, "stream": seed.is_multiple_of(3), "ignore_eos": true,
                         });
-                        if seed % 11 == 0 {
+                        if seed.is_multiple_of(11) {
                             drop(server.begin("/v1/completions", &json!({
                                 "prompt": prompt, "max_tokens": 200, "ignore_eos": true, "stream": true,
                             })));

@@ -114,7 +114,9 @@ impl Array {
 
     /// Without axes that have one place.
     pub(crate) fn squeeze_axes(&self, axes: &[i32]) -> Result<Self> {
-        let left = (0..).zip(self.shape()).filter(|(axis, _)| !axes.contains(axis));
+        let left = (0..)
+            .zip(self.shape())
+            .filter(|(axis, _)| !axes.contains(axis));
         let shape: Vec<i32> = left.map(|(_, size)| *size).collect();
         self.reshape(&shape)
     }
