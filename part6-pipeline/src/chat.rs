@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use console::cli::{ModelArgs, SamplingArgs};
 use console::interrupt::Interrupt;
-use console::report::{TextStream, status, tell, warn};
+use console::report::{TextStream, status, stdout_closed, tell, warn};
 use shared::sampling::Sampling;
 use tokio::runtime::Builder;
 
@@ -68,8 +68,11 @@ pub fn run(args: &ChatArgs) -> Result<()> {
             Line::Text(line) => match chat.follow(&line) {
                 Ok(true) => {}
                 Ok(false) => break,
-                // A mistake in one line does not end the conversation; an engine that has failed does.
-                Err(error) if chat.is_alive() => console::report::error(&error),
+                // A mistake in one line does not end the conversation; an engine that has failed does, and a reader who
+                // has gone.
+                Err(error) if chat.is_alive() && !stdout_closed(&error) => {
+                    console::report::error(&error);
+                }
                 Err(error) => return Err(error),
             },
             Line::Interrupted => tell("Ctrl-D or /quit ends the chat"),
@@ -168,7 +171,8 @@ impl<'a> Chat<'a> {
     fn system(&mut self, text: Option<String>) -> Result<()> {
         if text.is_none() {
             let system = self.conversation.system();
-            tell(system.unwrap_or("the model is told nothing: /system TEXT tells it"));
+            let text = system.unwrap_or("the model is told nothing: /system TEXT tells it");
+            TextStream::stdout().push(&format!("{text}\n"))?;
             return Ok(());
         }
         self.conversation.set_system(text);
@@ -179,7 +183,7 @@ impl<'a> Chat<'a> {
         let Some(name) = name else {
             let names = Conversation::names(self.folder)?;
             ensure!(!names.is_empty(), "no conversation was kept yet");
-            tell(&format!("/load NAME, one of: {}", names.join(", ")));
+            TextStream::stdout().push(&format!("{}\n", names.join("\n")))?;
             return Ok(());
         };
         self.conversation = Conversation::load(self.folder, name)?;

@@ -36,7 +36,11 @@ impl Hosted {
                 .worker_threads(2)
                 .enable_all()
                 .build()?;
-            let app = App::new(running.handle.clone(), Settings::default());
+            let app = App::new(
+                running.handle.clone(),
+                running.live.clone(),
+                Settings::default(),
+            );
             let listening = runtime.block_on(Listening::bind(([127, 0, 0, 1], 0).into(), app))?;
             sender.send(listening.address()?)?;
             let served = runtime.block_on(server::serve(listening, std::future::pending()));

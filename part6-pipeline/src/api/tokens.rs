@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::options::absent;
 use super::read::wrong;
 use super::{ApiError, Bounds, completion, messages, object, typed};
 
@@ -43,7 +44,10 @@ impl TokenizeRequest {
     /// # Errors
     /// With the field that is wrong.
     pub fn read(bytes: &[u8]) -> Result<Self, ApiError> {
-        typed(&object(bytes)?)
+        let object = object(bytes)?;
+        let why = "they are not counted here: /apply-template has the prompt with them, to be sent as 'prompt'.";
+        absent(&object, "tools", why)?;
+        typed(&object)
     }
 
     /// What is to be encoded.

@@ -31,6 +31,7 @@ struct Turn {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct File {
     messages: Vec<Turn>,
 }
@@ -101,8 +102,23 @@ impl Conversation {
             let said: Vec<&str> = self.messages.iter().map(|turn| &*turn.content).collect();
             return tokenizer.encode_raw(&said.join("\n"));
         }
-        let messages: Vec<Message> = self.messages.iter().map(Turn::message).collect();
-        tokenizer.encode_chat(&messages)
+        tokenizer.encode_chat(&self.turns())
+    }
+
+    /// Who speaks twice in a row has said one thing, for templates that want turns: a question whose answer was stopped
+    /// stands before the next one.
+    fn turns(&self) -> Vec<Message> {
+        let mut turns: Vec<Message> = Vec::new();
+        for turn in &self.messages {
+            match turns.last_mut() {
+                Some(last) if last.role == turn.role => {
+                    last.content.push_str("\n\n");
+                    last.content.push_str(&turn.content);
+                }
+                _ => turns.push(turn.message()),
+            }
+        }
+        turns
     }
 
     /// Writes it to its own file.
@@ -114,6 +130,11 @@ impl Conversation {
     /// Writes it under a name; what is said later goes there.
     pub(super) fn save(&mut self, folder: &Path, name: &str) -> Result<&Path> {
         let path = place(folder, name);
+        ensure!(
+            path == self.path || !path.exists(),
+            "{} is there already: take another name",
+            path.display()
+        );
         write(&path, &self.messages)?;
         self.path = path;
         Ok(&self.path)
@@ -140,7 +161,7 @@ impl Conversation {
         })
     }
 
-    /// Names of those that were kept, the newest last.
+    /// Names of those that were kept.
     pub(super) fn names(folder: &Path) -> Result<Vec<String>> {
         let reading = || format!("reading {}", folder.display());
         let mut names = Vec::new();
@@ -192,7 +213,7 @@ fn write(path: &Path, messages: &[Turn]) -> Result<()> {
         messages: messages.to_vec(),
     };
     let text = serde_json::to_string_pretty(&file).context("writing the conversation as JSON")?;
-    files::replace(path, text.as_bytes())
+    files::replace_private(path, text.as_bytes())
 }
 
 #[cfg(test)]
@@ -222,6 +243,35 @@ mod tests {
         assert!(conversation.take_back());
         assert!(conversation.take_back(), "the question is still there");
         assert_eq!(conversation.told(), "> Hello\n");
+    }
+
+    #[test]
+    fn a_question_without_an_answer_is_one_with_the_next() {
+        let mut conversation = Conversation::new(Path::new("nowhere"), None);
+        for (role, content) in [
+            ("user", "a"),
+            ("user", "b"),
+            ("assistant", "c"),
+            ("user", "d"),
+        ] {
+            conversation.say(role, content.to_owned());
+        }
+        let turns = conversation.turns();
+        let said: Vec<&str> = turns.iter().map(|turn| &*turn.content).collect();
+        assert_eq!(said, ["a\n\nb", "c", "d"]);
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_not_taken_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = Conversation::new(folder.path(), Some("first".to_owned()));
+        first.save(folder.path(), "story").unwrap();
+        first.save(folder.path(), "story").unwrap(); // its own
+        let mut second = Conversation::new(folder.path(), Some("second".to_owned()));
+        let taken = second.save(folder.path(), "story").unwrap_err();
+        assert!(taken.to_string().contains("is there already"), "{taken}");
+        let again = Conversation::load(folder.path(), "story").unwrap();
+        assert_eq!(again.system(), Some("first"));
     }
 
     #[test]

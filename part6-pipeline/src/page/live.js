@@ -29,6 +29,8 @@ export const live = {
   measured: [],
   mostUsed: 0,
   lost: 0,
+  /** When this server began. */
+  began: null,
   /** The page's clock when the engine's was 0. */
   zero: null,
 };
@@ -76,16 +78,26 @@ function visible() {
 function hear({ name, data }) {
   const said = JSON.parse(data);
   if (name === "state") {
+    if (live.began !== said.began) forgetRun();
+    live.began = said.began;
     live.limits = said.limits ?? live.limits;
     become(said.state, said.why);
   } else if (name === "steps") {
     live.lost += said.lost;
+    // Some of those that are on the picture may have ended in what was lost.
+    if (said.lost > 0) forgetLanes();
     said.reports.forEach(take);
     const zero = performance.now() - said.reports.at(-1).at;
     // The fastest of all ways here is nearest to the truth; clocks that drift apart are followed slowly.
     live.zero = live.zero === null || zero < live.zero || zero - live.zero > 1000 ? zero : live.zero + 0.2;
     tell("steps");
   }
+}
+
+/** Another server: what was measured of the one before is not of this one. */
+function forgetRun() {
+  forgetLanes();
+  live.ended.length = live.measured.length = live.starts.length = live.mostUsed = 0;
 }
 
 /** Another engine, or the same one after a while in which nobody listened. */

@@ -8,11 +8,11 @@ import { el } from "./dom.js";
 const DEEPEST = 8;
 
 const FENCE = /^ {0,3}(`{3,}|~{3,})\s*([\w+#.-]*)/;
-const HEADING = /^ {0,3}(#{1,6})\s+(.*?)\s*#*$/;
+const HEADING = /^ {0,3}(#{1,6})\s+(\S[^]*)$/;
 const RULE = /^ {0,3}([-*_])(\s*\1){2,}\s*$/;
 const ITEM = /^(\s*)([-*+]|\d{1,9}[.)])\s+(.*)$/;
 const QUOTE = /^ {0,3}> ?(.*)$/;
-const CELLS = /^\s*\|?[\s:|-]+\|[\s:|-]*$/;
+const CELLS = { test: (line) => line.includes("|") && /^[\s:|-]+$/.test(line) };
 
 /** Puts a text into an element. Blocks that it has already are left alone: while a text grows, only its last one changes. */
 export function show(element, text) {
@@ -70,8 +70,10 @@ const builders = {
   rule: () => el("hr"),
   heading: ({ lines }) => {
     const [, marks, text] = lines[0].match(HEADING);
+    let end = text.trimEnd().length;
+    while (text[end - 1] === "#") end -= 1;
     // The page has its own first levels.
-    return el(`h${Math.min(6, marks.length + 2)}`, {}, ...inline(text));
+    return el(`h${Math.min(6, marks.length + 2)}`, {}, ...inline(text.slice(0, end).trimEnd()));
   },
   code: ({ lines }) => {
     const [, mark, language] = lines[0].match(FENCE);

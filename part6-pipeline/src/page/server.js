@@ -17,14 +17,22 @@ export class Fault extends Error {
 
 export const key = {
   get: () => localStorage.getItem(KEY) ?? "",
-  set: (value) => (value ? localStorage.setItem(KEY, value) : localStorage.removeItem(KEY)),
+  set: (value) => {
+    declined = false;
+    if (value) localStorage.setItem(KEY, value);
+    else localStorage.removeItem(KEY);
+  },
   isNeeded: () => document.documentElement.dataset.key === "needed",
 };
 
 /** One dialog, however many requests wait for it. */
 let asking = null;
 
+/** Who closes it without a key is not asked again, so that old chats can be read. */
+let declined = false;
+
 function askForKey(why) {
+  if (declined) throw new Fault("This server lets in only those who know its key: it is among the settings.", 401);
   asking ??= new Promise((done) => {
     const dialog = find("#key");
     const input = find("input", dialog);
@@ -33,6 +41,7 @@ function askForKey(why) {
     dialog.showModal();
     dialog.addEventListener("close", () => {
       if (input.value.trim()) key.set(input.value.trim());
+      else declined = true;
       asking = null;
       done();
     }, { once: true });

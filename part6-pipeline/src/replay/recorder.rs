@@ -200,6 +200,10 @@ impl Lines {
     fn append(&mut self, record: &Record) -> Result<()> {
         let mut line = serde_json::to_vec(record).context("writing a record as JSON")?;
         line.push(b'\n');
+        self.line(&line)
+    }
+
+    fn line(&mut self, line: &[u8]) -> Result<()> {
         if line.len() as u64 > self.most {
             let most = self.most;
             warn(&format!(
@@ -211,7 +215,7 @@ impl Lines {
         if self.length + line.len() as u64 > self.most {
             self.rotate()?;
         }
-        self.put(&line)
+        self.put(line)
     }
 
     /// All of it or nothing: half a line of a full disk is taken back.
@@ -249,13 +253,11 @@ mod tests {
         let place = tempfile::TempDir::new().unwrap();
         let path = place.path().join("record");
         let mut file = Lines::open(&path, 100).unwrap();
-        let mut put = |text: &str| {
-            if file.length + text.len() as u64 > file.most {
-                file.rotate().unwrap();
-            }
-            file.put(text.as_bytes()).unwrap();
-        };
-        (0..20).for_each(|number| put(&format!("line {number:04}\n")));
+        for number in 0..20 {
+            file.line(format!("line {number:04}\n").as_bytes()).unwrap();
+        }
+        let second = Lines::open(&path, 100).unwrap_err().to_string();
+        assert!(second.contains("by another process"), "{second}");
         assert_eq!(
             lines(&path),
             [

@@ -73,8 +73,28 @@ pub(super) async fn begin<T: Send + 'static>(
     let bytes = body::read(app, request).await?;
     let work = move |app: &App, opened: &Opened| read(app, opened, &bytes);
     let mut job = app.encode(work).await?;
+    check_size(&job.asks)?;
     let answers = Answers::submit(app, mem::take(&mut job.asks))?;
     Ok((answers, job))
+}
+
+/// Log-probabilities of prompts in one response. All of them are there before the first is sent, as JSON some hundred
+/// bytes each.
+const MOST_LIKELIHOODS: usize = 1 << 20;
+
+fn check_size(asks: &[Ask]) -> Result<(), ApiError> {
+    let of = |ask: &Ask| {
+        let top = ask.prompt_logprobs?;
+        Some(ask.ids.len().saturating_mul(top + 1).saturating_mul(ask.n))
+    };
+    let all = asks.iter().filter_map(of).fold(0, usize::saturating_add);
+    if all > MOST_LIKELIHOODS {
+        let message = format!(
+            "'logprobs': {all} of them for the prompts are too many for one response, at most {MOST_LIKELIHOODS}."
+        );
+        return Err(ApiError::invalid("logprobs", message));
+    }
+    Ok(())
 }
 
 impl Head {
@@ -92,4 +112,27 @@ impl Head {
 pub(super) fn random_hex() -> String {
     let random = [0, 1].map(|part| RandomState::new().hash_one(part));
     format!("{:016x}{:016x}", random[0], random[1])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_that_no_memory_could_hold_is_refused() {
+        let ask = |tokens, n| Ask {
+            ids: vec![1; tokens],
+            prompt_logprobs: Some(20),
+            n,
+            ..Ask::default()
+        };
+        check_size(&[ask(1000, 16), ask(1000, 16)]).unwrap();
+        let many = vec![ask(1000, 16); 256];
+        assert!(check_size(&many).is_err());
+        let unasked = Ask {
+            prompt_logprobs: None,
+            ..ask(1000, 16)
+        };
+        check_size(&vec![unasked; 256]).unwrap();
+    }
 }

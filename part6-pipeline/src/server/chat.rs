@@ -215,13 +215,16 @@ impl Chunks for ChatChunks {
                 stop,
             } => {
                 let mut chunks = self.read(choice, String::new(), Vec::new(), true);
-                let begun = self.begun.get(&choice);
-                let calls = begun.map_or(0, |begun| begun.reader.calls());
+                // The end of a call is no piece of it, but its tokens were asked for.
+                let begun = self.begun.get_mut(&choice);
+                let (calls, rest) = begun.map_or((0, Vec::new()), |begun| {
+                    (begun.reader.calls(), std::mem::take(&mut begun.tokens))
+                });
                 chunks.push(self.chunk(
                     vec![ChatDelta {
                         finish_reason: Some(name(reason, calls)),
                         stop_reason: stop,
-                        ..self.delta(choice, json!({}), Vec::new())
+                        ..self.delta(choice, json!({}), rest)
                     }],
                     None,
                 ));

@@ -152,7 +152,7 @@ impl Watcher {
                 "kv_tokens": limits.kv_tokens,
             })
         });
-        json!({"state": name, "why": why, "limits": limits})
+        json!({"state": name, "why": why, "limits": limits, "began": self.app.0.started})
     }
 
     async fn send(&self, bytes: Bytes) -> Result<(), Gone> {

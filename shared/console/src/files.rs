@@ -51,10 +51,10 @@ pub fn directory(path: &Path) -> Result<&Path> {
     Ok(directory)
 }
 
-/// A file to be gone on with; if it is made for that, nobody but its owner can read it.
+/// A file to be gone on with, which from now on nobody but its owner can read, and no other process writes.
 ///
 /// # Errors
-/// If it cannot be written.
+/// If it cannot be written, or if another process has opened it in this way.
 pub fn open_private(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     let options = options
@@ -63,8 +63,18 @@ pub fn open_private(path: &Path) -> Result<File> {
         .create(true)
         .truncate(false)
         .mode(0o600);
-    let file = options.open(path);
-    file.with_context(|| format!("opening {} to write to it", path.display()))
+    let opening = || format!("opening {} to write to it", path.display());
+    let file = options.open(path).with_context(opening)?;
+    if file.metadata().with_context(opening)?.is_file() {
+        let private = Permissions::from_mode(0o600);
+        file.set_permissions(private).with_context(opening)?;
+        ensure!(
+            !matches!(file.try_lock(), Err(TryLockError::WouldBlock)),
+            "{} is being written by another process: give another name",
+            path.display()
+        );
+    }
+    Ok(file)
 }
 
 /// Puts `bytes` at `path` under a temporary name and renames it, so that nobody finds half a file there
@@ -75,10 +85,23 @@ pub fn open_private(path: &Path) -> Result<File> {
 /// # Errors
 /// If there is no such directory or it cannot be written.
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<()> {
+    // As for any new file: the umask takes away what it should.
+    replace_with(path, bytes, 0o666)
+}
+
+/// As [`replace`]; nobody but its owner can read it.
+///
+/// # Errors
+/// As there.
+pub fn replace_private(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace_with(path, bytes, 0o600)
+}
+
+fn replace_with(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let writing = || format!("writing {}", path.display());
     let target = target(path).with_context(writing)?;
     let directory = directory(&target)?;
-    write(&target, directory, bytes).with_context(writing)
+    write(&target, directory, bytes, mode).with_context(writing)
 }
 
 /// Where links lead to, whether something is there or not.
@@ -94,10 +117,10 @@ fn target(path: &Path) -> Result<PathBuf> {
     anyhow::bail!("it is a link that leads back to itself")
 }
 
-fn write(target: &Path, directory: &Path, bytes: &[u8]) -> io::Result<()> {
+fn write(target: &Path, directory: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let prefix = prefix(target);
     sweep(directory, &prefix);
-    let mut file = temporary(directory, &prefix)?;
+    let mut file = temporary(directory, &prefix, mode)?;
     file.write_all(bytes)?;
     // Without it a crash of the machine could leave the new name with none of the bytes.
     file.as_file().sync_all()?;
@@ -113,12 +136,11 @@ fn prefix(target: &Path) -> String {
 }
 
 /// A temporary file that is locked as long as its writer lives.
-fn temporary(directory: &Path, prefix: &str) -> io::Result<NamedTempFile> {
+fn temporary(directory: &Path, prefix: &str, mode: u32) -> io::Result<NamedTempFile> {
     loop {
         let file = tempfile::Builder::new()
             .prefix(prefix)
-            // As for any new file: the umask takes away what it should.
-            .permissions(Permissions::from_mode(0o666))
+            .permissions(Permissions::from_mode(mode))
             .tempfile_in(directory)?;
         let swept = matches!(file.as_file().try_lock(), Err(TryLockError::WouldBlock));
         // Between the two lines above somebody else may have taken it for a leftover.
@@ -169,6 +191,26 @@ pub fn replace_if_changed(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_private_is_so_even_if_the_file_was_there_and_has_one_writer() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (said, kept) = (folder.path().join("said"), folder.path().join("kept"));
+        fs::write(&said, "open").unwrap();
+        fs::set_permissions(&said, Permissions::from_mode(0o644)).unwrap();
+        replace_private(&said, b"closed").unwrap();
+        assert_eq!(mode(&said), 0o600);
+        fs::write(&kept, "open").unwrap();
+        fs::set_permissions(&kept, Permissions::from_mode(0o644)).unwrap();
+        let first = open_private(&kept).unwrap();
+        assert_eq!(mode(&kept), 0o600);
+        let second = open_private(&kept).unwrap_err().to_string();
+        assert!(second.contains("another process"), "{second}");
+        drop(first);
+        open_private(&kept).unwrap();
+        open_private(Path::new("/dev/null")).unwrap();
+    }
 
     #[test]
     fn a_file_is_replaced_and_nothing_else_is_left() {
