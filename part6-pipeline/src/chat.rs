@@ -34,19 +34,19 @@ pub struct ChatArgs {
     sampling: SamplingArgs,
 
     /// What the model is told before the conversation
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, help_heading = "Chat", value_name = "TEXT")]
     system: Option<String>,
 
     /// Tokens of an answer at most
-    #[arg(long, value_name = "N", default_value_t = 1024)]
+    #[arg(long, help_heading = "Chat", value_name = "N", default_value_t = 1024)]
     max_tokens: usize,
 
     /// Go on where the model would end its answer
-    #[arg(long)]
+    #[arg(long, help_heading = "Chat")]
     ignore_eos: bool,
 
     /// Where conversations and the lines that were typed are kept [default: a folder of this user's data]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = "Chat", value_name = "DIR")]
     chats: Option<PathBuf>,
 
     #[command(flatten)]
