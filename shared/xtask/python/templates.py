@@ -245,7 +245,7 @@ def main():
     ]
     value = {"reference": f"transformers {version('transformers')}, Jinja2 {version('Jinja2')}",
              "special_tokens": SPECIAL, "conversations": CONVERSATIONS, "cases": cases}
-    OUT.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    OUT.write_text(json.dumps(value, indent=0, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
     for case in cases:
         print(case["name"], [next(iter(e)) for e in case["expected"]])
 

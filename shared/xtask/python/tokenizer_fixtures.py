@@ -97,7 +97,7 @@ CONTROL_TYPE, USER_TYPE = 3, 4
 
 
 def write(name, value):
-    text = json.dumps(value, ensure_ascii=True, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     # One line for each list of ids, so that a change can be seen.
     text = text.replace("],[", "],\n[").replace('"ids":', '\n"ids":')
     (OUT / name).write_text(text + "\n", encoding="utf-8")
@@ -197,7 +197,7 @@ def sentence_piece(texts):
 def main():
     OUT.mkdir(parents=True, exist_ok=True)
     texts = make_texts()
-    (OUT / "texts.json").write_text(json.dumps(texts, indent=0) + "\n", encoding="utf-8")
+    (OUT / "texts.json").write_text(json.dumps(texts, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
     smollm2(texts)
     tiny(texts)
     byte_level("gguf-gpt2.json", "gpt-2", texts, pre_tokenizers.ByteLevel(add_prefix_space=False))
