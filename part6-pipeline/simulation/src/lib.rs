@@ -1,7 +1,7 @@
 //! Part 6's engine among clients of all kinds, in a world without a model, a clock or a network.
 //!
 //! The engine, the scheduler, the tree of prefixes, the batch and the caches are part 6's own files, compiled once more
-//! over arrays and a model that are a few lines each ([`array`], [`model`]). Clients ([`client`]) are drawn from a seed:
+//! over arrays and a model that are a few lines each ([`mod@array`], [`model`]). Clients ([`client`]) are drawn from a seed:
 //! they read at once, slowly or never, leave at any moment, ask what cannot be answered, and begin alike. Time is a
 //! count of steps. So a schedule takes a fraction of a millisecond, the same seed gives the same one, and what happens
 //! once in a hundred thousand times is seen once a run.
