@@ -9,7 +9,7 @@
 mod record;
 mod recorder;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +25,7 @@ use crate::engine::Engine;
 use crate::handle::{Answer, Handle, State};
 use crate::thread::{Running, Settings};
 
+use record::hear;
 pub use record::{Answered, Asked, Facts, Record, Token};
 pub use recorder::Recorder;
 
@@ -181,7 +182,7 @@ fn together(handle: &Handle, group: &[Record]) -> Result<usize> {
     let answers: Vec<Answer> = group.iter().map(submit).collect::<Result<_>>()?;
     let mut others = 0;
     for (record, mut answer) in group.iter().zip(answers) {
-        let verdict = match listen(&mut answer) {
+        let verdict = match listen(&mut answer, record.ask.n) {
             Ok((prompt, answers)) => difference(record, &prompt, &answers),
             Err(why) => Some(format!("{why:#}")),
         };
@@ -208,34 +209,16 @@ fn together(handle: &Handle, group: &[Record]) -> Result<usize> {
     Ok(others)
 }
 
-/// All that comes of an ask: of its prompt, and its answers.
-fn listen(answer: &mut Answer) -> Result<(Vec<Token>, Vec<Answered>)> {
-    let (mut prompt, mut all) = (Vec::new(), BTreeMap::<usize, Answered>::new());
+/// All that comes of an ask for so many answers: of its prompt, and they.
+fn listen(answer: &mut Answer, answers: usize) -> Result<(Vec<Token>, Vec<Answered>)> {
+    let (mut prompt, mut all) = (Vec::new(), vec![Answered::default(); answers]);
     while let Some(event) = answer.blocking_next() {
-        match event {
-            Event::Prompt(tokens) => prompt = tokens.iter().map(Token::from).collect(),
-            Event::Delta {
-                choice,
-                text,
-                tokens,
-            } => {
-                let answer = all.entry(choice).or_default();
-                answer.text.push_str(&text);
-                answer.tokens.extend(tokens.iter().map(Token::from));
-            }
-            Event::End {
-                choice,
-                reason,
-                stop,
-            } => {
-                let answer = all.entry(choice).or_default();
-                (answer.reason, answer.stop) = (Some(reason), stop);
-            }
-            Event::Failed(why) => bail!("{why}"),
-            Event::Started { .. } | Event::Progress { .. } | Event::Done(_) => {}
+        if let Event::Failed(why) = event {
+            bail!("{why}");
         }
+        hear(&event, &mut prompt, &mut all);
     }
-    Ok((prompt, all.into_values().collect()))
+    Ok((prompt, all))
 }
 
 /// Where the answers are others, if they are.

@@ -8,7 +8,7 @@ use console::metrics::FinishReason;
 use serde::{Deserialize, Serialize};
 use shared::sampling::{Penalties, Sampling};
 
-use crate::ask::{Ask, Grammar, TokenInfo};
+use crate::ask::{Ask, Event, Grammar, TokenInfo};
 use crate::flags::LimitArgs;
 
 /// One line of the file.
@@ -94,7 +94,7 @@ pub struct Asked {
     max_tokens: usize,
     sampling: Sampling,
     penalties: Penalties,
-    n: usize,
+    pub(super) n: usize,
     stop: Vec<String>,
     ignore_eos: bool,
     logprobs: Option<usize>,
@@ -150,6 +150,33 @@ pub struct Answered {
     pub reason: Option<FinishReason>,
     /// The stop text that ended it.
     pub stop: Option<String>,
+}
+
+/// What an event adds to the prompt's tokens and to the answers, of which there are as many as were asked for.
+pub(super) fn hear(event: &Event, prompt: &mut Vec<Token>, answers: &mut [Answered]) {
+    match event {
+        Event::Prompt(tokens) => *prompt = tokens.iter().map(Token::from).collect(),
+        Event::Delta {
+            choice,
+            text,
+            tokens,
+        } => {
+            if let Some(answer) = answers.get_mut(*choice) {
+                answer.text.push_str(text);
+                answer.tokens.extend(tokens.iter().map(Token::from));
+            }
+        }
+        Event::End {
+            choice,
+            reason,
+            stop,
+        } => {
+            if let Some(answer) = answers.get_mut(*choice) {
+                (answer.reason, answer.stop) = (Some(*reason), stop.clone());
+            }
+        }
+        Event::Started { .. } | Event::Progress { .. } | Event::Done(_) | Event::Failed(_) => {}
+    }
 }
 
 /// A token, and how likely it was if that was asked for: `[id]`, or `[id, logprob, [[id, logprob], …]]`.

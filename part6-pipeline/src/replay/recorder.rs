@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use console::files;
 use console::report::warn;
 
-use super::record::{Answered, Asked, Facts, Record, Token};
+use super::record::{Answered, Asked, Facts, Record, hear};
 use crate::ask::{Ask, Event};
 use crate::handle::AskId;
 
@@ -82,28 +82,8 @@ impl Recorder {
         };
         match event {
             Event::Started { cached, .. } => record.cached = *cached,
-            Event::Prompt(tokens) => record.prompt = tokens.iter().map(Token::from).collect(),
-            Event::Delta {
-                choice,
-                text,
-                tokens,
-            } => {
-                if let Some(answer) = record.answers.get_mut(*choice) {
-                    answer.text.push_str(text);
-                    answer.tokens.extend(tokens.iter().map(Token::from));
-                }
-            }
-            Event::End {
-                choice,
-                reason,
-                stop,
-            } => {
-                if let Some(answer) = record.answers.get_mut(*choice) {
-                    (answer.reason, answer.stop) = (Some(*reason), stop.clone());
-                }
-            }
             Event::Done(_) => self.finish(id),
-            Event::Progress { .. } | Event::Failed(_) => {}
+            _ => hear(event, &mut record.prompt, &mut record.answers),
         }
     }
 
