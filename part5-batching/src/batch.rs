@@ -57,13 +57,13 @@ impl Batch {
         self.rows.iter().position(|other| *other == id)
     }
 
-    /// A row whose prompt has run comes with its cache. Its positions are copied, once.
-    pub fn join(&mut self, id: SequenceId, mut cache: Cache) -> Result<()> {
+    /// Rows whose prompts have run come with their cache. What each has `seen` is copied, once.
+    pub fn join(&mut self, ids: &[SequenceId], seen: &[usize], mut cache: Cache) -> Result<()> {
         let row = self.rows.len();
         for (slots, layer) in self.cache.layers_mut().zip(cache.layers_mut()) {
-            Slots::of(slots)?.join(row, layer)?;
+            Slots::of(slots)?.join(row, seen, layer)?;
         }
-        self.rows.push(id);
+        self.rows.extend(ids);
         Ok(())
     }
 
@@ -89,12 +89,8 @@ impl Batch {
     /// Each weight is read once for all rows, the keys and values of each row for that row: the first is why
     /// rows run together, the second does not get less by it.
     pub fn run(&mut self, model: &Model, ids: &Array) -> Result<Array> {
-        ensure!(
-            ids.shape() == [self.rows.len() as i32, 1],
-            "ids {:?} for {} rows",
-            ids.shape(),
-            self.rows.len()
-        );
+        let (shape, n) = (ids.shape(), self.rows.len());
+        ensure!(shape == [n as i32, 1], "ids {shape:?} for {n} rows");
         for positions in &self.positions {
             positions.borrow_mut().advance();
         }

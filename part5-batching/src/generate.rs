@@ -14,6 +14,7 @@ use crate::batch::Batch;
 use crate::cache::Cache;
 use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
+use crate::prompts;
 use crate::scheduler::{Limits, Piece, Plan, Scheduler, SequenceId};
 use crate::sequence::{Rows, Sequence};
 use crate::stepped::Stepped;
@@ -112,7 +113,8 @@ impl<'a> Generator<'a> {
     pub fn step(&mut self, now: Duration) -> Result<Stepped> {
         while self.started.len() < steps_in_flight() {
             let plan = self.plan(now);
-            if !self.started.is_empty() && !self.goes_on(&plan) {
+            // The ids of answers are on the device; all else needs them on the host.
+            if !self.started.is_empty() && !plan.only_decodes(self.batch.rows()) {
                 self.planned = Some(plan); // it counts as computed, so it comes next
                 break;
             }
@@ -147,15 +149,6 @@ impl<'a> Generator<'a> {
         plan
     }
 
-    /// Whether the plan needs no ids on the host: those of answers are on the device.
-    fn goes_on(&self, plan: &Plan) -> bool {
-        let decodes = |piece: &Piece| self.batch.row(piece.id).is_some();
-        plan.preempted.is_empty()
-            && plan.pieces.len() == self.batch.rows().len()
-            && plan.pieces.iter().all(decodes)
-            && !plan.pieces.is_empty()
-    }
-
     /// Describes a step and starts it.
     fn start(&mut self, plan: Plan) -> Result<()> {
         let mut left = plan.preempted.iter();
@@ -164,7 +157,9 @@ impl<'a> Generator<'a> {
             (plan.pieces.iter()).partition(|piece| self.batch.row(piece.id).is_some());
         let rows = decodes.len();
         self.decode(rows)?;
-        prompts.iter().try_for_each(|piece| self.prompt(piece))?;
+        let (together, alone) = prompts::runs(self.kind, self.config, prompts);
+        together.iter().try_for_each(|run| self.prompts(run))?;
+        alone.iter().try_for_each(|piece| self.prompt(piece))?;
         for piece in plan.pieces.iter().filter(|piece| piece.last) {
             self.scheduler.token(piece.id);
         }
@@ -181,7 +176,18 @@ impl<'a> Generator<'a> {
         }
         let rows = Rows::of(&mut self.sequences, self.batch.rows());
         let logits = self.batch.run(self.model, &rows.input()?)?; // [B, V]
-        rows.start(&logits)
+        rows.start(&logits, &vec![1; n])
+    }
+
+    /// Runs several whole prompts, each of which starts an id and joins the batch.
+    fn prompts(&mut self, pieces: &[&Piece]) -> Result<()> {
+        let ids: Vec<SequenceId> = pieces.iter().map(|piece| piece.id).collect();
+        let lengths: Vec<usize> = pieces.iter().map(|piece| piece.range.len()).collect();
+        let mut cache = empty_cache(self.kind, self.config);
+        let rows = Rows::of(&mut self.sequences, &ids);
+        let logits = prompts::next_logits(self.model, &rows.ids(), &mut cache)?; // [B, V]
+        rows.start(&logits, &lengths)?;
+        self.batch.join(&ids, &lengths, cache)
     }
 
     /// Runs a piece of a prompt; the last one starts an id and joins the batch.
@@ -205,7 +211,7 @@ impl<'a> Generator<'a> {
         let logits = self.model.next_logits(&ids, &mut cache)?; // [1, V]
         let next = sequence.sampler.sample(&logits)?;
         sequence.start(next, piece.range.len())?;
-        self.batch.join(piece.id, cache)
+        self.batch.join(&[piece.id], &[piece.range.end], cache)
     }
 }
 

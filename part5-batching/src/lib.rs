@@ -24,6 +24,7 @@
 //! - [`stepped`]: what a step says of itself
 //! - [`together`]: the loop for requests that are all there from the start
 //! - [`invariant`]: when no schedule changes a bit
+//! - [`prompts`]: one run of the model for several prompts
 //! - [`slots`]: a batch as the layers see it
 //! - [`store`]: the arrays of a batch
 //! - [`load`]: which requests come, and when
@@ -62,6 +63,7 @@ pub mod machines;
 pub mod model;
 pub mod plan;
 pub mod prealloc;
+mod prompts;
 pub mod quantized_cache;
 pub mod report;
 pub mod roofline;

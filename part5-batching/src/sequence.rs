@@ -99,13 +99,18 @@ impl<'a> Rows<'a> {
         Ok(ops::concatenate(&ids, 0)?.reshape(&[-1, 1])?)
     }
 
-    /// Starts to compute the next id of each row from its logits, `[B, V]`.
-    pub fn start(mut self, logits: &Array) -> Result<()> {
+    /// What each has to run, if nothing of it is in a cache.
+    pub fn ids(&self) -> Vec<&[u32]> {
+        self.0.iter().map(|row| &row.ids[..]).collect()
+    }
+
+    /// Starts to compute the next id of each row from its logits, `[B, V]`, for which it ran so many `positions`.
+    pub fn start(mut self, logits: &Array, positions: &[usize]) -> Result<()> {
         let samplers = self.0.iter_mut().map(|row| &mut row.sampler);
         let next = sample_rows(&mut samplers.collect::<Vec<&mut Sampler>>(), logits)?;
         // At once: each alone would be a piece of work of its own.
         transforms::async_eval(next.iter().flat_map(Choice::arrays))?;
-        let mut rows = self.0.into_iter().zip(next);
-        rows.try_for_each(|(row, next)| row.start(next, 1))
+        let mut rows = self.0.into_iter().zip(next).zip(positions);
+        rows.try_for_each(|((row, next), positions)| row.start(next, *positions))
     }
 }

@@ -127,12 +127,14 @@ impl Slots {
         layer.downcast_mut().context("a layer that has no slots")
     }
 
-    /// Copies what a row's own cache stores, so that it lies here as the next token would find it there.
-    pub(crate) fn join(&mut self, row: usize, layer: &dyn KvCache) -> Result<()> {
+    /// Copies what the own cache of new rows stores, so that it lies here as the next token would find it there.
+    /// Of rows that have seen less than the longest, what is behind that is copied for nothing.
+    pub(crate) fn join(&mut self, row: usize, seen: &[usize], layer: &dyn KvCache) -> Result<()> {
         let mut positions = self.positions.borrow_mut();
-        let (seen, next, most) = (layer.offset(), layer.next(), most_positions(positions.kind));
+        let (longest, next) = (layer.offset(), layer.next());
+        let most = most_positions(positions.kind);
         // A ring holds more than its size until the first token of the answer.
-        let (end, surplus) = (next.max(seen.min(most)), (next - most).max(0));
+        let (end, surplus) = (next.max(longest.min(most)), (next - most).max(0));
         let sinks = match positions.kind {
             CacheKind::Rotating { sinks, .. } => sinks.min(end),
             _ => 0,
@@ -141,8 +143,10 @@ impl Slots {
         self.store.fill(row as i32, &layer.arrays(), &used)?;
         // The other layers of this kind have said the same.
         if positions.seen.len() == row {
-            positions.seen.push(seen);
-            positions.next.push(next.min(most));
+            let seen = seen.iter().map(|seen| *seen as i32);
+            let next = seen.clone().map(|seen| next.min(most).min(seen));
+            positions.next.extend(next);
+            positions.seen.extend(seen);
         }
         Ok(())
     }

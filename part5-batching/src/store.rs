@@ -72,10 +72,11 @@ impl Store {
         ))
     }
 
-    /// Copies the `used` positions of arrays `[1, Hkv, …]` into a slot, one range after the other.
+    /// Copies the `used` positions of arrays `[B, Hkv, …]` into B slots, one range after the other.
     pub(crate) fn fill(&mut self, slot: i32, of: &[&Array], used: &[Range<i32>]) -> Result<()> {
         let end = used.iter().map(|range| range.end - range.start).sum();
-        self.make_room(slot + 1, end, of)?;
+        let rows = of.first().map_or(0, |of| of.dim(0));
+        self.make_room(slot + rows, end, of)?;
         for (array, of) in self.arrays.iter_mut().zip(of) {
             let mut at = 0;
             for range in used.iter().filter(|range| !range.is_empty()) {

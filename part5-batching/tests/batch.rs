@@ -61,7 +61,9 @@ fn check(both: &Both, kind: CacheKind, stays: &[Stay], what: &str) {
                 let mut cache = empty_cache(kind, &both.config);
                 let logits = prefill(&both.model, &mut cache, &prompts[row]);
                 same(&logits, &answers[row].logits[0], what);
-                batch.join(id, cache).unwrap();
+                batch
+                    .join(&[id], &[cache.offset() as usize], cache)
+                    .unwrap();
             }
         }
         let rows: Vec<usize> = batch.rows().iter().map(|id| id.0 as usize).collect();
@@ -181,7 +183,9 @@ fn nobody_who_stays_is_copied() {
     let join = |batch: &mut Batch, row: u64| {
         let mut cache = empty_cache(CacheKind::Prealloc, &both.config);
         prefill(&both.model, &mut cache, &both.ids(10, row as usize));
-        batch.join(SequenceId(row), cache).unwrap();
+        batch
+            .join(&[SequenceId(row)], &[cache.offset() as usize], cache)
+            .unwrap();
     };
     for row in 0..5 {
         join(&mut batch, row); // there are 8 slots then
@@ -212,7 +216,9 @@ fn a_batch_without_rows_holds_no_memory() {
     for _ in 0..2 {
         let mut cache = empty_cache(CacheKind::Prealloc, &both.config);
         prefill(&both.model, &mut cache, &both.ids(10, 1));
-        batch.join(SequenceId(3), cache).unwrap();
+        batch
+            .join(&[SequenceId(3)], &[cache.offset() as usize], cache)
+            .unwrap();
         assert!(batch.cache().bytes() > 0);
         batch.leave(SequenceId(9)).unwrap(); // nobody
         assert_eq!(batch.rows(), [SequenceId(3)]);

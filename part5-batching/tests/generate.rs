@@ -479,11 +479,13 @@ fn what_cannot_be_without_a_differing_bit_is_refused() {
 #[test]
 fn every_architecture_gives_its_tokens_in_a_batch() {
     let asked =
-        [(40, 0), (3, 0), (90, 1), (17, 4), (1, 4), (33, 9)].map(|(prompt, arrives)| Asked {
-            prompt,
-            arrives,
-            max_tokens: 12,
-            cancelled: None,
+        [(40, 0), (3, 0), (36, 0), (90, 1), (17, 4), (1, 4), (33, 9)].map(|(prompt, arrives)| {
+            Asked {
+                prompt,
+                arrives,
+                max_tokens: 12,
+                cancelled: None,
+            }
         });
     let limits = Limits {
         rows: 4,

@@ -101,7 +101,7 @@ fn batch(model: &Model, rows: usize) -> Result<Batch> {
     for row in 0..rows {
         let mut cache = cache()?;
         next_id(model, &mut cache, &ids(OFFSET + row))?;
-        batch.join(SequenceId(row as u64), cache)?;
+        batch.join(&[SequenceId(row as u64)], &[cache.offset() as usize], cache)?;
     }
     Ok(batch)
 }

@@ -24,6 +24,7 @@ const FILES: &[&str] = &[
     "plan.rs",
     "prealloc.rs",
     "prefix.rs",
+    "prompts.rs",
     "quantized_cache.rs",
     "reuse.rs",
     "rotating.rs",

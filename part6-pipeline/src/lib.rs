@@ -43,6 +43,7 @@
 //! - [`limits`]: as in part 5
 //! - [`plan`]: as in part 5
 //! - [`stepped`]: part 5's, which also counts tokens
+//! - [`prompts`]: one run of the model for several prompts
 //! - [`slots`]: part 5's, from which a row can be copied
 //! - [`store`]: part 5's, with the same
 //! - [`kinds`]: as in part 5
@@ -75,6 +76,7 @@ pub mod nodes;
 pub mod plan;
 pub mod prealloc;
 pub mod prefix;
+mod prompts;
 pub mod quantized_cache;
 pub mod replay;
 pub mod reuse;

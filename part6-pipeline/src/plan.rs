@@ -23,6 +23,16 @@ pub struct Plan {
     pub wake: Option<Duration>,
 }
 
+impl Plan {
+    /// Whether it is the next token of each of these rows, and nothing else.
+    pub(crate) fn only_decodes(&self, rows: &[SequenceId]) -> bool {
+        self.preempted.is_empty()
+            && !self.pieces.is_empty()
+            && self.pieces.len() == rows.len()
+            && self.pieces.iter().all(|piece| rows.contains(&piece.id))
+    }
+}
+
 /// What a step runs of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Piece {

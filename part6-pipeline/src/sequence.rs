@@ -213,8 +213,13 @@ impl<'a> Rows<'a> {
         Ok(ops::concatenate(&ids, 0)?.reshape(&[-1, 1])?)
     }
 
-    /// Starts to compute the next id of each row from its logits, `[B, V]`.
-    pub fn start(mut self, logits: &Array) -> Result<()> {
+    /// What each has to run, if nothing of it is in a cache.
+    pub fn ids(&self) -> Vec<&[u32]> {
+        self.0.iter().map(|row| &row.ids[..]).collect()
+    }
+
+    /// Starts to compute the next id of each row from its logits, `[B, V]`, for which it ran so many `positions`.
+    pub fn start(mut self, logits: &Array, positions: &[usize]) -> Result<()> {
         if self.0.iter().any(|row| row.constraint.is_some()) {
             transforms::async_eval([logits])?;
         }
@@ -225,7 +230,7 @@ impl<'a> Rows<'a> {
         let likely = likely.iter().flat_map(|all| all.arrays());
         // At once: each alone would be a piece of work of its own.
         transforms::async_eval(next.iter().flat_map(Choice::arrays).chain(likely))?;
-        let mut rows = self.0.into_iter().zip(next);
-        rows.try_for_each(|(row, next)| row.start(next, 1))
+        let mut rows = self.0.into_iter().zip(next).zip(positions);
+        rows.try_for_each(|((row, next), positions)| row.start(next, *positions))
     }
 }

@@ -102,5 +102,5 @@ macro_rules! of_part_6 {
 
 of_part_6! {
     ahead answer ask batch books cache desk engine generate handle keys_values kinds limits nodes plan prealloc prefix
-    quantized_cache reuse rotating scheduler sequence slots stepped store text
+    prompts quantized_cache reuse rotating scheduler sequence slots stepped store text
 }

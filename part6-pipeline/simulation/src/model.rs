@@ -47,7 +47,7 @@ pub(crate) fn seen(key: u32, value: u32) -> u32 {
 }
 
 impl Model {
-    /// Runs tokens `[B, L]`, and gives what the last layer made of each.
+    /// Runs tokens `[B, L]`, and gives what the last layer made of each, `[B, L, 1]`.
     pub fn hidden(&self, ids: &Array, cache: &mut Cache) -> Result<Array> {
         self.count()?;
         let (rows, l) = (ids.dim(0), ids.dim(1));
@@ -79,7 +79,7 @@ impl Model {
                 *hidden = mix(*hidden, sum);
             }
         }
-        Ok(Array::new(hidden, &[rows, l]))
+        Ok(Array::new(hidden, &[rows, l, 1]))
     }
 
     /// For each row what its next token is drawn from, `[B, 1]`.

@@ -8,6 +8,12 @@ pub const PLANTS: &[(&str, &str, &str, &str)] = &[
         "if self.sequences.get(&id).is_none_or(|sequence| sequence.cache.is_none()) { self.scheduler.end(id); }",
     ),
     (
+        "what fills up a short prompt is taken for its last token",
+        "prompts.rs",
+        "(row * longest + ids.len() - 1) as i32",
+        "(row * longest + longest - 1) as i32",
+    ),
+    (
         "a prompt of whole blocks leaves no token to run",
         "reuse.rs",
         "self.tree.find(&ids[..ids.len().saturating_sub(1)])",

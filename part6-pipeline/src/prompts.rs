@@ -1,0 +1,74 @@
+//! Prompts that begin in the same step: one run of the model for several.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::iter;
+
+use anyhow::{Context, Result};
+use mlx_rs::Array;
+use shared::config::ModelConfig;
+use shared::layers::ids_array;
+
+use crate::cache::Cache;
+use crate::kinds::{CacheKind, layer_kinds};
+use crate::model::Model;
+use crate::plan::{Piece, SequenceId};
+use crate::sequence::Sequence;
+
+/// Sorts what a step runs of prompts: whole ones of about one length share a run of the model, and each other piece
+/// has one of its own. So has a prompt of whose tokens is told how likely they are.
+///
+/// # Cost
+/// A run is as long for all its rows as for the longest, so up to a quarter of it is computed for nothing. Alone, each
+/// short prompt would read every weight for a few tokens. vLLM lays prompts end to end instead, for which its
+/// attention has to know where each begins.
+pub(crate) fn runs<'a>(
+    kind: CacheKind,
+    config: &ModelConfig,
+    sequences: &BTreeMap<SequenceId, Sequence>,
+    pieces: Vec<&'a Piece>,
+) -> (Vec<Vec<&'a Piece>>, Vec<&'a Piece>) {
+    // Where a ring's next token goes depends on the length of its own prompt.
+    let rings = layer_kinds(kind, config).any(|kind| matches!(kind, CacheKind::Rotating { .. }));
+    let told = |piece: &Piece| {
+        let sequence = sequences.get(&piece.id);
+        sequence.is_some_and(|sequence| sequence.likely.of_prompt())
+    };
+    let whole = |piece: &&Piece| !rings && piece.last && piece.range.start == 0 && !told(piece);
+    let (mut whole, mut alone): (Vec<_>, Vec<_>) = pieces.into_iter().partition(whole);
+    whole.sort_by_key(|piece| Reverse(piece.range.len()));
+    let (mut together, mut left) = (Vec::new(), &whole[..]);
+    while let [longest, ..] = left {
+        let alike = |piece: &&&Piece| 4 * piece.range.len() >= 3 * longest.range.len();
+        let (run, shorter) = left.split_at(left.iter().take_while(alike).count());
+        match run {
+            [piece] => alone.push(piece),
+            _ => together.push(run.to_vec()),
+        }
+        left = shorter;
+    }
+    (together, alone)
+}
+
+/// The scores of the token after each prompt `[B, V]`. The cache, empty before, then has a row for each, as long as
+/// the longest.
+///
+/// What fills up the shorter ones comes behind their tokens, and attention only looks back.
+pub(crate) fn next_logits(model: &Model, prompts: &[&[u32]], cache: &mut Cache) -> Result<Array> {
+    let longest = prompts.iter().map(|ids| ids.len()).max();
+    let longest = longest.context("no prompt to run")?;
+    let filled = prompts.iter().flat_map(|ids| {
+        let filling = iter::repeat_n(0, longest - ids.len());
+        ids.iter().copied().chain(filling)
+    });
+    let ids = ids_array(&filled.collect::<Vec<u32>>());
+    let ids = ids.reshape(&[prompts.len() as i32, longest as i32])?;
+    let hidden = model.hidden(&ids, cache)?; // [B, L, E]
+    let place = |(row, ids): (usize, &&[u32])| (row * longest + ids.len() - 1) as i32;
+    let places: Vec<i32> = prompts.iter().enumerate().map(place).collect();
+    let places = Array::from_slice(&places, &[places.len() as i32]);
+    let size = hidden.dim(2);
+    let last = hidden.reshape(&[-1, size])?.take_axis(&places, 0)?; // [B, E]
+    let logits = model.logits(&last.reshape(&[-1, 1, size])?)?; // [B, 1, V]
+    Ok(logits.squeeze_axes(&[1])?)
+}
