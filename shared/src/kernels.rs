@@ -5,6 +5,7 @@
 
 pub(crate) mod cpu;
 mod one_row;
+mod rows_together;
 
 use anyhow::Result;
 use mlx_rs::Array;
@@ -23,7 +24,11 @@ pub fn product(x: &Array, matrix: &Matrix, bias: Option<&Array>) -> Result<Optio
     let Matrix::Quantized(packed) = matrix else {
         return Ok(None);
     };
-    Ok(match (one_row::product(x, packed)?, bias) {
+    let product = match one_row::product(x, packed)? {
+        None => rows_together::product(x, packed)?,
+        product => product,
+    };
+    Ok(match (product, bias) {
         (Some(product), Some(bias)) => Some(product.add(bias)?),
         (product, _) => product,
     })

@@ -131,7 +131,8 @@ fn kernel() -> Option<CudaKernel> {
     CudaKernel::new("one_row", &inputs, "y", include_str!("one_row.cu")).ok()
 }
 
-fn is_available() -> bool {
+/// Whether MLX's arrays are on an NVIDIA GPU.
+pub(super) fn is_available() -> bool {
     AVAILABLE.with(|available| *available)
 }
 
