@@ -6,6 +6,7 @@
 
 mod rows;
 mod stream;
+mod wrap;
 
 use std::io::{self, Write};
 

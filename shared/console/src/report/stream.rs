@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anstyle::{AnsiColor, Style};
 
+use terminal_size::{Width, terminal_size_of};
+use textwrap::{Options, WordSplitter};
+
+use super::wrap::Wrap;
 use crate::text::{WIDTH, clip, harmless, message, one_line};
 
 /// A status line stands on the terminal and has to go before anything else is written.
@@ -86,17 +90,24 @@ pub fn stdout_closed(err: &anyhow::Error) -> bool {
 /// Generated text on its way to a reader, piece by piece, each one shown at once.
 ///
 /// A piece is whole characters, as the streaming detokenizer gives them. Control characters that
-/// could move the cursor or change the terminal are shown (`^[` for escape) instead of obeyed.
+/// could move the cursor or change the terminal are shown (`^[` for escape) instead of obeyed. On a
+/// terminal the lines end between words; a file or another program gets the text as it is.
 #[derive(Debug)]
 pub struct TextStream<W: Write> {
     out: W,
     ends_in_newline: bool,
+    wrap: Option<Wrap>,
 }
 
 impl TextStream<Stdout> {
     /// A stream onto standard output.
     pub fn stdout() -> Self {
-        Self::new(Stdout::new())
+        let mut stream = Self::new(Stdout::new());
+        if obeys_escapes(&io::stdout()) {
+            stream.wrap =
+                terminal_size_of(io::stdout()).map(|(Width(columns), _)| Wrap::new(columns.into()));
+        }
+        stream
     }
 }
 
@@ -106,6 +117,7 @@ impl<W: Write> TextStream<W> {
         Self {
             out,
             ends_in_newline: true,
+            wrap: None,
         }
     }
 
@@ -119,7 +131,11 @@ impl<W: Write> TextStream<W> {
         if piece.is_empty() {
             return Ok(());
         }
-        self.out.write_all(harmless(piece).as_bytes())?;
+        let text = harmless(piece);
+        match &mut self.wrap {
+            Some(wrap) => self.out.write_all(wrap.push(&text).as_bytes())?,
+            None => self.out.write_all(text.as_bytes())?,
+        }
         self.ends_in_newline = piece.ends_with('\n');
         self.out.flush()
     }
@@ -168,7 +184,7 @@ pub fn clear_status() {
 /// A line on stderr that stays: what was done, between two steps.
 pub fn tell(text: &str) {
     clear_status();
-    to_stderr(&format!("{}\n", message(text)));
+    to_stderr(&format!("{}\n", at_words(&message(text), 0)));
 }
 
 /// A line on stderr that stays: something the reader should know, with what helps against it.
@@ -197,13 +213,36 @@ fn labelled(label: &str, colour: AnsiColor, text: &str) {
     };
     to_stderr(&format!(
         "{start}{style}{label}:{style:#} {}\n",
-        message(text)
+        at_words(&message(text), label.len() + 2)
     ));
+}
+
+/// A line for stderr, `taken` columns of which are written already: on a terminal it goes on below
+/// between two words, and never within one, which may be an address or a path.
+fn at_words(line: &str, taken: usize) -> String {
+    match terminal_size_of(io::stderr()) {
+        Some((Width(columns), _)) => broken(line, taken, columns.into()),
+        None => line.to_owned(),
+    }
+}
+
+fn broken(line: &str, taken: usize, columns: usize) -> String {
+    let blank = " ".repeat(taken);
+    let options = Options::new(columns.saturating_sub(1).max(taken + 10))
+        .initial_indent(&blank)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .break_words(false);
+    let lines = textwrap::fill(line, options);
+    lines.get(taken..).unwrap_or_default().to_owned()
 }
 
 /// A terminal that can erase a line.
 fn transient() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    obeys_escapes(&io::stderr())
+}
+
+fn obeys_escapes(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// Nothing can be done about a stderr that fails, and `eprintln!` would panic.
@@ -266,6 +305,17 @@ mod tests {
             String::from_utf8(stream.out.text).unwrap(),
             "Schwarze Löcher 🕳️\n"
         );
+    }
+
+    #[test]
+    fn an_error_on_a_terminal_breaks_between_words_and_never_in_an_address() {
+        let text =
+            "cannot reach https://huggingface.co/api/models/some-owner/some-model: try again";
+        let lines =
+            "cannot reach\nhttps://huggingface.co/api/models/some-owner/some-model:\ntry again";
+        assert_eq!(broken(text, "error: ".len(), 40), lines);
+        assert_eq!(broken("", 7, 80), "");
+        assert_eq!(broken("one two", 7, 3), "one two");
     }
 
     #[test]
