@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use console::numbers::{count, plural};
+use console::numbers::{count, fixed, plural};
 use console::report::Report;
 
 /// Per token, the positions that were computed although they had been before, and the milliseconds;
-/// then the total.
+/// then the total, and what it means.
 ///
 /// Both slices have a value per generated token, the first one for prefill (nothing computed
 /// again). The total is split into prompt and answer only if the positions are exactly those of
@@ -16,6 +16,7 @@ use console::report::Report;
 /// If it cannot be written.
 pub fn draw<W: Write>(
     report: &mut Report<W>,
+    prompt_tokens: usize,
     recomputed: &[u64],
     token_ms: &[f64],
 ) -> io::Result<()> {
@@ -23,11 +24,33 @@ pub fn draw<W: Write>(
         .iter()
         .map(|&positions| positions as f64)
         .collect();
-    report.sparklines("per token", 0, &[("redundant", &again)])?;
-    report.sparklines("per token", 2, &[("time (ms)", token_ms)])?;
+    report.sparklines("again", 0, &[("positions", &again)])?;
+    report.sparklines("taken", 1, &[("time (ms)", token_ms)])?;
     redundancy(recomputed)
         .iter()
-        .try_for_each(|sentence| report.note(sentence))
+        .try_for_each(|sentence| report.note(sentence))?;
+    let Some(sentence) = in_one_sentence(prompt_tokens, recomputed) else {
+        return Ok(());
+    };
+    report.blank()?;
+    report.note(&sentence)
+}
+
+/// What the numbers say. None where nothing was computed twice.
+///
+/// Each position is needed once, that of the last token not at all: nobody asked what follows it.
+fn in_one_sentence(prompt_tokens: usize, recomputed: &[u64]) -> Option<String> {
+    let again: u64 = recomputed.iter().sum();
+    let needed = (prompt_tokens + recomputed.len().checked_sub(1)?) as u64;
+    let share = 100.0 * again as f64 / (again + needed) as f64;
+    (again > 0).then(|| {
+        format!(
+            "{} % of the work had been done before: {} positions computed, {} needed.",
+            fixed(share, 0),
+            count(again + needed),
+            count(needed)
+        )
+    })
 }
 
 /// The total of positions computed again and, if they are those of naive decode, their sum.
@@ -67,13 +90,25 @@ mod tests {
     fn the_cost_meter_shows_growth_and_total() {
         let ms: Vec<f64> = (0..128).map(|i| 8.0 + 0.25 * f64::from(i)).collect();
         let mut out = Vec::new();
-        draw(&mut Report::plain(&mut out), &naive_decode(), &ms).unwrap();
+        draw(&mut Report::plain(&mut out), 18, &naive_decode(), &ms).unwrap();
         insta::assert_snapshot!(String::from_utf8(out).unwrap());
     }
 
     #[test]
     fn no_token_is_drawn_without_a_fault() {
-        draw(&mut Report::plain(Vec::new()), &[], &[]).unwrap();
+        draw(&mut Report::plain(Vec::new()), 18, &[], &[]).unwrap();
+    }
+
+    #[test]
+    fn the_result_is_one_sentence() {
+        // A prompt of 12 and an answer of 115 tokens.
+        let recomputed: Vec<u64> = (0..115).map(|i| if i == 0 { 0 } else { 11 + i }).collect();
+        assert_eq!(
+            in_one_sentence(12, &recomputed).unwrap(),
+            "98 % of the work had been done before: 7,935 positions computed, 126 needed."
+        );
+        assert_eq!(in_one_sentence(12, &[0]), None);
+        assert_eq!(in_one_sentence(12, &[]), None);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::Parser;
 use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use console::metrics::Run;
-use console::numbers::{fixed, or_dash};
-use console::report::{Report, TextStream, status};
+use console::numbers::{binary, fixed, or_dash};
+use console::report::{Report, Stdout, TextStream, status};
 use console::results::JsonReport;
 use shared::machine::{self, on_one_stream, peak_bytes};
 use shared::request::Request;
@@ -45,7 +45,9 @@ pub fn run(args: Args) -> Result<()> {
     }
     let session = Session::open(&args.model)?.with_roof();
     let (request, tokenize_time) = session.request(&args.prompt, &args.sampling)?;
-    let (run, recomputed, token_ms) = answer(&session, &request)?;
+    let mut out = TextStream::stdout();
+    let prompt = session.continued(&args.prompt)?;
+    let (run, recomputed, token_ms) = answer(&session, &request, &mut out, prompt.as_deref())?;
     let run = run.tokenize(tokenize_time);
     let versions = machine::versions()?;
     let mut report = Report::stdout();
@@ -54,9 +56,9 @@ pub fn run(args: Args) -> Result<()> {
     card.extend(reached(&run));
     report.card(&card)?;
     report.blank()?;
-    report.table(&HEAD, &[row(&run)])?;
+    report.card(&numbers(&run))?;
     report.blank()?;
-    cost_meter::draw(&mut report, &recomputed, &token_ms)?;
+    cost_meter::draw(&mut report, run.prompt_tokens, &recomputed, &token_ms)?;
     if args.output.json {
         report.json_line(&JsonReport {
             part: env!("CARGO_PKG_NAME"),
@@ -77,13 +79,18 @@ fn inspect(model: &ModelArgs) -> Result<()> {
 
 /// Loads the model and streams its answer; returns the numbers of the run, and per token the
 /// positions computed again and the milliseconds.
-fn answer(session: &Session, request: &Request) -> Result<(Run, Vec<u64>, Vec<f64>)> {
+fn answer(
+    session: &Session,
+    request: &Request,
+    out: &mut TextStream<Stdout>,
+    continued: Option<&str>,
+) -> Result<(Run, Vec<u64>, Vec<f64>)> {
     status(&format!("loading {}", session.checkpoint.name));
     let started = Instant::now();
     let model = Model::load(&session.checkpoint)?;
     let load_time = session.open_time + started.elapsed();
     let prompt_tokens = request.ids.len();
-    let mut out = TextStream::stdout();
+    continued.map_or(Ok(()), |text| out.continued(text))?;
     let mut answer = session.answer(|piece| Ok(out.push(piece)?));
     let mut generator = Generator::new(&model, request)?;
     let watch = |step| answer.watch(step, prompt_tokens);
@@ -111,30 +118,32 @@ fn reached(run: &Run) -> Option<(String, String)> {
     Some(("reached".to_owned(), text))
 }
 
-const HEAD: [&str; 8] = [
-    "decode",
-    "load ms",
-    "tokenize ms",
-    "TTFT ms",
-    "TPOT ms",
-    "prefill tok/s",
-    "decode tok/s",
-    "peak GiB",
-];
-
-fn row(run: &Run) -> Vec<String> {
+/// What was measured, in words: two of these times have names that everybody uses and nobody explains.
+fn numbers(run: &Run) -> Vec<(&'static str, String)> {
+    let ms = |value, decimals| format!("{} ms", or_dash(value, decimals));
+    let (ttft, tpot) = (ms(run.ttft_ms, 1), ms(run.tpot_ms, 1));
+    let (prefill, decode) = (or_dash(run.prefill_tps, 1), or_dash(run.decode_tps, 1));
+    let peak = run.peak_bytes.map_or_else(|| "–".to_owned(), binary);
     vec![
-        run.variant.clone(),
-        or_dash(run.load_ms, 1),
-        or_dash(run.tokenize_ms, 2),
-        or_dash(run.ttft_ms, 1),
-        or_dash(run.tpot_ms, 2),
-        or_dash(run.prefill_tps, 1),
-        or_dash(run.decode_tps, 1),
-        or_dash(
-            run.peak_bytes
-                .map(|bytes| bytes as f64 / f64::from(1 << 30)),
-            3,
+        (
+            "load",
+            format!("{}: files → weights in memory", ms(run.load_ms, 1)),
+        ),
+        (
+            "tokenize",
+            format!("{}: text → ids", ms(run.tokenize_ms, 1)),
+        ),
+        (
+            "TTFT",
+            format!("{ttft}, time to first token: the prompt at once, {prefill} tok/s"),
+        ),
+        (
+            "TPOT",
+            format!("{tpot}, time per output token after it: {decode} tok/s"),
+        ),
+        (
+            "peak",
+            format!("{peak}, the most memory that MLX held at once"),
         ),
     ]
 }

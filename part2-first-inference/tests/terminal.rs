@@ -49,6 +49,19 @@ fn no_line_of_the_report_is_wider_than_80_columns() {
         report.contains("187 positions computed again for 12 tokens"),
         "{report}"
     );
+    // 12 tokens of the prompt and 12 of the answer: 210 positions, 23 of them for the first time.
+    let last = report.lines().next_back().unwrap();
+    let result = "89 % of the work had been done before: 210 positions computed, 23 needed.";
+    assert_eq!(last.trim(), result);
+    for words in [
+        "TTFT",
+        "time to first token",
+        "TPOT",
+        "time per output token",
+        "MiB, the most memory",
+    ] {
+        assert!(report.contains(words), "{words}: {report}");
+    }
     let json: Value = serde_json::from_str(json).unwrap();
     let run = &json["runs"][0];
     // p = 12 prompt tokens, n = 12: (n − 1)(p − 1) + n(n − 1)/2
@@ -57,4 +70,23 @@ fn no_line_of_the_report_is_wider_than_80_columns() {
     assert_eq!(run["prompt_tokens"], 12);
     assert_eq!(run["finish_reason"], "length");
     assert_eq!(run["text"].as_str().unwrap(), answer);
+}
+
+#[test]
+fn a_base_model_says_that_it_continues_the_prompt() {
+    let place = tempfile::tempdir().unwrap();
+    let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/models/tiny");
+    for name in ["config.json", "model.safetensors", "tokenizer.json"] {
+        std::fs::copy(tiny.join(name), place.path().join(name)).unwrap();
+    }
+    let run = |model: &str| {
+        let mut command = Command::cargo_bin("part2-first-inference").unwrap();
+        command.args(["--max-tokens", "2", "--model", model]);
+        String::from_utf8(command.output().unwrap().stderr).unwrap()
+    };
+    let stderr = run(place.path().to_str().unwrap());
+    let says =
+        "has no chat template: a base model, which continues the prompt and does not answer it";
+    assert!(stderr.contains(says), "{stderr}");
+    assert!(!run("tiny").contains("base model"));
 }

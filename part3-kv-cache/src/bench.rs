@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use console::interrupt::check_interrupted;
-use console::metrics::{Generation, Run, ms};
+use console::metrics::{Generation, Run};
 use console::report::{Stdout, TextStream, status};
 use shared::machine::{active_bytes, on_one_stream, peak_bytes, reset_peak};
 use shared::request::Request;
@@ -22,6 +22,8 @@ pub struct Bench<'a> {
     pub session: &'a Session,
     /// What every run answers.
     pub request: &'a Request,
+    /// The prompt's text, if the answer continues it.
+    pub continued: Option<&'a str>,
     /// The weights.
     pub model: &'a Model,
     /// Prompt tokens that go through the model at once.
@@ -39,6 +41,10 @@ pub struct Bench<'a> {
 pub struct Variant {
     /// What was asked for.
     pub kind: CacheKind,
+    /// What the report and the JSON line call it.
+    pub label: &'static str,
+    /// Positions of the prompt that were in the cache before the answer began.
+    pub stored: i32,
     /// The rounds.
     pub measured: Vec<Measured>,
 }
@@ -78,33 +84,56 @@ pub fn name(kind: CacheKind) -> &'static str {
     }
 }
 
-/// What `work` gives, and the milliseconds that it took.
-pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
+/// What `work` gives, and how long it took.
+pub fn timed<T>(work: impl FnOnce() -> Result<T>) -> Result<(T, Duration)> {
     let started = Instant::now();
     let done = work()?;
-    Ok((done, ms(started.elapsed())))
+    Ok((done, started.elapsed()))
+}
+
+/// A cache that already holds the beginning of the prompt.
+#[derive(Debug)]
+pub struct Begun {
+    /// Whose answer it begins, for the report.
+    pub label: &'static str,
+    /// The cache.
+    pub cache: Cache,
+    /// What filling it took: part of the time to first token.
+    pub time: Duration,
 }
 
 impl Bench<'_> {
     /// One answer that is read; if rounds are asked for, it was the warm-up for them.
     pub fn one(&self, kind: CacheKind, rounds: Option<u32>) -> Result<Variant> {
-        let first = self.answer(kind, self.empty(kind), Some(&mut TextStream::stdout()))?;
+        let first = self.shown(self.empty(kind))?;
         let round = |_| {
             check_interrupted()?;
-            self.answer(kind, self.empty(kind), None)
+            self.answer(self.empty(kind), None)
         };
         let measured = match rounds {
             Some(rounds) => (0..rounds).map(round).collect::<Result<_>>()?,
             None => vec![first],
         };
-        Ok(Variant { kind, measured })
-    }
-
-    /// One answer that is read and begins with what is in `cache`.
-    pub fn one_from(&self, kind: CacheKind, cache: Cache) -> Result<Variant> {
-        let measured = self.answer(kind, cache, Some(&mut TextStream::stdout()))?;
         Ok(Variant {
             kind,
+            label: name(kind),
+            stored: 0,
+            measured,
+        })
+    }
+
+    /// One answer that begins with what is in a cache; the first of a command is read.
+    pub fn one_from(&self, kind: CacheKind, begun: Begun, read: bool) -> Result<Variant> {
+        let (label, stored) = (begun.label, begun.cache.offset());
+        let measured = if read {
+            self.shown(begun)?
+        } else {
+            self.answer(begun, None)?
+        };
+        Ok(Variant {
+            kind,
+            label,
+            stored,
             measured: vec![measured],
         })
     }
@@ -113,13 +142,11 @@ impl Bench<'_> {
     /// the warm-up, too.
     pub fn compare(&self, kinds: &[CacheKind], rounds: u32) -> Result<Vec<Variant>> {
         let warm_up = CacheKind::Prealloc;
-        self.answer(
-            warm_up,
-            self.empty(warm_up),
-            Some(&mut TextStream::stdout()),
-        )?;
+        self.shown(self.empty(warm_up))?;
         let variant = |&kind| Variant {
             kind,
+            label: name(kind),
+            stored: 0,
             measured: Vec::new(),
         };
         let mut variants: Vec<Variant> = kinds.iter().map(variant).collect();
@@ -128,34 +155,46 @@ impl Bench<'_> {
             if round % 2 == 1 {
                 order.reverse();
             }
-            for Variant { kind, measured } in order {
+            for Variant { kind, measured, .. } in order {
                 if *kind == CacheKind::Off && round > 0 {
                     continue; // it is slow, and the difference is far beyond the noise
                 }
                 status(&format!("round {} of {rounds}: {}", round + 1, name(*kind)));
-                measured.push(self.answer(*kind, self.empty(*kind), None)?);
+                measured.push(self.answer(self.empty(*kind), None)?);
                 check_interrupted()?;
             }
         }
         Ok(variants)
     }
 
-    fn empty(&self, kind: CacheKind) -> Cache {
-        empty_cache(kind, &self.session.checkpoint.config)
+    fn empty(&self, kind: CacheKind) -> Begun {
+        Begun {
+            label: name(kind),
+            cache: empty_cache(kind, &self.session.checkpoint.config),
+            time: Duration::ZERO,
+        }
+    }
+
+    /// One generation that is read while it comes.
+    fn shown(&self, begun: Begun) -> Result<Measured> {
+        let mut out = TextStream::stdout();
+        self.continued.map_or(Ok(()), |text| out.continued(text))?;
+        self.answer(begun, Some(&mut out))
     }
 
     /// One generation; its text streams to `out`.
-    fn answer(
-        &self,
-        kind: CacheKind,
-        mut cache: Cache,
-        out: Option<&mut TextStream<Stdout>>,
-    ) -> Result<Measured> {
+    fn answer(&self, begun: Begun, out: Option<&mut TextStream<Stdout>>) -> Result<Measured> {
+        let Begun {
+            label,
+            mut cache,
+            time,
+        } = begun;
         reset_peak()?;
         let (generation, text) = self.stream(&mut cache, out)?;
         let timeline = &generation.timeline;
         let decode_ms = timeline.token_ms().split_off(1.min(timeline.len()));
-        let run = Run::from_generation(name(kind), self.request.ids.len(), &generation, text)
+        let run = Run::from_generation(label, self.request.ids.len(), &generation, text)
+            .begun_before(time)
             .load(self.load_time)
             .tokenize(self.tokenize_time)
             .peak_bytes(peak_bytes()?)

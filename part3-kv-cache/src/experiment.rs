@@ -8,17 +8,16 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use console::files;
-use console::numbers::{count, fixed};
 use console::report::status;
 use shared::machine::active_bytes;
 use shared::session::Session;
 
-use crate::bench::{Bench, Variant, timed};
-use crate::cache::Cache;
+use crate::bench::{Begun, Bench, Variant, timed};
 use crate::generate::PREFILL_STEP;
 use crate::kinds::{CacheKind, empty_cache};
 use crate::model::Model;
 use crate::saved::CacheFile;
+use crate::says::FROM_FILE;
 use crate::{needle, report};
 
 /// Part 3: the KV cache: what is computed once is stored. Without --cache: all kinds side by side.
@@ -175,21 +174,24 @@ fn compare(args: &BenchArgs, plot: Option<&Path>) -> Result<()> {
             Some(kind) => vec![bench.one(kind, *rounds)?],
             None => bench.compare(&ALL, rounds.unwrap_or(ROUNDS))?,
         };
-        print(bench, run, &variants, &[], plot)
+        print(bench, run, &variants, plot)
     })
 }
 
+/// The prompt computed and written, then read back: both answers, and both times to the first token.
 fn save(path: &Path, run: &RunArgs) -> Result<()> {
     writable("save", Some(path))?;
     let kind = run.cache.unwrap_or(CacheKind::Prealloc);
     with_bench(run, |bench| {
         let file = CacheFile::new(path, bench.session, bench.request, kind)?;
         let mut cache = empty_cache(kind, &bench.session.checkpoint.config);
-        let step = bench.prefill_step;
-        let ms = timed(|| file.save(bench.model, &mut cache, step))?.1;
-        let note = from_file("Ran and saved", &cache, bench, ms);
-        let variant = bench.one_from(kind, cache)?;
-        print(bench, run, &[variant], &[note], None)
+        let ((), time) = timed(|| file.fill(bench.model, &mut cache, bench.prefill_step))?;
+        file.write(&cache)?;
+        let label = "computed";
+        let computed = bench.one_from(kind, Begun { label, cache, time }, true)?;
+        status("the same from the file");
+        let loaded = bench.one_from(kind, from_file(&file)?, false)?;
+        print(bench, run, &[computed, loaded], None)
     })
 }
 
@@ -197,11 +199,15 @@ fn load(path: &Path, run: &RunArgs) -> Result<()> {
     let kind = run.cache.unwrap_or(CacheKind::Prealloc);
     with_bench(run, |bench| {
         let file = CacheFile::new(path, bench.session, bench.request, kind)?;
-        let (cache, ms) = timed(|| file.load())?;
-        let note = from_file("Loaded", &cache, bench, ms);
-        let variant = bench.one_from(kind, cache)?;
-        print(bench, run, &[variant], &[note], None)
+        let loaded = bench.one_from(kind, from_file(&file)?, true)?;
+        print(bench, run, &[loaded], None)
     })
+}
+
+fn from_file(file: &CacheFile<'_>) -> Result<Begun> {
+    let (cache, time) = timed(|| file.load())?;
+    let label = FROM_FILE;
+    Ok(Begun { label, cache, time })
 }
 
 /// Before long work: can `path` be written?
@@ -210,24 +216,17 @@ fn writable(what: &'static str, path: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
-fn from_file(done: &str, cache: &Cache, bench: &Bench<'_>, ms: f64) -> String {
-    format!(
-        "{done} {} of {} prompt tokens in {} ms, before TTFT begins.",
-        count(cache.offset() as u64),
-        count(bench.request.ids.len() as u64),
-        fixed(ms, 1)
-    )
-}
-
 fn with_bench(run: &RunArgs, work: impl FnOnce(&Bench<'_>) -> Result<()>) -> Result<()> {
     let session = Session::open(&run.model)?.with_roof();
     let (request, tokenize_time) = session.request(&run.prompt, &run.sampling)?;
+    let continued = session.continued(&run.prompt)?;
     status(&format!("loading {}", session.checkpoint.name));
     let started = Instant::now();
     let model = Model::load(&session.checkpoint)?;
     let bench = Bench {
         session: &session,
         request: &request,
+        continued: continued.as_deref(),
         model: &model,
         prefill_step: run.prefill.prefill_step as usize,
         load_time: session.open_time + started.elapsed(),
@@ -241,10 +240,9 @@ fn print(
     bench: &Bench<'_>,
     run: &RunArgs,
     variants: &[Variant],
-    notes: &[String],
     plot: Option<&Path>,
 ) -> Result<()> {
-    report::print(bench, variants, notes)?;
+    report::print(bench, variants)?;
     if let Some(path) = plot {
         report::plot(bench, variants, path)?;
     }

@@ -21,6 +21,7 @@
 //! - [`experiment`]: what the video shows, as numbers
 //! - [`bench`]: answers measured in turns
 //! - [`report`]: those numbers as tables and curves, predicted beside measured
+//! - [`says`]: what they say, in sentences
 //! - [`needle`]: which sentence a small window forgets
 //! - [`plot`]: the curve as a chart
 //! - [`saved`]: the cache in a file
@@ -43,3 +44,4 @@ pub mod prealloc;
 pub mod report;
 pub mod rotating;
 pub mod saved;
+pub mod says;

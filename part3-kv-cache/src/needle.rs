@@ -3,7 +3,10 @@
 //! The model reads all sentences, then one of them again, token by token. What it has seen it finds
 //! less surprising the second time; what its cache has dropped surprises it as before. Perplexity is
 //! `exp(mean(−ln p))` over the tokens of the repeated sentence but the first two, which say which
-//! sentence it is.
+//! sentence it is. A sentence is found if its perplexity is nearer, in ratio, to that with everything
+//! stored than to that with nothing read before.
+
+use std::io::Write;
 
 use anyhow::{Context, Result, ensure};
 use console::numbers::fixed;
@@ -32,7 +35,7 @@ const CUE: usize = 2;
 /// Sinks where there are any: mlx-lm's number.
 const SINKS: i32 = 4;
 
-/// Perplexity of each sentence for each cache, as a table.
+/// Perplexity of each sentence for each cache, as a table, and which ones are found.
 ///
 /// # Errors
 /// If the model fails, or the report cannot be written.
@@ -40,20 +43,46 @@ pub fn run(session: &Session, model: &Model, prefill_step: usize) -> Result<()> 
     let tokenizer = &session.tokenizer;
     let prompt = tokenizer.encode_prompt(SENTENCES.concat().trim_start(), true)?;
     let full = prompt.len() as i32;
+    let mut report = Report::stdout();
+    ask(&mut report, full)?;
     let mut caches = vec![("all".to_owned(), CacheKind::Prealloc)];
     for share in [2, 4] {
         let size = full / share;
         for sinks in [0, SINKS] {
-            let name = format!("{size}, {sinks} sinks");
+            let name = format!("{size}:{sinks}");
             caches.push((name, CacheKind::Rotating { size, sinks }));
         }
     }
+    status("needle: nothing read before");
+    let unread = perplexities(
+        session,
+        model,
+        CacheKind::Prealloc,
+        &prompt[..1],
+        prefill_step,
+    )?;
     let mut columns = Vec::new();
-    for (name, kind) in &caches {
+    for (name, kind) in caches {
         status(&format!("needle: a cache of {name}"));
-        columns.push(perplexities(session, model, *kind, &prompt, prefill_step)?);
+        let perplexity = perplexities(session, model, kind, &prompt, prefill_step)?;
+        columns.push(Column { name, perplexity });
     }
-    print(&caches, &columns, full)
+    answer(&mut report, &session.checkpoint.name, &unread, &columns)
+}
+
+/// What one cache remembers.
+struct Column {
+    name: String,
+    /// Of each sentence.
+    perplexity: Vec<f64>,
+}
+
+impl Column {
+    /// The geometric mean: that of the surprise.
+    fn mean(&self) -> f64 {
+        let logs: f64 = self.perplexity.iter().map(|value| value.ln()).sum();
+        (logs / self.perplexity.len() as f64).exp()
+    }
 }
 
 /// Perplexity of each sentence after the whole prompt.
@@ -99,31 +128,149 @@ fn perplexity(model: &Model, cache: &mut Cache, ids: &[u32]) -> Result<f64> {
     Ok((surprise / (ids.len() - CUE) as f64).exp())
 }
 
-fn print(caches: &[(String, CacheKind)], columns: &[Vec<f64>], full: i32) -> Result<()> {
-    let head: Vec<&str> = ["repeated sentence"]
+/// The prompt, and what is asked about it.
+fn ask<W: Write>(report: &mut Report<W>, full: i32) -> Result<()> {
+    report.note(&format!("The model reads {full} tokens:"))?;
+    report.blank()?;
+    report.note(SENTENCES.concat().trim_start())?;
+    report.blank()?;
+    report.note(
+        "Then one of the sentences once more. How much do its tokens surprise the model? (Perplexity: \
+         among how many equally likely tokens it would have to guess.) With nothing read before, with \
+         everything stored, and with windows: 9:4 is --cache rotating:9:4, which stores 9 positions and \
+         keeps the first 4.",
+    )?;
+    Ok(report.blank()?)
+}
+
+fn answer<W: Write>(
+    report: &mut Report<W>,
+    model: &str,
+    unread: &[f64],
+    columns: &[Column],
+) -> Result<()> {
+    let Some(all) = columns.first() else {
+        return Ok(());
+    };
+    let head: Vec<&str> = ["sentence", "unread"]
         .into_iter()
-        .chain(caches.iter().map(|(name, _)| name.as_str()))
+        .chain(columns.iter().map(|column| column.name.as_str()))
         .collect();
+    let small = all.mean() > LOOKED_UP;
     let row = |(index, sentence): (usize, &&str)| {
-        let mut words = sentence.split_whitespace();
-        let name: Vec<&str> = words.by_ref().skip(1).take(4).collect();
-        let values = columns.iter().map(|column| fixed(column[index], 1));
-        [name.join(" ")].into_iter().chain(values).collect()
+        let words: Vec<&str> = sentence.split_whitespace().skip(1).take(4).collect();
+        let cell = |column: &Column| {
+            let found = !small
+                && found(
+                    column.perplexity[index],
+                    all.perplexity[index],
+                    unread[index],
+                );
+            format!(
+                "{} {}",
+                short(column.perplexity[index]),
+                if found { '✓' } else { ' ' }
+            )
+        };
+        let mut row = vec![words.join(" "), short(unread[index])];
+        row.extend(columns.iter().map(cell));
+        row
     };
-    let mut rows: Vec<Vec<String>> = SENTENCES.iter().enumerate().map(row).collect();
-    let mean = |column: &Vec<f64>| {
-        let logs: f64 = column.iter().map(|value| value.ln()).sum();
-        fixed((logs / column.len() as f64).exp(), 1)
-    };
-    let means = columns.iter().map(mean);
-    rows.push(["all".to_owned()].into_iter().chain(means).collect());
-    let mut report = Report::stdout();
+    let rows: Vec<Vec<String>> = SENTENCES.iter().enumerate().map(row).collect();
     report.table(&head, &rows)?;
     report.blank()?;
-    report.note(&format!(
-        "Perplexity of a sentence that is repeated after {full} tokens, by what the cache stores: \
-         low where the model can look it up, high where it was forgotten. Sinks are the first \
-         tokens of the prompt, whatever they say; the row `all` is the geometric mean."
-    ))?;
+    report.note(&verdict(model, unread, columns))?;
     Ok(())
+}
+
+fn short(perplexity: f64) -> String {
+    fixed(perplexity, usize::from(perplexity < 1000.0))
+}
+
+/// Nearer in ratio to what it is with everything stored than to what it is unread.
+fn found(perplexity: f64, all: f64, unread: f64) -> bool {
+    all < unread && perplexity < (all * unread).sqrt()
+}
+
+/// Perplexity of a sentence that is looked up, at most: a model that would still have to guess among
+/// more tokens does not look it up.
+const LOOKED_UP: f64 = 20.0;
+
+/// What the table says: for each cache how many sentences are found. Or that this model looks nothing
+/// up, so that nothing can be found or forgotten.
+fn verdict(model: &str, unread: &[f64], columns: &[Column]) -> String {
+    let Some((all, windows)) = columns.split_first() else {
+        return String::new();
+    };
+    if all.mean() > LOOKED_UP {
+        return format!(
+            "{model} is too small for this test: even with everything stored it would have to guess among \
+             {} tokens. A model that looks sentences up: `cargo xtask fetch smollm2-f32`, then needle \
+             --model .mlx/models/smollm2-f32.",
+            fixed(all.mean(), 0)
+        );
+    }
+    let told = |column: &Column| {
+        let triples = column.perplexity.iter().zip(&all.perplexity).zip(unread);
+        let count = triples
+            .filter(|((p, all), unread)| found(**p, **all, **unread))
+            .count();
+        match count {
+            0 => format!("{} has forgotten all of them", column.name),
+            n => format!("{} finds {n}", column.name),
+        }
+    };
+    let windows: Vec<String> = windows.iter().map(told).collect();
+    format!(
+        "✓ found: nearer to what everything stored gives than to what nothing gives. With everything \
+         stored {} of {} sentences are found. A window forgets: {}.",
+        all.perplexity
+            .iter()
+            .zip(unread)
+            .filter(|(all, unread)| found(**all, **all, **unread))
+            .count(),
+        all.perplexity.len(),
+        windows.join(", ")
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(name: &str, perplexity: [f64; 2]) -> Column {
+        Column {
+            name: name.to_owned(),
+            perplexity: perplexity.to_vec(),
+        }
+    }
+
+    #[test]
+    fn a_sentence_is_found_or_forgotten() {
+        let unread = [400.0, 900.0];
+        let columns = [
+            column("all", [4.0, 9.0]),
+            column("33:0", [390.0, 9e5]),
+            column("33:4", [39.0, 91.0]),
+        ];
+        assert_eq!(
+            verdict("m", &unread, &columns),
+            "✓ found: nearer to what everything stored gives than to what nothing gives. With everything \
+             stored 2 of 2 sentences are found. A window forgets: 33:0 has forgotten all \
+             of them, 33:4 finds 1."
+        );
+    }
+
+    #[test]
+    fn a_model_that_looks_nothing_up_is_told_to_be_too_small() {
+        let told = verdict("tiny", &[900.0, 900.0], &[column("all", [100.0, 144.0])]);
+        assert!(
+            told.starts_with("tiny is too small for this test"),
+            "{told}"
+        );
+        assert!(
+            told.contains("among 120 tokens") && told.contains("smollm2-f32"),
+            "{told}"
+        );
+    }
 }

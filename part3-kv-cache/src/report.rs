@@ -1,51 +1,72 @@
 //! What was measured, as tables and curves, beside what was predicted.
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Result;
-use console::metrics::{Line, Rounds, Run};
-use console::numbers::{count, fixed, or_dash, plural};
+use console::metrics::{Rounds, Run};
+use console::numbers::{count, fixed, or_dash};
 use console::report::Report;
 use console::results::JsonReport;
 use shared::machine::versions;
 use shared::session::Session;
 
-use crate::bench::{Bench, Variant, name};
+use crate::bench::{Bench, Variant};
 use crate::plot::{self, Curve};
+use crate::says;
 
-/// Prints the card, the tables and the curves.
+/// Prints the card, the tables, the curves, and the result in a sentence.
 ///
 /// # Errors
 /// If the report cannot be written.
-pub fn print(bench: &Bench<'_>, variants: &[Variant], notes: &[String]) -> Result<()> {
+pub fn print(bench: &Bench<'_>, variants: &[Variant]) -> Result<()> {
     let rounds = rounds(variants);
     let mut report = Report::stdout();
     report.blank()?;
     report.card(&card(bench, &rounds)?)?;
     report.blank()?;
-    let rows: Vec<_> = rounds.iter().map(|r| row(r, &rounds[0])).collect();
-    report.table(&HEAD, &rows)?;
-    report.blank()?;
-    report.note(&same_tokens(&rounds))?;
-    for note in notes {
-        report.note(note)?;
-    }
-    report.blank()?;
-    report.sparklines("ms/token", 2, &series(variants))?;
+    times(&mut report, &rounds)?;
+    report.sparklines("ms/token", 1, &series(variants))?;
+    says::lines(variants)
+        .iter()
+        .try_for_each(|sentence| report.note(sentence))?;
     report.blank()?;
     let unit = Unit::of(variants);
-    report.table(&unit.head(), &memory(bench, variants, unit))?;
+    report.table(&unit.head, &memory(bench, variants, unit))?;
     report.blank()?;
     report.note(&formula(bench))?;
     report.note(
-        "`again`: positions computed before, in each layer. `held` is the formula for \
-         `capacity` positions; what MLX says has the last step's arrays on top.",
+        "`again`, `offset` and `room` are positions: computed though they had been before, seen, and \
+         with room. `needs` is the formula for `offset`, `held` for `room`; what MLX says has the last \
+         step's arrays on top.",
     )?;
-    report.blank()?;
-    lines(variants)
-        .iter()
-        .try_for_each(|sentence| report.note(sentence))?;
+    if let Some(sentence) = says::result(bench, variants, &rounds) {
+        report.blank()?;
+        report.note(&sentence)?;
+    }
     Ok(())
+}
+
+/// How fast each answer was, and what the columns are called in full.
+fn times<W: Write>(report: &mut Report<W>, rounds: &[Rounds]) -> Result<()> {
+    let mut head = HEAD.to_vec();
+    let mut rows: Vec<_> = rounds.iter().map(row).collect();
+    let off = rounds.first().filter(|r| r.run.variant == "off");
+    if let (Some(off), true) = (off, rounds.len() > 1) {
+        head.insert(RATIO, "× off");
+        for (row, rounds) in rows.iter_mut().zip(rounds) {
+            row.insert(RATIO, or_dash(says::ratio(&rounds.run, &off.run), 1));
+        }
+    }
+    report.table(&head, &rows)?;
+    report.blank()?;
+    report.note(
+        "TTFT: time to first token. TPOT: time per output token after it. ITL p95: 95 % of the gaps \
+         between two tokens are shorter. MBU: the share of the ceiling that decode reaches.",
+    )?;
+    let same = says::same_tokens(rounds);
+    same.iter().try_for_each(|sentence| report.note(sentence))?;
+    Ok(report.blank()?)
 }
 
 /// The line of JSON with all numbers.
@@ -92,7 +113,7 @@ fn rounds(variants: &[Variant]) -> Vec<Rounds> {
 fn series(variants: &[Variant]) -> Vec<(&'static str, &[f64])> {
     variants
         .iter()
-        .filter_map(|v| Some((name(v.kind), v.measured.first()?.steady_ms())))
+        .filter_map(|v| Some((v.label, v.measured.first()?.steady_ms())))
         .collect()
 }
 
@@ -101,14 +122,14 @@ fn card(bench: &Bench<'_>, rounds: &[Rounds]) -> Result<Vec<(String, String)>> {
         return Ok(Vec::new());
     };
     let mut rows = bench.session.card(&last.run, &versions()?);
-    let n: Vec<String> = rounds
-        .iter()
-        .map(|r| format!("{} {}", r.run.variant, r.n))
-        .collect();
-    rows.push((
-        "rounds".to_owned(),
-        format!("{}; medians, ± half the IQR", n.join(", ")),
-    ));
+    if rounds.iter().any(|r| r.n > 1) {
+        let n = rounds.iter().map(|r| format!("{} {}", r.run.variant, r.n));
+        let n: Vec<String> = n.collect();
+        rows.push((
+            "rounds".to_owned(),
+            format!("{}; medians, ± half the IQR", n.join(", ")),
+        ));
+    }
     Ok(rows)
 }
 
@@ -120,20 +141,21 @@ fn memory(bench: &Bench<'_>, variants: &[Variant], unit: Unit) -> Vec<Vec<String
         let kv = |bytes: u64| fixed(bytes as f64 / unit.bytes, 1);
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         Some(vec![
-            name(variant.kind).to_owned(),
+            variant.label.to_owned(),
             count(last.run.positions_recomputed.unwrap_or(0)),
-            or_dash(last.run.peak_bytes.map(mib), 1),
             count(last.offset as u64),
-            kv(per_token * last.offset as u64),
             count(last.capacity as u64),
+            kv(per_token * last.offset as u64),
             kv(last.run.kv_bytes.unwrap_or(0)),
             kv(last.active),
+            or_dash(last.run.peak_bytes.map(mib), 1),
         ])
     };
     variants.iter().filter_map(row).collect()
 }
 
-fn kv_bytes_per_token(bench: &Bench<'_>) -> u64 {
+/// Keys and values of one position, in all layers.
+pub fn kv_bytes_per_token(bench: &Bench<'_>) -> u64 {
     let checkpoint = &bench.session.checkpoint;
     checkpoint
         .config
@@ -156,24 +178,53 @@ fn formula(bench: &Bench<'_>) -> String {
     )
 }
 
-const HEAD: [&str; 7] = [
+const HEAD: [&str; 6] = [
     "cache",
     "TTFT ms",
     "TPOT ms",
     "ITL p95 ms",
     "decode tok/s",
-    "× off",
     "MBU %",
 ];
+
+/// Where the comparison with `off` has its column.
+const RATIO: usize = 5;
 
 /// The unit in which a table tells keys and values: the smallest in which the numbers stay short.
 #[derive(Debug, Clone, Copy)]
 struct Unit {
-    name: &'static str,
+    head: [&'static str; 8],
     bytes: f64,
 }
 
 impl Unit {
+    const KIB: Self = Self {
+        head: [
+            "cache",
+            "again",
+            "offset",
+            "room",
+            "needs KiB",
+            "held KiB",
+            "MLX KiB",
+            "peak MiB",
+        ],
+        bytes: 1024.0,
+    };
+    const MIB: Self = Self {
+        head: [
+            "cache",
+            "again",
+            "offset",
+            "room",
+            "needs MiB",
+            "held MiB",
+            "MLX MiB",
+            "peak MiB",
+        ],
+        bytes: 1024.0 * 1024.0,
+    };
+
     fn of(variants: &[Variant]) -> Self {
         let all = variants.iter().filter_map(|v| v.measured.last());
         let largest = all.map(|m| m.active.max(m.run.kv_bytes.unwrap_or(0))).max();
@@ -181,28 +232,16 @@ impl Unit {
     }
 
     fn for_bytes(largest: u64) -> Self {
-        match largest >> 10 {
-            0..10_000 => Self {
-                name: "KV KiB",
-                bytes: 1024.0,
-            },
-            _ => Self {
-                name: "KV MiB",
-                bytes: 1024.0 * 1024.0,
-            },
+        if largest >> 10 < 10_000 {
+            Self::KIB
+        } else {
+            Self::MIB
         }
-    }
-
-    fn head(self) -> [&'static str; 8] {
-        [
-            self.name, "again", "peak MiB", "offset", "formula", "capacity", "held", "MLX says",
-        ]
     }
 }
 
-fn row(rounds: &Rounds, first: &Rounds) -> Vec<String> {
+fn row(rounds: &Rounds) -> Vec<String> {
     let Rounds { run, .. } = rounds;
-    let ratio = run.decode_tps.zip(first.run.decode_tps).map(|(a, b)| a / b);
     vec![
         run.variant.clone(),
         or_dash(run.ttft_ms, 1),
@@ -214,51 +253,8 @@ fn row(rounds: &Rounds, first: &Rounds) -> Vec<String> {
             }
             _ => or_dash(run.decode_tps, 1),
         },
-        or_dash(ratio.filter(|_| first.run.variant == "off"), 2),
         or_dash(run.mbu.map(|share| 100.0 * share), 1),
     ]
-}
-
-/// Times are worth comparing only if the tokens are the same.
-fn same_tokens(rounds: &[Rounds]) -> String {
-    let first = &rounds[0].run;
-    let difference = |other: &Run| {
-        let mut pairs = first.tokens.iter().zip(&other.tokens);
-        let at = pairs.position(|(a, b)| a != b);
-        at.or((first.tokens.len() != other.tokens.len())
-            .then_some(first.tokens.len().min(other.tokens.len())))
-    };
-    let others = rounds.iter().skip(1).map(|other| {
-        let name = &other.run.variant;
-        match difference(&other.run) {
-            None => format!("{name} gives the same tokens"),
-            Some(index) => format!("{name} differs from token {} on", index + 1),
-        }
-    });
-    let others: Vec<String> = others.collect();
-    if others.is_empty() {
-        let tokens = first.tokens.len();
-        return format!("{tokens} {}.", plural(tokens, "token"));
-    }
-    format!("Beside {}: {}.", first.variant, others.join(", "))
-}
-
-/// What a line through the times of the first round says, the same that the curves show: with a cache
-/// it should be flat. The first gap is left out, too: there the host is not yet a step ahead.
-fn lines(variants: &[Variant]) -> Vec<String> {
-    let sentence = |variant: &Variant| {
-        let times = variant.measured.first()?.steady_ms();
-        let line = Line::fit(times.get(1..)?)?;
-        let sign = if line.slope < 0.0 { '−' } else { '+' };
-        Some(format!(
-            "{}: {} ms {sign} {} µs for each further token, residual {} ms",
-            name(variant.kind),
-            fixed(line.intercept, 2),
-            fixed(line.slope.abs() * 1e3, 1),
-            fixed(line.residual, 2),
-        ))
-    };
-    variants.iter().filter_map(sentence).collect()
 }
 
 #[cfg(test)]

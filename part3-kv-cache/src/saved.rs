@@ -45,13 +45,13 @@ impl<'a> CacheFile<'a> {
         })
     }
 
-    /// Runs all of the prompt but its last token, and writes what the cache then holds. The last token
-    /// is left to the run that answers: it needs that token's logits.
+    /// Runs all of the prompt but its last token. That one is left to the run that answers: it needs
+    /// the token's logits.
     ///
     /// # Errors
-    /// If the prompt is a single token, if the model fails, or if the file cannot be written.
-    pub fn save(&self, model: &Model, cache: &mut Cache, prefill_step: usize) -> Result<()> {
-        let ids = &self.request.ids[..self.request.ids.len().saturating_sub(1)];
+    /// If the prompt is a single token, or if the model fails.
+    pub fn fill(&self, model: &Model, cache: &mut Cache, prefill_step: usize) -> Result<()> {
+        let ids = self.ids();
         ensure!(
             !ids.is_empty(),
             "a prompt of one token leaves nothing to save: give a longer one"
@@ -62,12 +62,25 @@ impl<'a> CacheFile<'a> {
             status(&format!("prefill: {seen} of {} tokens", ids.len()));
             check_interrupted()?;
         }
+        Ok(())
+    }
+
+    /// Writes what [`fill`](Self::fill) left in the cache.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, cache: &Cache) -> Result<()> {
         let layers = cache.state()?.into_iter();
         let saved = PromptCache {
-            ids: ids.to_vec(),
+            ids: self.ids().to_vec(),
             layers: layers.map(|kv| [kv.keys, kv.values]).collect(),
         };
         prompt_cache::save(self.path, &self.identity, &saved)
+    }
+
+    /// The prompt without its last token.
+    fn ids(&self) -> &[u32] {
+        &self.request.ids[..self.request.ids.len().saturating_sub(1)]
     }
 
     /// The cache that is in the file, for a prompt that begins with the same tokens.

@@ -85,6 +85,39 @@ fn a_second_run_over_the_same_prompt_gives_the_same_tokens_at_once() {
 }
 
 #[test]
+fn the_time_to_the_first_token_has_the_prompt_in_it_and_both_are_told_in_one_line() {
+    let place = Place::new();
+    let output = place.command(&SAVE).output().unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let (report, json) = stdout.trim_end().rsplit_once('\n').unwrap();
+    let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    let runs = json["runs"].as_array().unwrap();
+    let [computed, loaded] = [0, 1].map(|run| runs[run]["ttft_ms"].as_f64().unwrap());
+    assert_eq!(runs[0]["tokens"], runs[1]["tokens"]);
+    // Several hundred positions beside a file and one position.
+    assert!(computed > 2.0 * loaded, "{computed} ms and {loaded} ms");
+    let prompt = runs[0]["prompt_tokens"].as_u64().unwrap();
+    let stored = format!("with {} of them from the file.", prompt - 1);
+    assert!(
+        report.contains("First token after ") && report.contains(&stored),
+        "{report}"
+    );
+    assert!(
+        report.contains("from file gives the same tokens as computed."),
+        "{report}"
+    );
+
+    let longer = format!("{}The edge of a black hole is", PROMPT.repeat(12));
+    std::fs::write(place.directory.path().join("prompt"), longer).unwrap();
+    let output = place.command(&LOAD).output().unwrap();
+    let report = String::from_utf8(output.stdout).unwrap();
+    let report = report.split_whitespace().collect::<Vec<_>>().join(" ");
+    let stored = format!("{} of the prompt's", prompt - 1);
+    assert!(report.contains(&stored), "{report}");
+}
+
+#[test]
 fn a_longer_prompt_goes_on_where_the_file_ends() {
     let place = Place::new();
     place.answer(&SAVE);

@@ -58,7 +58,7 @@ fn the_comparison_has_four_caches_and_fits_80_columns() {
     }
     let report = report.replace('\n', "");
     assert!(
-        report.contains("prealloc gives the same tokens"),
+        report.contains("concat, prealloc and rotating give the same tokens as off."),
         "{report}"
     );
     assert!(report.contains("= 4,096 bytes per position"), "{report}");
@@ -85,7 +85,7 @@ fn the_comparison_fits_80_columns_with_a_real_model_too() {
     let model = ["--model", path.to_str().unwrap(), "--prompt", "Stars"];
     let (code, stdout, stderr) = part3(&[&model[..], &["--max-tokens", "3"]].concat());
     assert_eq!(code, 0, "{stderr}");
-    assert!(stdout.contains(" KV MiB "), "{stdout}");
+    assert!(stdout.contains(" held MiB "), "{stdout}");
     for line in stdout.lines().skip(1) {
         assert!(line.chars().count() <= 80, "{line}");
     }
@@ -96,6 +96,50 @@ fn the_comparison_fits_80_columns_with_a_real_model_too() {
         [2; 4],
         "{stdout}"
     );
+}
+
+#[test]
+fn the_report_ends_with_its_result_and_tells_no_spread_of_one_run() {
+    let (code, stdout, stderr) = part3(&["--max-tokens", "12", "--rounds", "1"]);
+    assert_eq!(code, 0, "{stderr}");
+    let last = stdout.lines().next_back().unwrap();
+    // 12 tokens of the prompt and all of the answer but its last, 4 KiB each.
+    assert!(last.starts_with(" The same 12 tokens, "), "{stdout}");
+    assert!(
+        last.ends_with(" times as fast, for 92 KiB of keys and values."),
+        "{stdout}"
+    );
+    assert!(!stdout.contains("IQR"), "{stdout}");
+    let (_, alone, _) = part3(&["--max-tokens", "4", "--cache", "concat"]);
+    for absent in ["IQR", "× off", "rounds", "same tokens", "noise"] {
+        assert!(!alone.contains(absent), "{absent}: {alone}");
+    }
+    assert!(alone.contains("TTFT: time to first token."), "{alone}");
+}
+
+#[test]
+fn the_needle_shows_its_prompt_and_ends_in_a_verdict() {
+    let (code, stdout, stderr) = part3(&["needle", "--dtype", "f32"]);
+    assert_eq!(code, 0, "{stderr}");
+    let text = stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        text.starts_with("The model reads 87 tokens: The blue box of Anna holds"),
+        "{text}"
+    );
+    assert!(text.contains("tiny is too small for this test"), "{text}");
+    assert!(!text.contains('✓'), "{text}");
+    let Some(path) = fixtures::smollm2() else {
+        return;
+    };
+    let (_, stdout, _) = part3(&["needle", "--model", path.to_str().unwrap()]);
+    let text = stdout.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        text.contains("With everything stored 6 of 6 sentences are found."),
+        "{text}"
+    );
+    for line in stdout.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
 }
 
 #[test]

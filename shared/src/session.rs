@@ -9,7 +9,7 @@ use console::interrupt::{check_interrupted, interrupted};
 use console::machine::{Machine, Versions};
 use console::metrics::{FinishReason, Run};
 use console::numbers::{count, decimal};
-use console::report::{status, warn};
+use console::report::{status, tell, warn};
 
 use crate::checkpoint::Checkpoint;
 use crate::hub;
@@ -70,6 +70,12 @@ impl Session {
         prompt: &PromptArgs,
         sampling: &SamplingArgs,
     ) -> Result<(Request, Duration)> {
+        if !prompt.raw && !self.tokenizer.has_chat_template() {
+            tell(&format!(
+                "{} has no chat template: a base model, which continues the prompt and does not answer it",
+                self.checkpoint.name
+            ));
+        }
         let started = Instant::now();
         let ids = self.tokenizer.encode_prompt(&prompt.text()?, prompt.raw)?;
         let tokenize_time = started.elapsed();
@@ -88,6 +94,17 @@ impl Session {
             sampling: sampling.into(),
         };
         Ok((request, tokenize_time))
+    }
+
+    /// The prompt, if the model continues it instead of answering: then a reader needs it to read on.
+    ///
+    /// # Errors
+    /// If the prompt cannot be read.
+    pub fn continued(&self, prompt: &PromptArgs) -> Result<Option<String>> {
+        let continues = prompt.raw || !self.tokenizer.has_chat_template();
+        continues
+            .then(|| Ok(prompt.text()?.into_owned()))
+            .transpose()
     }
 
     /// Tokens that the context has room for after a prompt.

@@ -3,6 +3,7 @@
 //! Both often are the same terminal. So whatever writes to stdout first takes back a status line
 //! that stands there, and no status is shown in the middle of a line of text.
 
+use std::borrow::Cow;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,6 +12,7 @@ use anstyle::{AnsiColor, Style};
 use terminal_size::{Width, terminal_size_of};
 use textwrap::{Options, WordSplitter};
 
+use super::DIM;
 use super::wrap::Wrap;
 use crate::text::{WIDTH, clip, harmless, message, one_line};
 
@@ -140,6 +142,28 @@ impl<W: Write> TextStream<W> {
         self.out.flush()
     }
 
+    /// Shows the end of a text that the answer continues, dimmed. On a terminal only: a file or another
+    /// program gets the answer alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](Self::push).
+    pub fn continued(&mut self, text: &str) -> io::Result<()> {
+        if self.wrap.is_none() {
+            return Ok(());
+        }
+        let choice = anstream::AutoStream::choice(&io::stdout());
+        let dim = if choice == anstream::ColorChoice::Never {
+            Style::new()
+        } else {
+            DIM
+        };
+        write!(self.out, "{dim}")?;
+        self.push(&tail(text))?;
+        write!(self.out, "{dim:#}")?;
+        self.out.flush()
+    }
+
     /// Whether the next character starts a line; true before anything was written.
     pub fn ends_in_newline(&self) -> bool {
         self.ends_in_newline
@@ -157,6 +181,21 @@ impl<W: Write> TextStream<W> {
             self.push("\n")
         }
     }
+}
+
+/// Characters of a text that an answer continues, as many as a reader needs to read on.
+const TAIL: usize = 240;
+
+/// The last words of a text.
+fn tail(text: &str) -> Cow<'_, str> {
+    let Some((from, _)) = text.char_indices().rev().nth(TAIL) else {
+        return Cow::Borrowed(text);
+    };
+    let words = text[from..].split_once(char::is_whitespace);
+    Cow::Owned(format!(
+        "… {}",
+        words.map_or(&text[from..], |(_, rest)| rest)
+    ))
 }
 
 /// Says on stderr what is being done now. On a terminal the line gives way to whatever comes next,
@@ -316,6 +355,31 @@ mod tests {
         assert_eq!(broken(text, "error: ".len(), 40), lines);
         assert_eq!(broken("", 7, 80), "");
         assert_eq!(broken("one two", 7, 3), "one two");
+    }
+
+    #[test]
+    fn a_terminal_shows_what_is_continued_and_a_pipe_gets_the_answer_alone() {
+        let shown = |wrap: Option<Wrap>, prompt: &str| {
+            let mut stream = TextStream::new(Pipe::with_room(1000));
+            stream.wrap = wrap;
+            stream.continued(prompt).unwrap();
+            stream.push(" mole").unwrap();
+            String::from_utf8(stream.out.text).unwrap()
+        };
+        assert_eq!(shown(None, "Once upon a"), " mole");
+        let text = shown(Some(Wrap::new(80)), "Once upon a");
+        assert!(
+            text.starts_with("Once upon a") || text.contains("mOnce upon a"),
+            "{text:?}"
+        );
+        assert!(text.ends_with(" mole"), "{text:?}");
+        let long = "word ".repeat(100) + "end";
+        let text = tail(&long);
+        assert!(
+            text.starts_with("… word ") && text.ends_with(" end"),
+            "{text}"
+        );
+        assert!(text.chars().count() <= TAIL + 3, "{text}");
     }
 
     #[test]
