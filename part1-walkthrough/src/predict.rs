@@ -156,8 +156,8 @@ fn reason(filter: Filter, args: &Sampling, facts: (f32, f32, f32, usize)) -> Str
     let (own, above, best, rank) = facts;
     let number = |value: f32| fixed(f64::from(value), 3);
     match filter {
-        Filter::TopP => format!("top-p: {} ahead ≥ {}", number(above), args.top_p),
-        Filter::MinP => format!("min-p: {} < {}", number(own), number(args.min_p * best)),
+        Filter::TopP => format!("top-p: {} before it ≥ {}", number(above), args.top_p),
+        Filter::MinP => format!("min-p: {} < {} · {}", number(own), args.min_p, number(best)),
         Filter::TopK => format!("top-k: rank {rank} > {}", args.top_k),
     }
 }

@@ -4,7 +4,8 @@
 //! when the text goes on. Naive decode computes them again in every round all the same: an answer
 //! of n tokens after a prompt of p repeats `(n−1)(p−1) + n(n−1)/2` positions in every layer, each
 //! of them all the matrix products of the layer. Keeping keys and values costs
-//! `2 · layers · Hkv · D · bytes` of memory a token; part 3 builds that.
+//! `2 · layers · Hkv · D · bytes` of memory a token, of `p + n − 1` tokens: nobody asks what follows the
+//! last one. Part 3 builds that.
 
 use anyhow::Result;
 use console::metrics::median;
@@ -46,7 +47,7 @@ pub fn recompute(
         flops_cached: with_cache.sum(),
         kv_bytes_per_token: kv_bytes(facts, facts.kv_heads),
         kv_bytes_per_token_all_heads: kv_bytes(facts, facts.heads),
-        kv_bytes: kv_bytes(facts, facts.kv_heads) * (prompt + computed.len() as u64),
+        kv_bytes: kept(facts, prompt, computed.len() as u64),
         answers: ANSWERS.map(|n| answer(facts, prompt, n)).to_vec(),
         computed,
     })
@@ -63,8 +64,13 @@ fn answer(facts: &ModelFacts, prompt: u64, n: u64) -> Answer {
         tokens: n,
         repeated: (n - 1) * (prompt - 1) + of_answer,
         of_answer,
-        kv_bytes: kv_bytes(facts, facts.kv_heads) * (prompt + n),
+        kv_bytes: kept(facts, prompt, n),
     }
+}
+
+/// Keys and values of a prompt and of an answer of n tokens without its last one.
+fn kept(facts: &ModelFacts, prompt: u64, n: u64) -> u64 {
+    kv_bytes(facts, facts.kv_heads) * (prompt + n.saturating_sub(1))
 }
 
 /// Largest difference between keys and values of the prompt in two passes, over all layers.
@@ -105,7 +111,7 @@ fn flops(decoder: &dyn Decoder, part: Part, new: u64, seen: u64) -> u64 {
     }
 }
 
-/// Passes that are measured.
+/// Passes that are measured; the page names the number.
 const PASSES: usize = 5;
 
 /// What one pass over `ids` costs, part by part: weights and operations counted, time measured (the

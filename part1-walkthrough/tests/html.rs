@@ -347,6 +347,64 @@ fn a_token_that_is_chosen_is_followed_in_every_picture() {
     assert_eq!(nearest, expected);
 }
 
+/// What the strongest head of a layer does is never called a rest, and every habit has its numbers.
+#[test]
+fn no_head_is_said_to_rest_that_adds_much() {
+    let trace = trace_of("The fish looked at the bird.");
+    let Some(page) = shown(&trace) else { return };
+    let (heads, l) = (trace.model.heads, trace.tokens.len());
+    for (layer, picture) in trace.layers.iter().enumerate() {
+        page.choose("pick-layer", layer);
+        for head in 0..heads {
+            page.choose("pick-head", head);
+            let says = page.text(".map figcaption");
+            let norms = &picture.head_norms.0;
+            let strongest = |token: usize| {
+                let of = |head: usize| norms[head * l + token];
+                (0..heads).all(|other| of(other) <= of(head))
+            };
+            if (2..l).all(strongest) {
+                assert!(!says.contains("rests"), "{layer}.{head}: {says}");
+            }
+            assert!(!says.contains("sink"), "{layer}.{head}: {says}");
+        }
+    }
+}
+
+#[test]
+fn numbers_of_the_page_are_named_as_they_were_made() {
+    let chat = Plan {
+        raw: false,
+        ..plan("Explain black holes")
+    };
+    let trace = walk(&subject("tiny"), &chat).unwrap();
+    let Some(page) = shown(&trace) else { return };
+    let text = trace.tokens.iter().filter(|token| !token.special);
+    let bytes: usize = text.map(|token| token.bytes.len()).sum();
+    let marks = trace.tokens.iter().filter(|token| token.special).count();
+    let shape = page.text("#tokenize .shape");
+    let expected = format!("{bytes} bytes of text and {marks} marks → ids");
+    assert!(shape.starts_with(&expected), "{shape}");
+    assert!(
+        page.text("#budget .idea")
+            .contains("the median of five passes")
+    );
+    let cache = console::numbers::binary(trace.recompute.kv_bytes).replace(' ', "\u{a0}");
+    assert!(page.text(".again .facts").contains(&cache), "{cache}");
+    // Why a token is out is told in the terminal's words.
+    let told: Vec<(u32, String)> = page.json(
+        "[...document.querySelectorAll('.bars li[data-removed]')].map((li) => [Number(li.dataset.id), li.querySelector('.reason').textContent])",
+    );
+    assert!(!told.is_empty());
+    for bar in &trace.prediction.bars {
+        let on_page = told
+            .iter()
+            .find(|(id, _)| *id == bar.id)
+            .map(|(_, reason)| reason);
+        assert_eq!(on_page, bar.reason.as_ref(), "{}", bar.piece);
+    }
+}
+
 #[test]
 fn text_is_text_whatever_it_says() {
     let nasty = "</script><b id=nasty>x</b><!--&\"'\u{2028}\u{202e}ab של \u{1b}[1m{{ 7 }}";

@@ -54,6 +54,48 @@ fn the_chat_template_is_part_of_what_the_model_sees() {
 }
 
 #[test]
+fn a_mark_is_one_id_even_if_it_is_typed() {
+    let trace = walked(&tiny(), &plan("<|im_start|>user hi"));
+    assert_eq!((trace.tokens[0].id, trace.tokens[0].special), (1, true));
+    let text = shown(&trace, Stop::Tokenize);
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        text.contains("one mark, which is one id wherever it comes from, typed or not"),
+        "{text}"
+    );
+    assert!(!text.contains("no text can spell"), "{text}");
+}
+
+#[test]
+fn what_is_said_of_neighbours_is_true_of_the_table_below() {
+    let trace = walked(&tiny(), &plan(SENTENCE));
+    let nearest = trace
+        .embedding
+        .tokens
+        .iter()
+        .flat_map(|token| &token.neighbours);
+    let highest = nearest.map(|near| near.cosine).fold(0.0, f32::max);
+    assert!(highest < 0.7, "{highest}");
+    let text = shown(&trace, Stop::Embed);
+    assert!(!text.contains("near 1"), "{text}");
+}
+
+/// As part 3 counts: 12 tokens and 64 new ones leave 75 positions in a cache.
+#[test]
+fn a_cache_has_no_place_for_the_last_token_of_an_answer() {
+    let trace = walked(&tiny(), &plan(SENTENCE));
+    let found = &trace.recompute;
+    let prompt = trace.tokens.len() as u64;
+    let first_time: u64 = found.computed.iter().sum::<u64>() - found.repeated.iter().sum::<u64>();
+    assert_eq!(first_time, prompt + 8 - 1);
+    assert_eq!(found.kv_bytes, found.kv_bytes_per_token * first_time);
+    for answer in &found.answers {
+        let positions = prompt + answer.tokens - 1;
+        assert_eq!(answer.kv_bytes, found.kv_bytes_per_token * positions);
+    }
+}
+
+#[test]
 fn flags_of_the_sampler_are_drawn_as_they_are() {
     let (_, sampling) = common::flags(&[
         "--temperature=1.5",

@@ -90,3 +90,30 @@ fn a_base_model_says_that_it_continues_the_prompt() {
     assert!(stderr.contains(says), "{stderr}");
     assert!(!run("tiny").contains("base model"));
 }
+
+/// Both READMEs show this part's screen: what a machine does not change is as the program prints it.
+#[test]
+fn the_readmes_show_what_the_program_prints() {
+    let printed = part2(&[]);
+    let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for readme in [
+        include_str!("../README.md"),
+        include_str!("../../README.md"),
+    ] {
+        let readme = readme.replace("\r\n", "\n");
+        let start = readme.find("```text\nA black hole").unwrap() + "```text\n".len();
+        let sample = readme[start..].split("\n```").next().unwrap();
+        let (answer, report) = sample.split_once("\n\n").unwrap();
+        let (said, shown) = printed.split_once("\n\n").unwrap();
+        assert_eq!(one_line(answer), one_line(said));
+        let labels = |text: &str| -> Vec<String> {
+            let labels = text.lines().filter(|line| !line.starts_with("    "));
+            labels
+                .map(|line| one_line(line.get(..9).unwrap_or("")))
+                .collect()
+        };
+        assert_eq!(labels(report), labels(shown.trim_end()));
+        let last = |text: &str| text.trim_end().lines().next_back().map(str::to_owned);
+        assert_eq!(last(report), last(shown));
+    }
+}

@@ -228,3 +228,79 @@ fn bad_flags_and_files_get_one_clear_line() {
         assert!(!stderr.contains("panicked"), "{args:?}: {stderr}");
     }
 }
+
+/// Without its numbers, and without the bars that are drawn of them.
+fn skeleton(text: &str) -> String {
+    let word =
+        |word: &&str| !word.contains(|c: char| c.is_ascii_digit() || ('▁'..='█').contains(&c));
+    text.split_whitespace()
+        .filter(word)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Program output in the README that begins with this text.
+fn quoted(beginning: &str) -> String {
+    let readme = include_str!("../README.md").replace("\r\n", "\n");
+    let start = readme.find(&format!("```text\n{beginning}")).unwrap() + "```text\n".len();
+    readme[start..].split("\n```").next().unwrap().to_owned()
+}
+
+#[test]
+fn the_readme_shows_what_the_program_prints() {
+    let (_, stdout, _) = part3(&[]);
+    // The machine is another one, and noise and slope may be told in other words.
+    let parts = |text: &str| {
+        let (answer, rest) = text.split_once("\n\n").unwrap();
+        let tables = rest[rest.find(" cache ").unwrap()..].to_owned();
+        let told = |line: &&str| !line.contains(" ms");
+        let tables: Vec<&str> = tables.lines().filter(told).collect();
+        (
+            answer.split_whitespace().collect::<Vec<_>>().join(" "),
+            skeleton(&tables.join("\n")),
+        )
+    };
+    assert_eq!(parts(&quoted("A black hole")), parts(&stdout));
+}
+
+#[test]
+fn the_readme_runs_a_conversation_of_as_many_tokens_as_it_says() {
+    let talk = fixtures::directory().join("../texts/talk.txt");
+    let args = [
+        "--raw",
+        "--prompt-file",
+        talk.to_str().unwrap(),
+        "--max-tokens",
+        "24",
+    ];
+    let (code, stdout, stderr) = part3(&[&args[..], &["--cache", "prealloc"]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(
+        stdout.starts_with("Dinosaurs were reptiles that lived on Earth"),
+        "{stdout}"
+    );
+    assert!(stdout.contains(" 634 prompt tokens"), "{stdout}");
+    let told = quoted(" First token")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    assert!(
+        told.contains("the prompt of 634 tokens") && told.contains("with 633 of them"),
+        "{told}"
+    );
+}
+
+#[test]
+fn the_readmes_needle_is_the_programs() {
+    let Some(path) = fixtures::smollm2_f32() else {
+        return;
+    };
+    let (_, stdout, _) = part3(&["needle", "--model", path.to_str().unwrap()]);
+    let table = quoted(" sentence  ");
+    let marks = |text: &str| -> Vec<usize> {
+        text.lines().map(|line| line.matches('✓').count()).collect()
+    };
+    let printed = &stdout[stdout.find(" sentence  ").unwrap()..];
+    assert_eq!(skeleton(&table), skeleton(printed));
+    assert_eq!(marks(&table), marks(printed.trim_end()));
+}

@@ -179,10 +179,25 @@ function habit(layer, head) {
   };
   const [first, before, self] = [mean(() => 0), mean((query) => query - 1), mean((query) => query)];
   const shares = `From the third token on, this head puts ${percent(first)} of its weight on the first token, ${percent(before)} on the one before and ${percent(self)} on the token itself.`;
-  if (first > 0.6) return `${shares} A head that rests on the first token has found nothing to say here: an attention sink.`;
+  if (first > 0.6) {
+    const share = strength(layer, head);
+    return share < 0.25
+      ? `${shares} And it adds little, ${percent(share)} of what the layer’s strongest head adds: a head that rests.`
+      : `${shares} It does not rest there: it adds ${percent(share)} of what the layer’s strongest head adds.`;
+  }
   if (before > 0.5) return `${shares} It reads the previous token.`;
   if (self > 0.5) return `${shares} It mostly keeps to itself.`;
   return shares;
+}
+
+/** How much a head adds beside the strongest one of its layer, on average from the third token on. */
+function strength(layer, head) {
+  let sum = 0;
+  for (let token = 2; token < L; token++) {
+    const norms = Array.from({ length: model.heads }, (_, other) => headNorms[layer][other * L + token]);
+    sum += norms[head] / (Math.max(...norms) || 1);
+  }
+  return sum / (L - 2);
 }
 
 /** What the chosen token reads, as bars. */

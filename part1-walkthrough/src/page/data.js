@@ -61,6 +61,7 @@ const colour = (position) => `light-dark(oklch(0.55 0.17 ${hue(position)}), oklc
 const shade = (value) => Math.sqrt(Math.max(0, Math.min(1, value)));
 
 const fixed = (value, digits) => value.toFixed(digits).replace("-", "−");
+const many = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 const count = (value) => Math.round(value).toLocaleString("en-GB");
 const percent = (value) => {
   if (value === 0) return "0\u00a0%";
@@ -74,6 +75,11 @@ function compact(value, unit = "") {
   const scaled = value / step[0];
   const digits = step[0] === 1 ? 0 : scaled < 10 ? 2 : scaled < 100 ? 1 : 0;
   return `${scaled.toFixed(digits)}\u00a0${step[1]}${unit}`.trim();
+}
+/** Memory, as the terminal tells it: in KiB, MiB and GiB. */
+function binary(bytes) {
+  const power = [3, 2, 1].find((power) => bytes >= 1024 ** power);
+  return power ? `${(bytes / 1024 ** power).toFixed(2)}\u00a0${["KiB", "MiB", "GiB"][power - 1]}` : `${count(bytes)}\u00a0B`;
 }
 const small = (value) => (value === 0 ? "0" : value.toExponential(1).replace("e-", " · 10⁻").replace(/⁻(\d+)$/, (_, d) =>
   `⁻${[...d].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`));

@@ -30,7 +30,7 @@ function lens() {
     height: Math.min(260, Math.max(180, width * 0.45)), marginLeft: 44, marginBottom: 34,
     ariaLabel: "Probability of the final answer after each layer",
     style: { background: "transparent", color: "var(--ink)", fontSize: "12px" },
-    x: { label: "blocks behind it", ticks: Math.min(rows.length, Math.floor(width / 40)), tickFormat: "d" },
+    x: { label: "after layer", ticks: Math.min(rows.length, Math.floor(width / 40)), tickFormat: (after) => (after === 0 ? "none" : String(after - 1)) },
     y: { label: null, domain: [0, Math.max(...rows.map((row) => row.answer)) * 1.05], tickFormat: ".0%", grid: true, ticks: 5 },
     marks: [
       Plot.areaY(rows, { x: "after", y: "answer", fill: "var(--accent)", fillOpacity: 0.12 }),

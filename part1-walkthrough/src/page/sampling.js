@@ -80,8 +80,8 @@ function removal(rank, stages, settings) {
   if (!stage) return null;
   const own = Math.exp(logprobs[rank]);
   return {
-    "top-p": `top-p: ${fixed(mass(stage.kept), 3)} ≥ ${settings.top_p} before it`,
-    "min-p": `min-p: ${fixed(own, 4)} < ${fixed(settings.min_p * Math.exp(logprobs[0]), 4)}`,
-    "top-k": `top-k: rank ${rank + 1} of ${settings.top_k}`,
+    "top-p": `top-p: ${fixed(mass(rank), 3)} before it ≥ ${settings.top_p}`,
+    "min-p": `min-p: ${fixed(own, 3)} < ${settings.min_p} · ${fixed(Math.exp(logprobs[0]), 3)}`,
+    "top-k": `top-k: rank ${rank + 1} > ${settings.top_k}`,
   }[stage.filter];
 }

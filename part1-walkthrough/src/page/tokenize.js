@@ -1,6 +1,8 @@
 function tokenizeStep() {
-  const bytes = tokens.reduce((sum, token) => sum + token.bytes.length, 0);
-  fill("#tokenize .shape", `${count(bytes)} bytes → ids [L] = [${L}]   ·   vocabulary V = ${count(model.vocabulary)}   ·   ${fixed(bytes / L, 2)} bytes per token`);
+  const text = tokens.filter((token) => !token.special);
+  const bytes = text.reduce((sum, token) => sum + token.bytes.length, 0);
+  const marks = text.length < L ? ` and ${many(L - text.length, "mark")}` : "";
+  fill("#tokenize .shape", `${many(bytes, "byte")} of text${marks} → ids [L] = [${L}]   ·   vocabulary V = ${count(model.vocabulary)}   ·   ${fixed(bytes / Math.max(1, text.length), 2)} bytes per piece of text`);
   const hex = (token) => token.bytes.map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
   const cards = tokens.map((token, position) => {
     const shown = token.bytes.length > 8 ? `${hex({ bytes: token.bytes.slice(0, 8) })} …` : hex(token);
@@ -18,7 +20,7 @@ function tokenizeStep() {
   function describe(position) {
     const token = tokens[position];
     const leading = token.piece.startsWith("␣") ? " It begins with a space." : "";
-    const kind = token.special ? "A mark of the chat template, no text." : `${token.bytes.length} bytes: ${hex(token)}.${leading}`;
+    const kind = token.special ? "A mark: one id wherever it comes from, the chat template or a keyboard." : `${many(token.bytes.length, "byte")}: ${hex(token)}.${leading}`;
     fill("#tokenize .detail", `Token ${position}: `, piece(token.piece), ` is id ${token.id}, spelled `,
       piece(token.spelling), ` in the vocabulary. ${kind}`);
   }

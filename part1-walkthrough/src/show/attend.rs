@@ -110,7 +110,7 @@ fn heat_map<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
 fn layers<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.say(
         "What each layer adds to the last token's vector, as lengths, and the head that adds most with \
-         what it looks at, the first token aside, where many heads rest:",
+         the token that it looks at most:",
     )?;
     screen.report.blank()?;
     let rows: Vec<Vec<String>> = trace
@@ -135,7 +135,7 @@ fn layer_row(trace: &Trace, (index, layer): (usize, &Layer)) -> Vec<String> {
     let last = l - 1;
     let loudest = layer.loudest(last);
     let row = layer.weights.row(loudest * l + last, l);
-    let others = (1.min(last)..l)
+    let most = (0..l)
         .max_by(|a, b| row[*a].total_cmp(&row[*b]))
         .unwrap_or(0);
     let number = |value: f32| fixed(f64::from(value), 2);
@@ -147,8 +147,8 @@ fn layer_row(trace: &Trace, (index, layer): (usize, &Layer)) -> Vec<String> {
         loudest.to_string(),
         format!(
             "{} {:.0} %",
-            piece(&trace.tokens[others].piece),
-            row[others] * 100.0
+            piece(&trace.tokens[most].piece),
+            row[most] * 100.0
         ),
     ]
 }

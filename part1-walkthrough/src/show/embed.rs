@@ -19,8 +19,8 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
     let (e, v) = (trace.model.width, trace.model.vocabulary);
     screen.say(&format!(
         "Each id picks a row of a table [V, E] = [{v}, {e}]: {e} numbers that say what the piece means, \
-         the same in every sentence. Pieces that are used alike have vectors that point the same way: \
-         their cosine is near 1.",
+         the same in every sentence. The more two pieces are used alike, the more their vectors point the \
+         same way: a cosine of 1 is the same direction, 0 nothing in common.",
     ))?;
     screen.report.blank()?;
     let rows = rows(trace);

@@ -13,7 +13,7 @@ use unicode_width::UnicodeWidthStr;
 const NAME: usize = 12;
 const LEFT: usize = NAME + 5;
 /// Cells of a bar in a pair.
-const PAIR_CELLS: usize = 12;
+const PAIR_CELLS: usize = 10;
 /// Rows and columns of a plane.
 const PLANE: (usize, usize) = (17, WIDTH - 2);
 

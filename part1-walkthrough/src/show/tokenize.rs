@@ -14,7 +14,7 @@ const BYTES: usize = 10;
 pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     screen.say(
         "A model computes with numbers. The tokenizer cuts the text into pieces that it has a number \
-         for: ␣ is a blank and belongs to the word behind it, ↵ is a line break.",
+         for: ␣ is a space and belongs to the word that follows it, ↵ is a line break.",
     )?;
     screen.report.blank()?;
     let rows: Vec<Vec<String>> = trace.tokens.iter().enumerate().map(row).collect();
@@ -56,8 +56,10 @@ fn summary(tokens: &[Token], vocabulary: usize) -> String {
     let marks = tokens.len() - pieces;
     let marks = match marks {
         0 => String::new(),
-        1 => " and one mark that no text can spell".to_owned(),
-        n => format!(" and {n} marks that no text can spell"),
+        1 => " and one mark, which is one id wherever it comes from, typed or not".to_owned(),
+        n => {
+            format!(" and {n} marks, each of which is one id wherever it comes from, typed or not")
+        }
     };
     format!(
         "{pieces} {} for {bytes} {} of text{marks}: ids [B, L] = [1, {}], each a row number \

@@ -46,7 +46,7 @@ pub struct Recompute {
     pub kv_bytes_per_token: u64,
     /// The same with H instead of Hkv: what it would be if every query head had its own keys.
     pub kv_bytes_per_token_all_heads: u64,
-    /// A cache of prompt and answer.
+    /// A cache of prompt and answer, without the answer's last token: nobody asks what follows it.
     pub kv_bytes: u64,
     /// Positions repeated for answers of other lengths after the same prompt.
     pub answers: Vec<Answer>,
@@ -61,7 +61,7 @@ pub struct Answer {
     pub repeated: u64,
     /// `n(n−1)/2` of them are of the answer itself.
     pub of_answer: u64,
-    /// A cache of prompt and answer.
+    /// A cache of prompt and answer, without the answer's last token: nobody asks what follows it.
     pub kv_bytes: u64,
 }
 

@@ -80,7 +80,7 @@ pub struct Bar {
     pub cumulative: f32,
     /// The filter that removed it.
     pub removed_by: Option<Filter>,
-    /// Why, in words with numbers: `top-p: 0.961 ahead ≥ 0.95`.
+    /// Why, in words with numbers: `top-p: 0.961 before it ≥ 0.95`.
     pub reason: Option<String>,
 }
 
