@@ -15,6 +15,7 @@ use shared::session::{Session, open_checkpoint};
 
 use crate::cost_meter;
 use crate::generate::{Generator, generate};
+use crate::memory;
 use crate::model::Model;
 
 /// Part 2: a real model generates text, the naive way: the whole sequence again for each token.
@@ -33,6 +34,18 @@ pub struct Args {
     /// Print what the checkpoint is and how it differs from plain Llama, without loading it
     #[arg(long)]
     inspect: bool,
+
+    /// Show something else than an answer: `memory`, where arrays live and how fast a token can be
+    #[arg(long, value_enum, value_name = "WHAT", hide_possible_values = true)]
+    #[arg(conflicts_with_all = ["inspect", "json"])]
+    show: Option<Show>,
+}
+
+/// What can be shown beside an answer.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Show {
+    /// When arrays are computed, where they lie, and the ceiling of decode.
+    Memory,
 }
 
 /// Runs what the flags ask for and prints the report.
@@ -44,6 +57,10 @@ pub fn run(args: Args) -> Result<()> {
         return inspect(&args.model);
     }
     let session = Session::open(&args.model)?.with_roof();
+    if let Some(Show::Memory) = args.show {
+        status(&format!("loading {}", session.checkpoint.name));
+        return memory::show(&session, &Model::load(&session.checkpoint)?);
+    }
     let (request, tokenize_time) = session.request(&args.prompt, &args.sampling)?;
     let mut out = TextStream::stdout();
     let prompt = session.continued(&args.prompt)?;

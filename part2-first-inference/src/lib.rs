@@ -13,8 +13,10 @@
 //!
 //! - [`experiment`]: what the video shows, as numbers
 //! - [`cost_meter`]: what naive decode computes again, drawn
+//! - [`memory`]: when arrays are computed, where they lie, and how fast a token can be
 
 pub mod cost_meter;
 pub mod experiment;
 pub mod generate;
+pub mod memory;
 pub mod model;

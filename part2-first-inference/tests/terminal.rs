@@ -73,6 +73,42 @@ fn no_line_of_the_report_is_wider_than_80_columns() {
 }
 
 #[test]
+fn memory_is_shown_and_told_for_this_machine() {
+    let text = part2(&["--show", "memory"]);
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    let row = |label: &str| -> Vec<&str> {
+        let line = text.lines().find(|line| line.starts_with(label)).unwrap();
+        line.split_whitespace().collect()
+    };
+    // 64 MiB of numbers; what is only described takes nothing, what is evaluated as much again.
+    assert_eq!(row(" a, made by the host").last(), Some(&"64.0"));
+    assert_eq!(row(" b, described").last(), Some(&"64.0"));
+    assert_eq!(row(" b, evaluated").last(), Some(&"128.0"));
+    let described: f64 = row(" b, described")[2].parse().unwrap();
+    let evaluated: f64 = row(" b, evaluated")[2].parse().unwrap();
+    assert!(described < evaluated, "{text}");
+    let addresses: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.rsplit_once("0x"))
+        .map(|(_, at)| at)
+        .collect();
+    assert!(addresses.len() >= 3, "{text}");
+    if text.contains("one stream of the CPU") {
+        assert!(
+            addresses.windows(2).all(|pair| pair[0] == pair[1]),
+            "{text}"
+        );
+        assert!(text.contains("What cannot be shown here"), "{text}");
+        assert!(
+            text.contains(" ceiling ") && text.contains("% of the ceiling"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_base_model_says_that_it_continues_the_prompt() {
     let place = tempfile::tempdir().unwrap();
     let tiny = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/models/tiny");
