@@ -10,6 +10,7 @@ mod attend;
 mod embed;
 mod floats;
 mod loops;
+mod merging;
 mod predict;
 mod tokens;
 mod what_if;
@@ -20,6 +21,7 @@ pub use attend::{Check, Focus, Layer, Shape};
 pub use embed::{AddedPosition, Embedded, Embedding, Map, Neighbour, Point, Positions, Shifted};
 pub use floats::Floats;
 pub use loops::{Answer, Cost, Decode, Recompute, Round};
+pub use merging::{Joined, MergeTable, Merging, Word};
 pub use predict::{Bar, Candidate, Filter, FilterOutcome, LensRow, NAMED, Prediction, Temperature};
 pub use tokens::{Named, Token};
 pub use what_if::{WhatIf, WhatIfOutcome};
@@ -35,6 +37,8 @@ pub struct Trace {
     pub templated: bool,
     /// Step 1: the L tokens that the model sees.
     pub tokens: Vec<Token>,
+    /// How these tokens were put together, if the vocabulary is one of bytes and merges.
+    pub merging: Option<Merging>,
     /// Step 2: their vectors.
     pub embedding: Embedding,
     /// How the model knows the order of the tokens.

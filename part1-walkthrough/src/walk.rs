@@ -8,7 +8,7 @@ use crate::extras::what_if;
 use crate::pass::Pass;
 use crate::subject::{Plan, Subject};
 use crate::trace::Trace;
-use crate::{attend, decode, embed, pictures, predict, recompute, tokenize};
+use crate::{attend, decode, embed, merging, pictures, predict, recompute, tokenize};
 
 /// Sends a prompt through the model and looks at everything.
 ///
@@ -50,6 +50,7 @@ pub fn walk(subject: &Subject, plan: &Plan) -> Result<Trace> {
         model: decoder.facts().clone(),
         text: plan.text.clone(),
         templated: !plan.raw && tokenizer.has_chat_template(),
+        merging: merging::merging(tokenizer, ids)?,
         tokens: tokenize::tokens(tokenizer, ids)?,
         embedding: embed::embedding(decoder, tokenizer, &pass)?,
         positions,

@@ -11,6 +11,7 @@
 
 mod added;
 mod alone;
+mod bpe;
 mod files;
 mod gguf;
 mod guarded;
@@ -28,6 +29,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
+pub use bpe::{Bpe, Merge};
 pub use files::TokenizerFiles;
 pub use gguf::GgufVocabulary;
 pub use stream::Detokenizer;
