@@ -17,6 +17,7 @@ use part1_walkthrough::walk::walk;
 use shared::sampling::Sampling;
 use shared::sampling::{filter, greedy, log_softmax};
 use shared::testing::fixtures;
+use shared::tokenizer::Tokenizer;
 use tempfile::TempDir;
 
 /// 12 tokens of the embedded model.
@@ -403,6 +404,82 @@ fn numbers_of_the_page_are_named_as_they_were_made() {
             .map(|(_, reason)| reason);
         assert_eq!(on_page, bar.reason.as_ref(), "{}", bar.piece);
     }
+}
+
+/// The pieces that the page makes of a text, as ids.
+fn typed(page: &Page, text: &str) -> Vec<u32> {
+    let text = serde_json::to_string(text).unwrap();
+    page.act(&format!(
+        "{{ const field = document.getElementById('typed'); field.value = {text}; field.dispatchEvent(new Event('input')); }}"
+    ));
+    page.json(
+        "[...document.querySelectorAll('.chips .token')].map((node) => Number(node.dataset.id))",
+    )
+}
+
+#[test]
+fn a_text_that_is_typed_is_cut_as_the_tokenizer_cuts_it() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    let tokenizer = Tokenizer::open_alone("tiny").unwrap();
+    let texts = std::fs::read_to_string(fixtures::directory().join("../texts/alice.txt")).unwrap();
+    let alice = texts.split("\n\n").filter(|text| !text.is_empty()).take(40);
+    let alice = alice.map(|text| text.chars().take(300).collect::<String>());
+    let odd = [
+        "",
+        " ",
+        "  two  blanks  ",
+        "unbelievable ChatGPT hello",
+        "I'm don't WE'LL they've",
+        "1234567 12a3",
+        "a\n\n  b\tc \u{a0}d\u{3000}e\u{85}f",
+        "<|im_start|>user\nhi<|im_end|>",
+        "<|im_start <|im_start|><|im_start|>x",
+        "मुझे ब्लैक होल",
+        "👩\u{200d}🚀 🚀 🕳️ ❤️ 🤷🏽",
+        "שלום 猫が魚を食べた。 é e\u{301} ß ſ Ⅷ ½ ²",
+        "\u{feff}x\u{200b}y",
+        "--- ... !?",
+        "x²+y₃=①",
+    ];
+    for text in odd.map(str::to_owned).into_iter().chain(alice) {
+        assert_eq!(
+            typed(&page, &text),
+            tokenizer.encode_plain(&text).unwrap(),
+            "{text:?}"
+        );
+    }
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_merges_of_a_word_are_played_one_by_one() {
+    let trace = trace_of("Penguins are birds that");
+    let Some(page) = shown(&trace) else { return };
+    let merging = trace.merging.as_ref().unwrap();
+    let parts = || -> Vec<String> {
+        page.json("[...document.querySelectorAll('.stage .part')].map((node) => node.textContent)")
+    };
+    assert_eq!(parts(), merging.words[0].pieces());
+    for _ in 0..5 {
+        page.click(".merging .player [aria-label='Merges: back']");
+    }
+    assert_eq!(parts(), merging.words[0].bytes);
+    for step in &merging.words[0].steps {
+        page.click(".merging .player [aria-label='Merges: next']");
+        assert_eq!(parts(), step.pieces);
+        let rank = console::numbers::count(step.rank as u64);
+        assert!(
+            page.text(".merging .says")
+                .starts_with(&format!("Rank {rank} makes "))
+        );
+    }
+    page.act("document.querySelectorAll('.chips .word')[2].click()");
+    assert_eq!(parts(), ["␣birds"]);
+    page.click(".merging .play");
+    page.wait_for("document.querySelector('.merging .where').textContent.startsWith('2 of')");
+    assert_eq!(parts(), merging.words[2].steps[0].pieces);
+    assert_eq!(page.complaints(), Vec::<String>::new());
 }
 
 #[test]
