@@ -176,13 +176,18 @@ impl Args {
     fn face_off(&self) -> Result<()> {
         let open = |name: &String| Contender::open(name);
         let contenders: Vec<Contender> = self.tokenizer.iter().map(open).collect::<Result<_>>()?;
-        let rounds = if self.built_in_sentence() {
-            face_off(&contenders, &faceoff::EXAMPLES)?
+        let (mut rounds, words) = if self.built_in_sentence() {
+            (
+                face_off(&contenders, &faceoff::EXAMPLES)?,
+                face_off(&contenders, &faceoff::WORDS)?,
+            )
         } else {
-            face_off(&contenders, &[self.prompt.text()?])?
+            (face_off(&contenders, &[self.prompt.text()?])?, Vec::new())
         };
         let mut report = Report::stdout();
         faceoff::show::face_off(&mut report, &rounds)?;
+        faceoff::show::words(&mut report, &words)?;
+        rounds.extend(words);
         self.json(&mut report, Found::FaceOffs(&rounds))
     }
 

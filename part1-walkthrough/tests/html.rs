@@ -470,7 +470,7 @@ fn the_merges_of_a_word_are_played_one_by_one() {
         assert_eq!(parts(), step.pieces);
         let rank = console::numbers::count(step.rank as u64);
         assert!(
-            page.text(".merging .says")
+            page.text(".merging .told")
                 .starts_with(&format!("Rank {rank} makes "))
         );
     }

@@ -24,6 +24,9 @@ pub const EXAMPLES: [&str; 3] = [
     "👩‍🚀 🚀 🕳️ ❤️ 🤷🏽",
 ];
 
+/// Words of the series' first text, each alone: one piece, several, one with its space.
+pub const WORDS: [&str; 4] = ["cat", "unbelievable", "ChatGPT", " hello"];
+
 /// What all tokenizers make of one text.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FaceOff {

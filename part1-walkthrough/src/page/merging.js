@@ -64,7 +64,7 @@ function mergingStep() {
   if (!trace.merging) return;
   const { merges, table, words } = trace.merging;
   const cut = table && cutter(table);
-  const [chips, stage, says] = [el("div.chips", { role: "group", "aria-label": "Words: choose one to see its merges" }), el("div.stage", {}), el("p.says", { "aria-live": "polite" })];
+  const [chips, stage, says] = [el("div.chips", { role: "group", "aria-label": "Words: choose one to see its merges" }), el("div.stage", {}), el("p.told", { "aria-live": "polite" })];
   let chosen = null;
   const turns = player("Merges", draw);
   const field = el("textarea", { id: "typed", rows: 2, maxlength: 400, spellcheck: "false", oninput: () => show(cut(field.value)) });
@@ -76,8 +76,9 @@ function mergingStep() {
     chips, stage, turns.node, says));
 
   function show(found) {
+    let shown = 0;
     const buttons = found.map((word) => el("button.word", { type: "button", onclick: () => choose(word, buttons) },
-      ...word.pieces.map((text, i) => el("span.token", { "--hue": hue(i % Math.max(L, 2)), "data-id": word.ids?.[i] ?? null }, piece(cut && !word.mark ? visible(text) : text)))));
+      ...word.pieces.map((text, i) => el("span.token", { "--hue": 20 + (53 * shown++) % 330, "data-id": word.ids?.[i] ?? null }, piece(cut && !word.mark ? visible(text) : text)))));
     found.forEach((word, i) => buttons[i].word = word);
     chips.replaceChildren(...buttons);
     const most = found.toSorted((a, b) => b.pieces.length - a.pieces.length || b.steps.length - a.steps.length)[0];

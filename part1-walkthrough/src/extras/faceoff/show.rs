@@ -40,6 +40,28 @@ pub fn face_off<W: Write>(report: &mut Report<W>, rounds: &[FaceOff]) -> Result<
     totals(report, rounds)
 }
 
+/// Prints how each tokenizer cuts single words: a row per word, a bar between two pieces.
+pub fn words<W: Write>(report: &mut Report<W>, words: &[FaceOff]) -> Result<()> {
+    let Some(first) = words.first() else {
+        return Ok(());
+    };
+    let mut head = vec!["alone"];
+    head.extend(first.cuts.iter().map(|cut| cut.tokenizer.as_str()));
+    let cell = |cut: &Cut| {
+        let pieces: Vec<_> = cut.pieces.iter().map(|piece| ordered(piece)).collect();
+        pieces.join("|")
+    };
+    let row = |word: &FaceOff| {
+        let mut row = vec![format!("{:?}", word.text)];
+        row.extend(word.cuts.iter().map(cell));
+        row
+    };
+    let rows: Vec<Vec<String>> = words.iter().map(row).collect();
+    let all: Vec<usize> = (0..head.len()).collect();
+    report.blank()?;
+    Ok(report.text_table(&head, &rows, &all)?)
+}
+
 fn row(cut: &Cut) -> Vec<String> {
     vec![
         cut.tokenizer.clone(),
