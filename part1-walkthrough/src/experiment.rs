@@ -96,12 +96,7 @@ pub struct Args {
     what_if: Option<WhatIf>,
 
     /// Write the walk to a file, not - for stdout, as one page for a browser: no network, no other file
-    #[arg(
-        long,
-        value_name = "FILE",
-        help_heading = "Walk",
-        conflicts_with = "compare"
-    )]
+    #[arg(long, value_name = "FILE", help_heading = "Walk")]
     html: Option<PathBuf>,
 
     /// Follow a word that two sentences share through the layers
@@ -140,6 +135,7 @@ pub fn run(args: Args) -> Result<()> {
         let found = compare(&subject, [a, b], args.word.as_deref(), args.what_if)?;
         clear_status();
         compare::show::comparison(&mut report, pace, &found)?;
+        args.page_of_two(&mut report, &subject, &found)?;
         return args.json(&mut report, Found::Comparison(&found));
     }
     let trace = walk(&subject, &args.plan()?)?;
@@ -148,10 +144,7 @@ pub fn run(args: Args) -> Result<()> {
         Some(outcome) => what_if::show::outcome(&mut report, pace, &trace, outcome)?,
         None => journey(&mut report, pace, &trace, &stops)?,
     }
-    if let Some(path) = &args.html {
-        let size = page::save(path, &trace)?;
-        report.card(&[("page", format!("{}, {}", path.display(), decimal(size)))])?;
-    }
+    args.page(&mut report, &trace)?;
     args.json(&mut report, Found::Trace(&trace))
 }
 
@@ -189,6 +182,38 @@ impl Args {
         faceoff::show::words(&mut report, &words)?;
         rounds.extend(words);
         self.json(&mut report, Found::FaceOffs(&rounds))
+    }
+
+    fn page(&self, report: &mut Report<Stdout>, trace: &Trace) -> Result<()> {
+        let Some(path) = &self.html else {
+            return Ok(());
+        };
+        let size = page::save(path, trace)?;
+        Ok(report.card(&[("page", format!("{}, {}", path.display(), decimal(size)))])?)
+    }
+
+    /// The walk of the first of two sentences, with what the comparison found.
+    fn page_of_two(
+        &self,
+        report: &mut Report<Stdout>,
+        subject: &Subject,
+        found: &Comparison,
+    ) -> Result<()> {
+        if self.html.is_none() {
+            return Ok(());
+        }
+        let plan = Plan {
+            text: found.first.sides[0].text.clone(),
+            raw: true,
+            ..self.plan()?
+        };
+        let comparison = Some(found.clone());
+        let trace = Trace {
+            comparison,
+            ..walk(subject, &plan)?
+        };
+        clear_status();
+        self.page(report, &trace)
     }
 
     fn stops(&self) -> Result<Vec<Stop>> {

@@ -26,6 +26,7 @@ const SCRIPT: &str = concat!(
     include_str!("page/merging.js"),
     include_str!("page/embed.js"),
     include_str!("page/attend.js"),
+    include_str!("page/senses.js"),
     include_str!("page/predict.js"),
     include_str!("page/loops.js"),
     include_str!("page/page.js"),

@@ -17,6 +17,8 @@ mod what_if;
 
 use serde::{Deserialize, Serialize};
 
+use crate::extras::compare::Comparison;
+
 pub use attend::{Check, Focus, Layer, Shape};
 pub use embed::{AddedPosition, Embedded, Embedding, Map, Neighbour, Point, Positions, Shifted};
 pub use floats::Floats;
@@ -59,6 +61,8 @@ pub struct Trace {
     pub budget: Vec<Cost>,
     /// The single steps against MLX's fused operations.
     pub checks: Vec<Check>,
+    /// One word in two sentences, if that was asked for.
+    pub comparison: Option<Comparison>,
     /// What happened with something switched off, if that was asked for. The rest of the trace is
     /// of the model as it is.
     pub what_if: Option<WhatIfOutcome>,

@@ -62,6 +62,7 @@ pub fn walk(subject: &Subject, plan: &Plan) -> Result<Trace> {
         recompute,
         budget: recompute::budget(decoder, ids)?,
         checks,
+        comparison: None,
         what_if,
     })
 }

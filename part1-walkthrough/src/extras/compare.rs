@@ -13,13 +13,16 @@ use serde::{Deserialize, Serialize};
 use shared::layers::to_f32;
 use shared::tokenizer::Tokenizer;
 
+use crate::candidates::Candidates;
 use crate::embed::cosine;
 use crate::pass::Pass;
 use crate::pictures::{contributions, norms};
 use crate::subject::Subject;
 use crate::tokenize::{PICTURE_LIMIT, tokens};
-use crate::trace::{ModelFacts, Token, WhatIf};
+use crate::trace::{Candidate, ModelFacts, Token, WhatIf};
 
+/// Likeliest next tokens that are kept.
+const NEXT: usize = 3;
 /// Heads that are listed.
 const HEADS: usize = 5;
 
@@ -51,6 +54,8 @@ pub struct Drift {
     pub cosines: Vec<f32>,
     /// Length of the difference of the two vectors, likewise.
     pub distances: Vec<f32>,
+    /// For each text, likewise: the likeliest tokens after the word, had this layer been the last one.
+    pub next: [Vec<Vec<Candidate>>; 2],
     /// The heads whose contributions differ most between the texts, most first.
     pub heads: Vec<HeadShift>,
 }
@@ -208,8 +213,13 @@ fn drift(subject: &Subject, sides: [Side; 2], switch: Option<WhatIf>) -> Result<
         Pass::run(decoder, &ids(&sides[1]), switch)?,
     ];
     let (mut cosines, mut distances) = (Vec::new(), Vec::new());
+    let mut next = [Vec::new(), Vec::new()];
     for blocks in 0..=decoder.facts().layers {
-        let [a, b] = word_vectors(&sides, [0, 1].map(|i| passes[i].stream_after(blocks)), 1)?;
+        let streams = [0, 1].map(|i| passes[i].stream_after(blocks));
+        for (i, said) in next.iter_mut().enumerate() {
+            said.push(after_word(subject, streams[i], sides[i].position)?);
+        }
+        let [a, b] = word_vectors(&sides, streams, 1)?;
         cosines.push(to_f32(&cosine(&a, &b)?)?[0]);
         distances.push(norms(&a.subtract(&b)?)?[0]);
     }
@@ -218,7 +228,16 @@ fn drift(subject: &Subject, sides: [Side; 2], switch: Option<WhatIf>) -> Result<
         sides,
         cosines,
         distances,
+        next,
     })
+}
+
+/// What the head makes of a stream `[1, L, E]` at one position.
+fn after_word(subject: &Subject, stream: &Array, position: usize) -> Result<Vec<Candidate>> {
+    let decoder = &*subject.decoder;
+    let place = Array::from_slice(&[position as i32], &[1]);
+    let normed = decoder.final_norm(&stream.take_axis(place, 1)?)?; // [1, 1, E]
+    Candidates::of(&decoder.head(&normed)?)?.top(&subject.tokenizer, 0, NEXT)
 }
 
 /// The word's vector on each side: x `[N, L, E]` → `[N, E]`.

@@ -8,7 +8,7 @@ const STEPS = [
 ];
 
 function navigation() {
-  const links = [...STEPS.map(([id, name]) => [id, name]), ...(trace.what_if ? [["what-if", "What if"]] : []), ["budget", "Cost"], ["checks", "Checked"]].map(([id, name]) => el("a", { href: `#${id}` }, name));
+  const links = [...STEPS.map(([id, name]) => [id, name]), ...(trace.comparison ? [["senses", "Two senses"]] : []), ...(trace.what_if ? [["what-if", "What if"]] : []), ["budget", "Cost"], ["checks", "Checked"]].map(([id, name]) => el("a", { href: `#${id}` }, name));
   fill(".steps", ...links);
   const sections = [...document.querySelectorAll("section:not([hidden])")];
   const mark = () => {
@@ -49,5 +49,5 @@ function hero() {
   fill(".made", "Written by ", el("code", {}, "cargo run -p part1-walkthrough -- --html FILE"), ". One file, no network: all data is inside.");
 }
 
-for (const step of [theme, hero, tokenStrip, tokenizeStep, mergingStep, embedStep, attendStep, predictStep, decodeStep, recomputeStep, whatIfStep, budgetStep, checksStep, navigation]) step();
+for (const step of [theme, hero, tokenStrip, tokenizeStep, mergingStep, embedStep, attendStep, sensesStep, predictStep, decodeStep, recomputeStep, whatIfStep, budgetStep, checksStep, navigation]) step();
 document.documentElement.dataset.ready = "";

@@ -9,7 +9,7 @@ use console::report::Report;
 use super::{Comparison, Drift, HeadShift, Side};
 use crate::extras::what_if::show::described;
 use crate::show::{Pace, Screen, after_layer, model_card, picture, short};
-use crate::trace::Token;
+use crate::trace::{Candidate, Token};
 
 /// One word in two sentences.
 ///
@@ -56,7 +56,8 @@ fn drift<W: Write>(screen: &mut Screen<'_, W>, found: &Comparison, drift: &Drift
         .collect();
     screen.picture(|report| report.card(&marked))?;
     screen.say(&format!(
-        "Cosine between the two vectors of {:?} (its last piece), and the length of their difference:",
+        "Cosine between the two vectors of {:?} (its last piece), the length of their difference, and what \
+         each would go on with, if the layer were the last one:",
         found.word
     ))?;
     screen.report.blank()?;
@@ -67,16 +68,20 @@ fn drift<W: Write>(screen: &mut Screen<'_, W>, found: &Comparison, drift: &Drift
         .enumerate()
         .map(|(after, (cosine, distance))| {
             let number = |value: f32| fixed(f64::from(value), 3);
+            let next = |i: usize| drift.next[i][after].iter().take(1).map(likely).collect();
             vec![
                 after_layer(after),
                 number(*cosine),
-                number(*distance),
                 gauge(*cosine),
+                fixed(f64::from(*distance), 1),
+                next(0),
+                next(1),
             ]
         })
         .collect();
     screen.picture(|report| {
-        report.text_table(&["after", "cosine", "difference", ""], &rows, &[0, 3])
+        let head = ["after", "cosine", "", "differ by", "A goes on", "B goes on"];
+        report.text_table(&head, &rows, &[0, 2, 4, 5])
     })?;
     screen.say("The heads that moved it most, and where it looks most in each sentence:")?;
     screen.report.blank()?;
@@ -94,9 +99,13 @@ fn drift<W: Write>(screen: &mut Screen<'_, W>, found: &Comparison, drift: &Drift
     screen.picture(|report| report.text_table(&head, &rows, &[0, 2, 3]))
 }
 
+fn likely(token: &Candidate) -> String {
+    format!("{} {:.2}", short(&token.piece), token.probability)
+}
+
 /// A bar from 0 to 1 of fixed width.
 fn gauge(cosine: f32) -> String {
-    const CELLS: usize = 24;
+    const CELLS: usize = 12;
     let filled = (cosine.clamp(0.0, 1.0) * CELLS as f32).round() as usize;
     "█".repeat(filled) + &"░".repeat(CELLS - filled)
 }
