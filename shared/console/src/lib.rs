@@ -11,12 +11,14 @@
 //! - [`progress`]: long work in steps, each with its time
 //! - [`exec`]: other programs, run to their end
 //! - [`metrics`]: instants → the numbers of the report
+//! - [`answered`]: the table below an answer, or below several
 //! - [`serving`]: many requests at once, in the words of vLLM's benchmark
 //! - [`statistics`]: how sure a mean is
 //! - [`machine`]: what ran it, as data
 //! - [`results`]: the JSON line, and the files of `cargo compare`
 //! - [`files`]: files that are written whole or not at all
 //! - [`workspace`]: the checkout that a tool works on
+pub mod answered;
 pub mod cli;
 pub mod exec;
 pub mod files;

@@ -402,20 +402,61 @@ impl Run {
         self
     }
 
-    /// Where `other` gives the first token that differs, counted from 0; an answer that ends early
-    /// differs there.
+    /// [`first_difference`] of the tokens.
     pub fn first_difference(&self, other: &Self) -> Option<usize> {
-        let mut pairs = self.tokens.iter().zip(&other.tokens);
-        let shorter = self.tokens.len().min(other.tokens.len());
-        let unequal = self.tokens.len() != other.tokens.len();
-        let at = pairs.position(|(ours, theirs)| ours != theirs);
-        at.or(unequal.then_some(shorter))
+        first_difference(&self.tokens, &other.tokens)
     }
 
     /// Positions computed again, over the whole run.
     pub fn positions_recomputed(mut self, positions: u64) -> Self {
         self.positions_recomputed = Some(positions);
         self
+    }
+}
+
+/// Where the first token is that differs, counted from 0; an answer that ends early differs there.
+pub fn first_difference(tokens: &[u32], others: &[u32]) -> Option<usize> {
+    let mut pairs = tokens.iter().zip(others);
+    let shorter = tokens.len().min(others.len());
+    let unequal = tokens.len() != others.len();
+    let at = pairs.position(|(one, other)| one != other);
+    at.or(unequal.then_some(shorter))
+}
+
+/// Answers to one prompt that were made at the same time: an entry of `"runs"` with the medians of all rows under the
+/// keys of [`Run`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Together {
+    /// Tokens and text of the first row; times and rates are those of one row, memory is that of all.
+    #[serde(flatten)]
+    pub run: Run,
+    /// How many answers.
+    pub rows: usize,
+    /// Tokens of all rows per second, from the ids handed over to the last token.
+    pub throughput_tps: Option<f64>,
+    /// The ids of each row.
+    pub row_tokens: Vec<Vec<u32>>,
+}
+
+impl Together {
+    /// Sums up the rows, which took `time` all in all; None if there are none.
+    pub fn of(rows: &[Run], time: Duration) -> Option<Self> {
+        let tokens = rows.iter().map(|run| run.tokens.len()).sum();
+        Some(Self {
+            run: Rounds::of(rows)?.run,
+            rows: rows.len(),
+            throughput_tps: rate(tokens, time),
+            row_tokens: rows.iter().map(|run| run.tokens.clone()).collect(),
+        })
+    }
+
+    /// The first row whose tokens are not those of row 0, and where.
+    pub fn odd_row(&self) -> Option<(usize, usize)> {
+        let others = self.row_tokens.iter().enumerate();
+        let differs = |(row, tokens): (usize, &Vec<u32>)| {
+            first_difference(&self.run.tokens, tokens).map(|at| (row, at))
+        };
+        others.filter_map(differs).next()
     }
 }
 
@@ -670,6 +711,27 @@ mod tests {
             (&json!(50.0), &json!(50.0))
         );
         assert_eq!(Rounds::of(&[]), None);
+    }
+
+    #[test]
+    fn rows_give_the_medians_of_one_and_the_throughput_of_all() {
+        let row = |first, second, tokens| {
+            Run::from_timeline("2 rows", 10, &timeline(&[first, second])).output(
+                tokens,
+                "x".into(),
+                FinishReason::Length,
+            )
+        };
+        let rows = [row(100, 120, vec![1, 2]), row(100, 140, vec![1, 3])];
+        let together = Together::of(&rows, millis(200)).unwrap();
+        assert_eq!((together.rows, together.run.tpot_ms), (2, Some(30.0)));
+        assert_eq!(together.throughput_tps, Some(20.0));
+        assert_eq!(together.odd_row(), Some((1, 1)));
+        let json = serde_json::to_value(&together).unwrap();
+        assert_eq!(json["row_tokens"], json!([[1, 2], [1, 3]]));
+        assert_eq!(json["tokens"], json!([1, 2]));
+        assert_eq!(Together::of(&rows[..1], millis(0)).unwrap().odd_row(), None);
+        assert_eq!(Together::of(&[], millis(200)), None);
     }
 
     #[test]

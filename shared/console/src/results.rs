@@ -104,6 +104,9 @@ pub struct Step {
     /// True for the variant that stands for its part in the ladder; the others are in the file only
     /// after `cargo compare --all`.
     pub rung: bool,
+    /// Copies of the prompt that it answered at the same time; the times are those of one of them.
+    #[serde(default = "one")]
+    pub rows: usize,
     /// Time to first token: ids handed over → first token evaluated.
     pub ttft_ms: Summary,
     /// Time per output token after the first.
@@ -118,11 +121,26 @@ pub struct Step {
     pub weight_bytes: Option<u64>,
     /// Keys and values kept at the end; 0 without a cache.
     pub kv_bytes: Option<u64>,
-    /// Median `decode_tps` ÷ that of part 2 in the same file. None if part 2 did not run.
+    /// Median `decode_tps` of all rows ÷ that of part 2 in the same file. None if part 2 did not run.
     pub ratio_to_part2: Option<f64>,
     /// None if every measurement gave the tokens of the reference, the first step; else where the
     /// earliest difference is, counted from 0.
     pub first_difference: Option<usize>,
+    /// By how many nats the model as it is prefers the reference's token there; None if the tokens are the same, if one
+    /// of the answers ends there, or if nobody was asked.
+    #[serde(default)]
+    pub margin_nats: Option<f64>,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Step {
+    /// Tokens per second of all rows after the first token of each.
+    pub fn decode_of_all(&self) -> f64 {
+        self.rows as f64 * self.decode_tps.median
+    }
 }
 
 impl Results {

@@ -11,6 +11,7 @@ fn step(number: u32, rung: bool) -> Step {
         variant: "naive".into(),
         adds: "text".into(),
         rung,
+        rows: 1,
         ttft_ms: spread(35.0),
         tpot_ms: spread(8.0),
         decode_tps: spread(125.0),
@@ -20,6 +21,7 @@ fn step(number: u32, rung: bool) -> Step {
         kv_bytes: Some(0),
         ratio_to_part2: Some(1.0),
         first_difference: None,
+        margin_nats: None,
     }
 }
 
@@ -70,6 +72,18 @@ fn what_is_written_is_read_again_in_the_order_of_names() {
     );
     assert_eq!(found[0].1, results());
     assert_eq!(found[0].1.rungs().count(), 2);
+}
+
+#[test]
+fn a_file_from_before_there_were_rows_has_one_of_each() {
+    let mut json = serde_json::to_value(results()).unwrap();
+    for step in json["steps"].as_array_mut().unwrap() {
+        step.as_object_mut().unwrap().remove("rows");
+        step.as_object_mut().unwrap().remove("margin_nats");
+    }
+    let read: Results = serde_json::from_value(json).unwrap();
+    assert_eq!(read, results());
+    assert_eq!(read.steps[0].decode_of_all(), 125.0);
 }
 
 #[test]
