@@ -1,17 +1,19 @@
 //! One row of the table after the other: loaded, scored on the text, and asked the prompt.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use console::interrupt::check_interrupted;
-use console::metrics::{Generation, Rounds, Run};
+use console::metrics::{FinishReason, Generation, Rounds, Run};
+use console::report::TextStream;
 use mlx_rs::Array;
 use mlx_rs::ops::indexing::TryIndexOp;
 use serde::Serialize;
 use shared::checkpoint::mlx_dtype;
 use shared::layers::to_f32;
 use shared::machine::{on_one_stream, peak_bytes, reset_peak};
-use shared::request::Request;
+use shared::request::{Request, Step};
 use shared::session::Session;
 use shared::weights::{Weights, is_read_whole};
 
@@ -200,23 +202,50 @@ impl<'a> Bench<'a> {
             let (generation, cache) = self.generate(loaded)?;
             per_position = cache.bytes() / cache.capacity().max(1) as u64;
             let text = self.session.tokenizer.decode(&generation.tokens, true)?;
-            let prompt_tokens = self.request.ids.len();
-            let name = &loaded.variant.name;
-            let run = Run::from_generation(name, prompt_tokens, &generation, text)
-                .load(self.session.open_time + loaded.load_time)
-                .tokenize(self.tokenize_time)
-                .peak_bytes(peak_bytes()?.saturating_sub(held as u64))
-                .weight_bytes(loaded.weight_bytes)
-                .kv_bytes(cache.bytes())
-                .step_bytes(
-                    loaded.read_bytes + per_position * self.positions_seen(&generation),
-                    &self.session.machine,
-                );
-            runs.push(run);
+            let run = self.run_of(loaded, &generation, text, &cache);
+            runs.push(run.peak_bytes(peak_bytes()?.saturating_sub(held as u64)));
             check_interrupted()?;
         }
         let rounds = Rounds::of(&runs).context("there are no rounds")?;
         Ok((rounds, per_position))
+    }
+
+    /// One answer, shown as it comes.
+    ///
+    /// # Errors
+    /// If the model fails, or if nothing can be shown.
+    pub fn shown(&self, loaded: &Loaded<'_>) -> Result<Run> {
+        let mut out = TextStream::stdout();
+        let mut answer = self.session.answer(|piece| Ok(out.push(piece)?));
+        let prompt_tokens = self.request.ids.len();
+        reset_peak()?; // what was packed is no longer there as it was
+        let (generation, cache) =
+            self.generate_with(loaded, |step| answer.watch(step, prompt_tokens))?;
+        let text = answer.finish()?;
+        out.finish()?;
+        let run = self.run_of(loaded, &generation, text, &cache);
+        Ok(run.peak_bytes(peak_bytes()?))
+    }
+
+    /// An answer as numbers.
+    fn run_of(
+        &self,
+        loaded: &Loaded<'_>,
+        generation: &Generation,
+        text: String,
+        cache: &Cache,
+    ) -> Run {
+        let (name, prompt_tokens) = (&loaded.variant.name, self.request.ids.len());
+        let per_position = cache.bytes() / cache.capacity().max(1) as u64;
+        Run::from_generation(name, prompt_tokens, generation, text)
+            .load(self.session.open_time + loaded.load_time)
+            .tokenize(self.tokenize_time)
+            .weight_bytes(loaded.weight_bytes)
+            .kv_bytes(cache.bytes())
+            .step_bytes(
+                loaded.read_bytes + per_position * self.positions_seen(generation),
+                &self.session.machine,
+            )
     }
 
     /// Positions that a decode step looks at, on average over an answer.
@@ -226,12 +255,19 @@ impl<'a> Bench<'a> {
 
     /// One answer, and its cache.
     fn generate(&self, loaded: &Loaded<'_>) -> Result<(Generation, Cache)> {
+        self.generate_with(loaded, |_| {
+            check_interrupted()?;
+            Ok(ControlFlow::Continue(()))
+        })
+    }
+
+    fn generate_with(
+        &self,
+        loaded: &Loaded<'_>,
+        watch: impl FnMut(Step) -> Result<ControlFlow<FinishReason>>,
+    ) -> Result<(Generation, Cache)> {
         let mut cache = empty_cache(loaded.variant.cache, &self.session.checkpoint.config);
         let mut generator = Generator::new(&loaded.model, &mut cache, self.request, PREFILL_STEP)?;
-        let watch = |_| {
-            check_interrupted()?;
-            Ok(std::ops::ControlFlow::Continue(()))
-        };
         let generation = on_one_stream(|| generate(&mut generator, watch))?;
         drop(generator);
         Ok((generation, cache))

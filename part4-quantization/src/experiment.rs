@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::answer::{self, AnswerArgs};
 use crate::convert::{self, ConvertArgs};
+use crate::margin::{self, MarginArgs};
 use crate::microscope::{self, MicroscopeArgs};
 use crate::table::{self, TableArgs};
 
@@ -23,6 +25,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Answer once, with the weights in so many bits
+    Answer(Box<AnswerArgs>),
     /// Write a quantized checkpoint that mlx-lm loads, too
     Convert(Box<ConvertArgs>),
     /// Compare all widths, and draw quality over bytes as a chart
@@ -32,6 +36,8 @@ enum Command {
         #[command(flatten)]
         table: Box<TableArgs>,
     },
+    /// By how much the model as it is prefers one next token to another
+    Margin(Box<MarginArgs>),
 }
 
 /// Runs what the flags ask for and prints the report.
@@ -45,6 +51,8 @@ pub fn run(args: Args) -> Result<()> {
         microscope,
     } = args;
     match (command, &microscope.show) {
+        (Some(Command::Answer(args)), _) => answer::run(&args),
+        (Some(Command::Margin(args)), _) => margin::run(&args),
         (Some(Command::Convert(args)), _) => convert::run(&args),
         (Some(Command::Plot { file, table }), _) => table::run(&table, Some(&file)),
         (None, Some(place)) => microscope::run(place, microscope.page.as_deref(), &table),

@@ -27,6 +27,8 @@
 //! - [`convert`]: a checkpoint in, a quantized one out
 //! - [`microscope`]: one group of weights, bit by bit, and how far its error comes
 //! - [`experiment`]: what the video shows, as numbers
+//! - [`answer`]: one answer at one width
+//! - [`margin`]: by how much the model prefers one token to another
 //! - [`table`]: every width on the same text and prompt
 //! - [`variants`]: the rows of the table
 //! - [`bench`]: one row after the other, measured
@@ -39,6 +41,7 @@
 //! [`bench`]: mod@bench
 
 pub mod ahead;
+pub mod answer;
 pub mod bench;
 pub mod cache;
 pub mod concat;
@@ -50,6 +53,7 @@ pub mod floats;
 pub mod generate;
 pub mod keys_values;
 pub mod kinds;
+pub mod margin;
 pub mod microscope;
 pub mod model;
 pub mod plot;

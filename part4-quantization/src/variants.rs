@@ -46,7 +46,8 @@ impl Variant {
         }
     }
 
-    fn packed(group: GroupQuantization, fit: Fit) -> Self {
+    /// All matrices packed in one way.
+    pub fn packed(group: GroupQuantization, fit: Fit) -> Self {
         Self {
             name: match (group.mode, fit) {
                 (Mode::Affine, _) => format!("{}-bit g{}", group.bits, group.group_size),
