@@ -11,6 +11,7 @@ use console::report::{Report, status};
 use console::serving::Slo;
 use shared::session::Session;
 
+use crate::answer::{self, AnswerArgs};
 use crate::capacity::{self, CapacityArgs};
 use crate::charts;
 use crate::flags::LimitArgs;
@@ -43,6 +44,8 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Answer one prompt in several rows at the same time
+    Answer(Box<AnswerArgs>),
     /// Serve a load, and print the numbers as vLLM's benchmark does
     Serve(Box<ServeArgs>),
     /// Predict a load with step times that are measured first, then serve it; or for a machine from its data sheet
@@ -164,6 +167,7 @@ impl Loaded {
 pub fn run(args: Args) -> Result<()> {
     match args.command {
         None => tour(&args.model, args.charts.as_deref(), args.output),
+        Some(Command::Answer(args)) => answer::run(&args),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Simulate(args)) => simulate::run(&args),
         Some(Command::Capacity(args)) => capacity::run(&args),

@@ -23,6 +23,7 @@
 //! - [`plan`]: one step as it was planned, with its reasons
 //! - [`stepped`]: what a step says of itself
 //! - [`together`]: the loop for requests that are all there from the start
+//! - [`answer`]: one prompt in several rows
 //! - [`invariant`]: when no schedule changes a bit
 //! - [`prompts`]: one run of the model for several prompts
 //! - [`slots`]: a batch as the layers see it
@@ -45,6 +46,7 @@
 //! - [`report`]: the numbers in cells and sentences
 
 pub mod ahead;
+pub mod answer;
 pub mod batch;
 pub mod books;
 pub mod cache;
