@@ -19,7 +19,7 @@ use crate::ask::Ask;
 use crate::engine::Engine;
 use crate::flags::LimitArgs;
 use crate::handle::{Opened, State};
-use crate::thread::{Running, Settings};
+use crate::thread::Running;
 use command::{Command, HELP};
 use conversation::Conversation;
 use editor::{Editor, Line};
@@ -116,7 +116,7 @@ impl<'a> Chat<'a> {
         Ok(Self {
             args,
             folder,
-            engine: open(args, &args.model)?,
+            engine: open(&args.limits, &args.model)?,
             conversation: Conversation::new(folder, args.system.clone()),
             last: None,
             answers: 0,
@@ -220,7 +220,7 @@ impl<'a> Chat<'a> {
             revision: None,
             dtype: self.args.model.dtype,
         };
-        self.engine = open(self.args, &model)?;
+        self.engine = open(&self.args.limits, &model)?;
         self.greet();
         Ok(())
     }
@@ -269,12 +269,9 @@ impl<'a> Chat<'a> {
 }
 
 /// Starts an engine and waits until it is ready.
-fn open(args: &ChatArgs, model: &ModelArgs) -> Result<Running> {
+pub(crate) fn open(limits: &LimitArgs, model: &ModelArgs) -> Result<Running> {
     status(&format!("opening {}", model.model));
-    let running = Engine::spawn(Settings {
-        model: model.clone(),
-        ..args.limits.engine(&args.model)
-    })?;
+    let running = Engine::spawn(limits.engine(model))?;
     let runtime = Builder::new_current_thread().build();
     let runtime = runtime.context("starting to wait for the model")?;
     match runtime.block_on(running.handle.clone().loaded()) {

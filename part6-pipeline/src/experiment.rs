@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::chat::{self, ChatArgs};
 use crate::conformance::{self, ConformanceArgs};
+use crate::crowd::{self, AnswerArgs};
 use crate::engine::Engine;
 use crate::flags::ServeArgs;
 use crate::handle::{Handle, State};
@@ -31,6 +32,8 @@ pub struct Args {
 enum Command {
     /// Talk with a model in the terminal: also what happens without a subcommand
     Chat(Box<ChatArgs>),
+    /// Answer one prompt, for several clients at the same time
+    Answer(Box<AnswerArgs>),
     /// Serve a model as OpenAI's API
     Serve(Box<ServeArgs>),
     /// Ask servers of OpenAI's API what clients will ask, and print what they do as they should
@@ -47,6 +50,7 @@ pub fn run(args: Args) -> Result<()> {
     match args.command {
         None => chat::run(&args.chat),
         Some(Command::Chat(args)) => chat::run(&args),
+        Some(Command::Answer(args)) => crowd::run(&args),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Conformance(args)) => conformance::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),

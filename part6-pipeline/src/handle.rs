@@ -101,6 +101,15 @@ pub struct Status {
     pub preemptions: u64,
 }
 
+/// What a model takes in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sizes {
+    /// The weights.
+    pub weight_bytes: u64,
+    /// The keys and values of one position.
+    pub kv_bytes_per_token: u64,
+}
+
 /// The model that the engine has opened, for whoever makes asks from texts.
 #[derive(Debug)]
 pub struct Opened {
@@ -110,6 +119,8 @@ pub struct Opened {
     pub config: ModelConfig,
     /// Text to ids, ids to text.
     pub tokenizer: Tokenizer,
+    /// How large it is, where that is known.
+    pub sizes: Option<Sizes>,
     /// What grammars choose from, made when the first one comes.
     vocabulary: OnceLock<Arc<Vocabulary>>,
 }
@@ -121,7 +132,16 @@ impl Opened {
             name,
             config,
             tokenizer,
+            sizes: None,
             vocabulary: OnceLock::new(),
+        }
+    }
+
+    /// The same, with its sizes.
+    pub fn sized(self, sizes: Sizes) -> Self {
+        Self {
+            sizes: Some(sizes),
+            ..self
         }
     }
 

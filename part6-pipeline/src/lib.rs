@@ -34,6 +34,7 @@
 //! - [`api`]: the JSON of OpenAI: what clients ask, and what they get
 //! - [`server`]: the engine on the network
 //! - [`chat`]: a conversation in the terminal
+//! - [`crowd`]: several clients who ask the same at the same time
 //! - [`conformance`]: what a server does as it should, seen from outside
 //! - [`replay`]: answers that were served, run again
 //! - [`live`]: what the engine does, for whoever watches
@@ -60,6 +61,7 @@ pub mod cache;
 pub mod chat;
 pub mod conformance;
 pub mod constraint;
+pub mod crowd;
 pub mod desk;
 pub mod engine;
 pub mod experiment;

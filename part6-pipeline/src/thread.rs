@@ -12,7 +12,7 @@ use shared::session::Session;
 use crate::desk::Desk;
 use crate::engine::Engine;
 use crate::generate::Generator;
-use crate::handle::{Handle, Opened, State};
+use crate::handle::{Handle, Opened, Sizes, State};
 use crate::kinds::CacheKind;
 use crate::limits::{Limits, Policy};
 use crate::live::Live;
@@ -146,11 +146,12 @@ fn work(settings: &Settings, desk: &mut Desk, live: Live) -> Result<()> {
     checkpoint
         .check_fit(positions, machine.ram_bytes)
         .with_context(|| format!("{positions} positions may be in memory: take fewer"))?;
-    let opened = desk.open(Opened::new(
-        settings.model.model.clone(),
-        checkpoint.config.clone(),
-        tokenizer,
-    ));
+    let (name, config) = (settings.model.model.clone(), checkpoint.config.clone());
+    let sizes = Sizes {
+        weight_bytes: checkpoint.weight_bytes(),
+        kv_bytes_per_token: config.kv_bytes_per_token(checkpoint.activation_bytes()),
+    };
+    let opened = desk.open(Opened::new(name, config, tokenizer).sized(sizes));
     let opened = opened.get().context("nothing was opened")?;
     let model = Model::load(&checkpoint)?;
     let mut generator = Generator::new(
