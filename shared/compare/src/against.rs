@@ -199,6 +199,7 @@ impl Bench<'_> {
 
     fn reference(&self, tokens: u32, doing: &str) -> Result<(TheirVersions, Measured)> {
         let mut command = self.mlx_lm.command();
+        command.args(["--temperature", "0"]);
         self.ask.apply(&mut command, tokens);
         let (output, first, whole) = self.watch(command, "mlx-lm", tokens, doing)?;
         let said: TheirAnswers = answer::last_line("mlx-lm", &output)?;

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use console::exec;
 use console::machine::{Machine, Versions};
-use console::metrics::Run;
+use console::metrics::{Run, first_difference};
 use console::results;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -31,6 +31,9 @@ pub struct Answer {
     /// All tokens of all requests per second of wall time; only parts with several requests say it.
     #[serde(default)]
     pub throughput_tps: Option<f64>,
+    /// The ids of each request, where there are several; `run` has those of the first one.
+    #[serde(default)]
+    row_tokens: Vec<Vec<u32>>,
 }
 
 impl Answers {
@@ -83,6 +86,16 @@ fn complaint(output: &Output) -> String {
 }
 
 impl Answer {
+    /// Where it first leaves the reference's tokens, and its own tokens: those of the row that does so first. None if no
+    /// row does.
+    pub fn difference(&self, reference: &Run) -> Option<(usize, &[u32])> {
+        let first = [&self.run.tokens];
+        let rows = first.into_iter().chain(&self.row_tokens);
+        let differs = |tokens: &'_ Vec<u32>| first_difference(&reference.tokens, tokens);
+        let differences = rows.filter_map(|tokens| Some((differs(tokens)?, tokens.as_slice())));
+        differences.min_by_key(|(at, _)| *at)
+    }
+
     /// All output tokens per second of wall time: for one request, its tokens from the ids handed
     /// over to the last token.
     pub fn throughput(&self) -> Option<f64> {

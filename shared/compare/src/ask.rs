@@ -42,14 +42,19 @@ impl Ask {
     /// The command of one contestant: greedy, with its numbers as JSON in the last line.
     pub fn command(&self, contestant: &Contestant, max_tokens: u32) -> Command {
         let mut command = Command::new(&contestant.program);
-        self.apply(&mut command, max_tokens);
+        // A subcommand comes before the flags that it is told.
         command.args(&contestant.flags);
+        if let Some(rows) = contestant.rows {
+            command.args(["--rows", &rows.to_string()]);
+        }
+        command.args(["--temperature", "0"]);
+        self.apply(&mut command, max_tokens);
         command
     }
 
     /// The question as flags, those that every part has.
     pub(crate) fn apply(&self, command: &mut Command, max_tokens: u32) {
-        command.args(["--temperature", "0", "--json", "--model", &self.model]);
+        command.args(["--json", "--model", &self.model]);
         command.args(["--max-tokens", &max_tokens.to_string()]);
         match &self.prompt_file {
             Some(file) => command.arg("--prompt-file").arg(file),

@@ -2,7 +2,6 @@
 //! zero and have their number beside them, so there are no axes.
 
 use anyhow::{Result, anyhow};
-use console::metrics::Summary;
 use console::results::{Results, Step};
 use console::text::clip;
 use plotters::coord::Shift;
@@ -59,7 +58,10 @@ fn picture(area: &Area<'_>, results: &Results) -> Drawn {
     area.fill(&WHITE)?;
     head(area, results)?;
     let of = |value: fn(&Step) -> f64| results.steps.iter().map(value).fold(1e-9, f64::max);
-    let speed = of(|step| step.decode_tps.max.max(step.throughput_tps.median));
+    let speed = of(|step| {
+        let most = step.rows as f64 * step.decode_tps.max;
+        most.max(step.throughput_tps.median)
+    });
     let memory = of(|step| mib(step.peak_bytes));
     for (index, step) in results.steps.iter().enumerate() {
         let y = (HEAD + STEP * index as u32) as i32;
@@ -104,7 +106,10 @@ fn head(area: &Area<'_>, results: &Results) -> Drawn {
     legend(
         area,
         SPEED.left,
-        &[(DECODE, "decode tok/s"), (THROUGHPUT, "with prefill")],
+        &[
+            (DECODE, "decode tok/s, a piece a row"),
+            (THROUGHPUT, "with prefill"),
+        ],
     )?;
     let memory = [
         (WEIGHTS, "weights"),
@@ -123,12 +128,16 @@ fn legend(area: &Area<'_>, mut x: i32, entries: &[(RGBColor, &str)]) -> Drawn {
     Ok(())
 }
 
-/// Decode speed with its spread, and below it all tokens ÷ all time.
+/// Decode speed with its spread, a piece of the bar for each row, and below it all tokens ÷ all time.
 fn speeds(area: &Area<'_>, step: &Step, y: i32, largest: f64) -> Drawn {
-    let Summary {
-        median, half_iqr, ..
-    } = step.decode_tps;
+    let rows = step.rows as f64;
+    let (median, half_iqr) = (step.decode_of_all(), rows * step.decode_tps.half_iqr);
     SPEED.bar(area, (0.0, median / largest), (y, y + 16), DECODE)?;
+    for row in 1..step.rows {
+        let x = SPEED.at(row as f64 / rows * median / largest);
+        let cut = PathElement::new([(x, y), (x, y + 16)], WHITE.stroke_width(1));
+        area.draw(&cut)?;
+    }
     let whole = step.throughput_tps.median;
     SPEED.bar(area, (0.0, whole / largest), (y + 18, y + 24), THROUGHPUT)?;
     let (low, high) = ((median - half_iqr) / largest, (median + half_iqr) / largest);

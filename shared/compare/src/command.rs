@@ -15,9 +15,13 @@ use time::macros::format_description;
 
 use crate::against::{self, MlxLm, Reference, Setting};
 use crate::ask::Ask;
+use crate::judge::Judge;
 use crate::measure::{self, Bench};
-use crate::parts::{self, Contestant};
+use crate::parts::{self, Contestant, Lineup};
 use crate::{chart, ladder, live};
+
+/// How Cargo builds the parts.
+const PROFILE: &str = "release";
 
 /// Run the parts of the series side by side on the same prompt: measured one at a time, or live
 #[derive(Debug, Parser)]
@@ -29,7 +33,7 @@ pub struct Args {
 
     /// Each part beside this program instead of beside the others: same ids, in turns
     #[arg(long, value_name = "mlx-lm", value_enum, hide_possible_values = true)]
-    #[arg(conflicts_with_all = ["live", "out"])]
+    #[arg(conflicts_with_all = ["live", "out", "rows"])]
     against: Option<Reference>,
 
     /// Only these parts, as 2,3 [default: all there are]
@@ -39,6 +43,10 @@ pub struct Args {
     /// Every variant of a part, not only the one that stands for it
     #[arg(long)]
     all: bool,
+
+    /// Copies of the prompt for the parts that answer several at the same time; the others answer one
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    rows: u32,
 
     /// Measurements of each part
     #[arg(long, value_name = "N", default_value = "5", value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -82,11 +90,18 @@ pub fn run(args: Args) -> Result<()> {
     let root = workspace.root();
     let interrupt = Interrupt::of_process();
     interrupt.watch_every_end()?;
-    let chosen = parts::select(parts::find(root)?, &args.parts)?;
+    let parts = parts::find(root)?;
+    let judge = Judge::find(root, &parts, PROFILE);
+    let chosen = parts::select(parts, &args.parts)?;
     check_prompt(&args)?;
     let mlx_lm = args.against.map(|Reference::MlxLm| MlxLm::find(&workspace));
     let mlx_lm = mlx_lm.transpose()?;
-    let contestants = parts::build(root, &chosen, "release", args.all).or_else(|error| {
+    let lineup = Lineup {
+        all: args.all,
+        against: args.against.is_some(),
+        rows: args.rows,
+    };
+    let contestants = parts::build(root, &chosen, PROFILE, lineup).or_else(|error| {
         interrupt.check()?;
         Err(error)
     })?;
@@ -97,7 +112,7 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(mlx_lm) = mlx_lm {
         return beside(&args, &workspace, &contestants, &mlx_lm, &interrupt);
     }
-    let results = measured(&args, root, &contestants, &interrupt)?;
+    let results = measured(&args, root, &contestants, judge, &interrupt)?;
     let mut report = Report::stdout();
     report.blank()?;
     ladder::print(&mut report, &results)?;
@@ -124,6 +139,7 @@ fn measured(
     args: &Args,
     root: &Path,
     contestants: &[Contestant],
+    judge: Option<Judge<'_>>,
     interrupt: &Interrupt,
 ) -> Result<Results> {
     let bench = Bench {
@@ -131,6 +147,7 @@ fn measured(
         contestants,
         max_tokens: args.ask.max_tokens.unwrap_or(64),
         rounds: args.rounds,
+        judge,
         interrupt,
     };
     let day = OffsetDateTime::now_utc().format(format_description!("[year]-[month]-[day]"))?;

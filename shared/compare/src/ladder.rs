@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use console::metrics::Summary;
+use console::numbers::fixed;
 use console::report::{DIM, Report};
 use console::results::{Results, Step};
 use console::text::{WIDTH, clip, pad};
@@ -18,8 +19,8 @@ const OTHER: Style = AnsiColor::Yellow.on_default().bold();
 const HEAD: [(&str, &str, usize); 8] = [
     ("TTFT", "ms", 8),
     ("TPOT", "ms", 8),
-    ("decode", "tok/s", 14),
-    ("through-", "put tok/s", 10),
+    ("decode", "tok/s a row", 14),
+    ("all rows", "tok/s", 10),
     ("×", "part 2", 7),
     ("peak", "MiB", 7),
     ("weights", "MiB", 8),
@@ -39,9 +40,9 @@ pub fn print<W: Write>(report: &mut Report<W>, results: &Results) -> io::Result<
     table(report, results)?;
     report.blank()?;
     let names: Vec<String> = results.steps.iter().map(name).collect();
-    let speeds = results.steps.iter().map(|step| step.decode_tps.median);
+    let speeds = results.steps.iter().map(Step::decode_of_all);
     let bars: Vec<(&str, f64)> = names.iter().map(String::as_str).zip(speeds).collect();
-    report.bars("decode", "tok/s", 1, &bars)?;
+    report.bars("all rows", "tok/s", 1, &bars)?;
     report.blank()?;
     notes(report, results)
 }
@@ -146,16 +147,36 @@ fn notes<W: Write>(report: &mut Report<W>, results: &Results) -> io::Result<()> 
         if let Some(at) = step.first_difference {
             let name = name(step);
             let text = format!(
-                "{}: differs from {base} at token {} of {new}",
+                "{}: differs from {base} at token {} of {new}{}",
                 clip(&name, 22),
-                at + 1
+                at + 1,
+                margin(step)
             );
             report.line(&format!(" {other} {text}"))?;
         }
     }
-    let legend = "decode: after the first token, one request; throughput: all tokens ÷ all time";
-    let legend = report.styled(DIM, legend);
-    report.line(&format!(" {legend}"))
+    for line in legend(&results.steps) {
+        let line = report.styled(DIM, line);
+        report.line(&format!(" {line}"))?;
+    }
+    Ok(())
+}
+
+fn legend(steps: &[Step]) -> Vec<&'static str> {
+    let mut lines = vec![
+        "a row: one answer after its first token; all rows: all tokens ÷ all time;",
+        "× part 2: decode of all rows together",
+    ];
+    if steps.iter().any(|step| step.margin_nats.is_some()) {
+        lines.push("nats: by how much the model as it is prefers the reference's token there");
+    }
+    lines
+}
+
+/// `, 0.12 nats`
+fn margin(step: &Step) -> String {
+    let nats = step.margin_nats;
+    nats.map_or_else(String::new, |nats| format!(", {} nats", fixed(nats, 3)))
 }
 
 /// `117.1 ± 7.2`

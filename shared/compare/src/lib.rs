@@ -2,7 +2,8 @@
 //!
 //! - measured (the default): one process at a time, in alternating order, a table at the end. In
 //!   reading order: [`parts`] finds and builds them, [`ask`] says what they are asked, [`measure`]
-//!   runs the rounds, [`answer`] reads what they say, [`ladder`] and [`chart`] show what came out.
+//!   runs the rounds, [`answer`] reads what they say, [`judge`] weighs differences, [`ladder`] and [`chart`] show
+//!   what came out.
 //! - [`against`]: each part beside mlx-lm, in turns.
 //! - [`live`]: all at once, for the eye; nothing is measured.
 
@@ -10,6 +11,7 @@ pub mod against;
 pub mod answer;
 pub mod ask;
 pub mod chart;
+pub mod judge;
 pub mod ladder;
 pub mod live;
 pub mod measure;

@@ -13,11 +13,13 @@ use console::exec;
 use console::interrupt::Interrupt;
 use console::metrics::{Run, Summary};
 use console::progress::style;
+use console::report::warn;
 use console::results::{Results, SCHEMA, Step};
 use indicatif::ProgressBar;
 
 use crate::answer::{Answer, Answers};
 use crate::ask::Ask;
+use crate::judge::Judge;
 use crate::parts::Contestant;
 use crate::process;
 
@@ -35,6 +37,8 @@ pub struct Bench<'a> {
     pub max_tokens: u32,
     /// Measurements of each contestant.
     pub rounds: u32,
+    /// Who says how much a difference weighs, if anybody can.
+    pub judge: Option<Judge<'a>>,
     /// Ends it early.
     pub interrupt: &'a Interrupt,
 }
@@ -56,7 +60,32 @@ impl Bench<'_> {
                 reports[index].push(report);
             }
         }
-        self.results(&reports, day, commit)
+        let mut results = self.results(&reports, day, commit)?;
+        self.weigh(&mut results.steps, &reports)?;
+        Ok(results)
+    }
+
+    /// Adds to each difference how much it weighs. Whoever cannot say so loses no measurement.
+    fn weigh(&self, steps: &mut [Step], reports: &[Vec<Answers>]) -> Result<()> {
+        let (Some(judge), Some(reference)) = (&self.judge, reports.first().and_then(|r| r.first()))
+        else {
+            return Ok(());
+        };
+        let reference = reference.run();
+        for (step, rounds) in steps.iter_mut().zip(reports) {
+            let answers = rounds.iter().map(Answers::answer);
+            let differences = answers.filter_map(|answer| answer.difference(reference));
+            let Some((_, theirs)) = differences.min_by_key(|(at, _)| *at) else {
+                continue;
+            };
+            let nats = judge.nats(self.ask, (&reference.tokens, theirs), self.interrupt);
+            self.interrupt.check()?;
+            step.margin_nats = nats.unwrap_or_else(|error| {
+                warn(&format!("no margin for {}: {error:#}", step.part));
+                None
+            });
+        }
+        Ok(())
     }
 
     fn answer(&self, contestant: &Contestant, max_tokens: u32, doing: &str) -> Result<Answers> {
@@ -143,13 +172,14 @@ fn step(contestant: &Contestant, rounds: &[Answers], reference: &Run) -> Result<
     };
     let differences = answers
         .iter()
-        .filter_map(|answer| reference.first_difference(&answer.run));
+        .filter_map(|answer| answer.difference(reference));
     Ok(Step {
         part: contestant.part.package.clone(),
         number: contestant.part.number,
         variant: first.variant.clone(),
         adds: contestant.part.adds.clone(),
         rung: contestant.rung,
+        rows: contestant.rows() as usize,
         ttft_ms: spread("ttft_ms", |answer| answer.run.ttft_ms)?,
         tpot_ms: spread("tpot_ms", |answer| answer.run.tpot_ms)?,
         decode_tps: spread("decode_tps", |answer| answer.run.decode_tps)?,
@@ -161,16 +191,17 @@ fn step(contestant: &Contestant, rounds: &[Answers], reference: &Run) -> Result<
         weight_bytes: first.weight_bytes,
         kv_bytes: first.kv_bytes,
         ratio_to_part2: None,
-        first_difference: differences.min(),
+        first_difference: differences.map(|(at, _)| at).min(),
+        margin_nats: None,
     })
 }
 
-/// Adds how many times as fast as part 2 each step decodes.
+/// Adds how many times as fast as part 2 each step decodes, all of its rows together.
 fn beside_part_2(mut steps: Vec<Step>) -> Vec<Step> {
     let part2 = steps.iter().find(|step| step.number == 2 && step.rung);
     if let Some(base) = part2.map(|step| step.decode_tps.median) {
         for step in &mut steps {
-            step.ratio_to_part2 = Some(step.decode_tps.median / base);
+            step.ratio_to_part2 = Some(step.decode_of_all() / base);
         }
     }
     steps

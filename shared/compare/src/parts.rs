@@ -23,16 +23,34 @@ pub struct Part {
     pub rung: Vec<String>,
     /// Flags of each other variant.
     pub others: Vec<Vec<String>>,
+    /// Flags of the variant that stands beside another program, if it is not the rung: it computes the same.
+    pub against: Option<Vec<String>>,
+    /// Whether it answers several copies of the prompt at the same time, as many as `--rows` says.
+    pub rows: bool,
+    /// Flags with which it says by how much the model prefers one token to another, if it can.
+    pub margin: Option<Vec<String>>,
+}
+
+/// What runs of each part.
+#[derive(Debug, Clone, Copy)]
+pub struct Lineup {
+    /// Every variant, not only the one that stands for its part.
+    pub all: bool,
+    /// The variant that stands beside another program, which answers one prompt at a time.
+    pub against: bool,
+    /// Copies of the prompt, for parts that answer several.
+    pub rows: u32,
 }
 
 /// `[package.metadata.compare]` of a part's Cargo.toml; without it the part runs without flags.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Compare {
-    /// The part compares its own variants itself, and no answer of it stands for it.
-    alone: bool,
     rung: Vec<String>,
     others: Vec<Vec<String>>,
+    against: Option<Vec<String>>,
+    rows: bool,
+    margin: Option<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -67,9 +85,16 @@ pub struct Contestant {
     pub flags: Vec<String>,
     /// Whether the variant stands for its part.
     pub rung: bool,
+    /// Copies of the prompt that it answers at the same time; None for a part that knows only one.
+    pub rows: Option<u32>,
 }
 
 impl Contestant {
+    /// Copies of the prompt that it answers at the same time.
+    pub fn rows(&self) -> u32 {
+        self.rows.unwrap_or(1)
+    }
+
     /// `part 3`, or with the flags that tell it from the other variants of its part.
     pub fn name(&self) -> String {
         if self.rung {
@@ -122,9 +147,6 @@ impl Part {
                 )
             })?,
         };
-        if compare.alone {
-            return Ok(None);
-        }
         let description = package.description.unwrap_or_default();
         let adds = description.strip_prefix(&format!("Part {number}: "));
         Ok(Some(Self {
@@ -132,21 +154,27 @@ impl Part {
             adds: adds.unwrap_or(&description).to_owned(),
             rung: compare.rung,
             others: compare.others,
+            against: compare.against,
+            rows: compare.rows,
+            margin: compare.margin,
             package: package.name,
         }))
     }
 
-    /// The rung, and with `all` the other variants after it.
-    fn contestants(&self, program: &Path, all: bool) -> Vec<Contestant> {
+    /// The rung, or what stands beside another program, and with `all` the other variants after it.
+    fn contestants(&self, program: &Path, lineup: Lineup) -> Vec<Contestant> {
+        let rows = if lineup.against { 1 } else { lineup.rows };
         let contestant = |flags: &Vec<String>, rung| Contestant {
             part: self.clone(),
             program: program.to_owned(),
             flags: flags.clone(),
             rung,
+            rows: self.rows.then_some(rows),
         };
-        let others = self.others.iter().filter(|_| all);
+        let against = self.against.as_ref().filter(|_| lineup.against);
+        let others = self.others.iter().filter(|_| lineup.all);
         let others = others.map(|flags| contestant(flags, false));
-        [contestant(&self.rung, true)]
+        [contestant(against.unwrap_or(&self.rung), true)]
             .into_iter()
             .chain(others)
             .collect()
@@ -181,17 +209,25 @@ pub fn select(parts: Vec<Part>, wanted: &[u32]) -> Result<Vec<Part>> {
 ///
 /// # Errors
 /// If a part does not build; Cargo's own message is on the terminal by then.
-pub fn build(root: &Path, parts: &[Part], profile: &str, all: bool) -> Result<Vec<Contestant>> {
+pub fn build(
+    root: &Path,
+    parts: &[Part],
+    profile: &str,
+    lineup: Lineup,
+) -> Result<Vec<Contestant>> {
     let mut contestants = Vec::new();
     for part in parts {
         let program = program(root, &part.package, profile)?;
-        contestants.extend(part.contestants(&program, all));
+        contestants.extend(part.contestants(&program, lineup));
     }
     Ok(contestants)
 }
 
 /// The program of a part, built with a profile of Cargo; Cargo itself says where it lies.
-fn program(root: &Path, part: &str, profile: &str) -> Result<PathBuf> {
+///
+/// # Errors
+/// If it does not build; Cargo's own message is on the terminal by then.
+pub(crate) fn program(root: &Path, part: &str, profile: &str) -> Result<PathBuf> {
     let output = Command::new(cargo())
         .args(["build", "--profile", profile])
         .args(["--package", part, "--bin", part])

@@ -24,6 +24,8 @@ pub(crate) fn contestant(number: u32, flags: &[&str], rung: bool) -> Contestant 
     let adds = match number {
         2 => "a real model generates text, the naive way",
         3 => "the KV cache, measured against its own prediction",
+        4 => "quantization: smaller models that still work",
+        5 => "batching, throughput and latency, from static batches to a scheduler you can predict",
         _ => "字 something that takes a good deal more than the forty columns of a lane",
     };
     let part = Part {
@@ -32,12 +34,16 @@ pub(crate) fn contestant(number: u32, flags: &[&str], rung: bool) -> Contestant 
         adds: adds.to_owned(),
         rung: Vec::new(),
         others: Vec::new(),
+        against: None,
+        rows: number >= 5,
+        margin: None,
     };
     Contestant {
         part,
         program: PathBuf::from("no-such-program"),
         flags: flags.iter().map(ToString::to_string).collect(),
         rung,
+        rows: (number >= 5).then_some(8),
     }
 }
 
@@ -90,6 +96,7 @@ pub(crate) fn results() -> Results {
         contestants: &contestants,
         max_tokens: 8,
         rounds: 3,
+        judge: None,
         interrupt: &Interrupt::default(),
     };
     bench.results(&reports, "2026-01-31", None).unwrap()

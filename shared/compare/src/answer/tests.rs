@@ -12,6 +12,17 @@ fn the_last_line_is_the_report_whatever_stands_before() {
 }
 
 #[test]
+fn of_several_rows_the_one_that_leaves_the_reference_first_is_told() {
+    let mut rows = report(NAIVE).runs.remove(0);
+    let reference = rows.run.clone();
+    rows.row_tokens = vec![reference.tokens.clone(); 3];
+    assert_eq!(rows.difference(&reference), None);
+    (rows.row_tokens[1][6], rows.row_tokens[2][4]) = (0, 1);
+    let (at, tokens) = rows.difference(&reference).unwrap();
+    assert_eq!((at, tokens), (4, rows.row_tokens[2].as_slice()));
+}
+
+#[test]
 fn a_part_that_fails_is_told_by_its_own_error_line() {
     let failed = |code, stdout: &str, stderr: &str| {
         let of = Answers::of(

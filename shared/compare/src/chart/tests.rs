@@ -17,6 +17,18 @@ fn a_chart_names_every_step_and_its_numbers() {
 }
 
 #[test]
+fn the_bar_of_several_rows_is_that_of_all_and_has_a_piece_for_each() {
+    let mut results = results();
+    let cuts = |results: &Results| draw(results).unwrap().matches("stroke=\"#FFFFFF\"").count();
+    let before = cuts(&results);
+    results.steps[1].rows = 8;
+    results.steps[1].ratio_to_part2 = Some(74.1);
+    let svg = draw(&results).unwrap();
+    assert!(svg.contains("1119.2 (74.1 × part 2)"), "{svg}");
+    assert_eq!(cuts(&results), before + 7);
+}
+
+#[test]
 fn a_name_from_outside_stays_text() {
     let mut results = results();
     results.model = "<script>&\u{1b}".into();

@@ -30,6 +30,42 @@ fn variants_stand_below_the_rung_and_other_tokens_are_marked() {
     insta::assert_snapshot!(text);
 }
 
+/// Part 4 with another token that is nearly as likely, and part 5 with eight rows.
+fn whole() -> Results {
+    let mut results = results();
+    let quantized = Step {
+        number: 4,
+        variant: "4-bit".into(),
+        adds: "quantization: smaller models that still work".into(),
+        rung: true,
+        first_difference: Some(5),
+        margin_nats: Some(0.1234),
+        weight_bytes: Some(4_137_472),
+        ..results.steps[1].clone()
+    };
+    let mut batched = Step {
+        number: 5,
+        variant: "8 rows".into(),
+        adds: "batching, throughput and latency".into(),
+        rung: true,
+        rows: 8,
+        ..results.steps[1].clone()
+    };
+    batched.decode_tps.median = 100.0;
+    batched.throughput_tps.median = 640.0;
+    batched.ratio_to_part2 = Some(batched.decode_of_all() / 15.1);
+    results.steps.truncate(2);
+    results.steps.extend([quantized, batched]);
+    results
+}
+
+#[test]
+fn rows_have_a_speed_each_and_one_together_and_a_difference_its_margin() {
+    let text = plain(&whole());
+    assert!(widest(&text) <= WIDTH, "{text}");
+    insta::assert_snapshot!(text);
+}
+
 #[test]
 fn without_part_2_there_is_no_ratio() {
     let mut results = results();

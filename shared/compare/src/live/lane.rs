@@ -179,9 +179,18 @@ impl Lane {
         })
     }
 
+    /// `Part 3`, `Part 5, 8 rows`
+    pub fn name(&self) -> String {
+        let number = self.contestant.part.number;
+        match self.rows() {
+            1 => format!("Part {number}"),
+            rows => format!("Part {number}, {rows} rows"),
+        }
+    }
+
     /// `Part 3: the KV cache`
     pub fn title(&self) -> String {
-        format!("Part {}: {}", self.contestant.part.number, self.adds())
+        format!("{}: {}", self.name(), self.adds())
     }
 
     /// The answer until now.
@@ -218,6 +227,16 @@ impl Lane {
         }
         let time = self.last?.duration_since(self.first?).as_secs_f64();
         (self.pieces > 1 && time > 0.0).then(|| (self.pieces - 1) as f64 / time)
+    }
+
+    /// Answers at the same time; the text and the tokens are those of the first one.
+    pub fn rows(&self) -> u32 {
+        self.contestant.rows()
+    }
+
+    /// [`rate`](Self::rate) of all rows together.
+    pub fn rate_of_all(&self) -> Option<f64> {
+        Some(f64::from(self.rows()) * self.rate()?)
     }
 
     /// Milliseconds between one piece of text and the next, about what a token costs.

@@ -64,11 +64,20 @@ fn last_line(lane: &Lane) -> String {
     let seconds = lane.elapsed(Instant::now()).as_secs_f64();
     match lane.place() {
         Some(place) => format!(
-            "── finished as number {place}: {} tokens in {seconds:.1} s, {}",
-            lane.tokens(),
+            "── finished as number {place}: {} in {seconds:.1} s, {}",
+            tokens(lane),
             speed(lane)
         ),
         None => "── failed".to_owned(),
+    }
+}
+
+/// `64 tokens`, `8 × 64 tokens`
+fn tokens(lane: &Lane) -> String {
+    let tokens = lane.tokens();
+    match lane.rows() {
+        1 => format!("{tokens} tokens"),
+        rows => format!("{rows} × {tokens} tokens"),
     }
 }
 

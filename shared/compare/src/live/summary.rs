@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use anstyle::Style;
-use console::metrics::Run;
 use console::report::{DIM, Report};
 use console::text::{WIDTH, clip};
 
 use super::lane::Lane;
 use super::view::speed;
+use crate::answer::Answer;
 
 const BOLD: Style = Style::new().bold();
 const NOTE: &str = "They shared the machine: `cargo compare` measures one at a time.";
@@ -21,7 +21,7 @@ pub(crate) fn print<W: Write>(
     now: Instant,
 ) -> io::Result<()> {
     let [tokens, first, all, decode] = ["tokens", "first text", "all of it", "decode"];
-    let head = format!("{tokens:>12}{first:>14}{all:>14}{decode:>18}");
+    let head = format!("{tokens:>12}{first:>14}{all:>14}{decode:>34}");
     let head = report.styled(BOLD, &head);
     report.line(&head)?;
     report.line(&"─".repeat(WIDTH))?;
@@ -45,8 +45,11 @@ fn numbers(lane: &Lane, now: Instant) -> String {
         (None, false) => "–".to_owned(),
     };
     format!(
-        "{:>12}{first:>14}{all:>14}{:>18}",
-        lane.tokens(),
+        "{:>12}{first:>14}{all:>14}{:>34}",
+        match lane.rows() {
+            1 => lane.tokens().to_string(),
+            rows => format!("{rows} × {}", lane.tokens()),
+        },
         speed(lane)
     )
 }
@@ -55,14 +58,15 @@ fn numbers(lane: &Lane, now: Instant) -> String {
 fn same_tokens(lanes: &[Lane]) -> String {
     let runs = lanes
         .iter()
-        .filter_map(|lane| Some((lane, lane.answers()?.run())));
-    let runs: Vec<(&Lane, &Run)> = runs.collect();
+        .filter_map(|lane| Some((lane, lane.answers()?.answer())));
+    let runs: Vec<(&Lane, &Answer)> = runs.collect();
     let Some(((base, reference), others)) = runs.split_first() else {
         return "None of them finished.".to_owned();
     };
+    let reference = &reference.run;
     let base = base.contestant().name();
-    let other = |(lane, run): &(&Lane, &Run)| {
-        let at = reference.first_difference(run)?;
+    let other = |(lane, run): &(&Lane, &Answer)| {
+        let (at, _) = run.difference(reference)?;
         Some(format!(
             "{} differs from {base} at token {}",
             lane.contestant().name(),

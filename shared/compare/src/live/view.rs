@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use console::report::bar;
 use console::text::clip;
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -19,6 +20,8 @@ const ROWS: u16 = 5;
 /// Rows from which a lane also shows what each token cost.
 const ROOMY: u16 = 14;
 const GAPS: u16 = 3;
+/// Columns of a line of the scores beside its bar.
+const SCORE: usize = 13;
 
 const DIM: Style = Style::new().add_modifier(Modifier::DIM);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
@@ -45,8 +48,12 @@ pub fn draw(frame: &mut Frame<'_>, lanes: &[Lane], header: &Header, now: Instant
     frame.render_widget(head_line(header), head);
     let gaps = lanes.iter().flat_map(|lane| lane.gaps().iter().copied());
     let scale = gaps.max().unwrap_or(1).max(1);
-    for (lane, place) in lanes.iter().zip(grid(body, lanes.len())) {
+    let mut places = grid(body, lanes.len()).into_iter();
+    for (lane, place) in lanes.iter().zip(&mut places) {
         draw_lane(frame, lane, place, scale, now);
+    }
+    if let Some(place) = places.next() {
+        draw_scores(frame, lanes, place);
     }
     frame.render_widget(foot_line(lanes, foot.width), foot);
 }
@@ -77,7 +84,7 @@ fn foot_line(lanes: &[Lane], width: u16) -> Line<'static> {
     Line::styled(format!(" {text}"), DIM)
 }
 
-/// Places for `count` lanes: side by side as far as they are wide enough, then below each other.
+/// Places for `count` lanes: side by side as far as they are wide enough, then below each other. There may be more.
 fn grid(area: Rect, count: usize) -> Vec<Rect> {
     let count = count.max(1);
     let columns = usize::from(area.width / COLUMNS).clamp(1, count);
@@ -129,7 +136,7 @@ fn frame_of(lane: &Lane, width: usize, roomy: bool) -> Block<'static> {
     let place = place.unwrap_or_default();
     let room = width.saturating_sub(6 + place.len());
     let title = if roomy {
-        format!("Part {}", lane.contestant().part.number)
+        lane.name()
     } else {
         clip(&lane.title(), room).into_owned()
     };
@@ -195,7 +202,10 @@ fn draw_gauge(frame: &mut Frame<'_>, lane: &Lane, area: Rect) {
     };
     let gauge = LineGauge::default()
         .ratio(ratio)
-        .label(format!(" {:>4} tokens", lane.tokens()))
+        .label(match lane.rows() {
+            1 => format!(" {:>4} tokens", lane.tokens()),
+            rows => format!(" {rows} × {:>3} tokens", lane.tokens()),
+        })
         .filled_symbol(THICK.horizontal)
         .unfilled_symbol("─")
         .filled_style(colour(lane))
@@ -212,13 +222,52 @@ fn colour(lane: &Lane) -> Style {
     })
 }
 
-/// `≈ 12.3 tok/s`: about, until the part itself has said it.
+/// All lanes beside each other as bars, in the place that they leave free.
+fn draw_scores(frame: &mut Frame<'_>, lanes: &[Lane], area: Rect) {
+    if area.height < ROWS || area.width < COLUMNS / 2 {
+        return;
+    }
+    let block = Block::bordered()
+        .border_type(BorderType::Rounded)
+        .border_style(DIM)
+        .title(Span::styled(" tok/s, all rows ", BOLD));
+    let inner = block.inner(area);
+    frame.render_widget(block, area);
+    let rates = lanes.iter().filter_map(Lane::rate_of_all);
+    let largest = rates.fold(f64::MIN_POSITIVE, f64::max);
+    let room = usize::from(inner.width).saturating_sub(SCORE);
+    let line = |lane: &Lane| {
+        let number = format!(" {} ", lane.contestant().part.number);
+        let rate = lane.rate_of_all().filter(|_| lane.failure().is_none());
+        let bar = rate.map_or_else(String::new, |rate| bar(rate / largest, room));
+        let told = rate.map_or_else(|| "…".to_owned(), |rate| format!("{rate:.1}"));
+        let told = if lane.failure().is_some() {
+            "failed"
+        } else {
+            &told
+        };
+        let gap = " ".repeat(room.saturating_sub(bar.chars().count()));
+        Line::from(vec![
+            Span::styled(number, BOLD),
+            Span::styled(bar, colour(lane)),
+            Span::raw(format!("{gap} {told:>8}")),
+        ])
+    };
+    let lines: Vec<Line<'_>> = lanes.iter().map(line).collect();
+    frame.render_widget(Paragraph::new(lines), inner);
+}
+
+/// `≈ 12.3 tok/s`: about, until the part itself has said it; with several rows, that of all and of one.
 pub(crate) fn speed(lane: &Lane) -> String {
     let about = if lane.answers().is_some() { "" } else { "≈ " };
-    match (lane.failure(), lane.rate()) {
-        (Some(_), _) => "failed".to_owned(),
-        (None, Some(rate)) => format!("{about}{rate:.1} tok/s"),
-        (None, None) => "…".to_owned(),
+    match (lane.failure(), lane.rate(), lane.rows()) {
+        (Some(_), ..) => "failed".to_owned(),
+        (None, Some(rate), 1) => format!("{about}{rate:.1} tok/s"),
+        (None, Some(rate), rows) => {
+            let all = f64::from(rows) * rate;
+            format!("{about}{all:.1} tok/s, {rate:.1} a row")
+        }
+        (None, None, _) => "…".to_owned(),
     }
 }
 

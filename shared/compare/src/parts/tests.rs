@@ -1,6 +1,8 @@
 use super::*;
 use serde_json::json;
 
+use crate::judge::Judge;
+
 fn package(name: &str, description: &str, kind: &str, metadata: Value) -> Value {
     let targets =
         json!([{"name": name.replace('-', "_"), "kind": ["lib"]}, {"name": name, "kind": [kind]}]);
@@ -31,12 +33,6 @@ fn parts_that_decode_are_found_in_their_order_and_nothing_else() {
             json!({"other": 1}),
         ),
         package("part4-library", "Part 4: no program", "test", Value::Null),
-        package(
-            "part5-tables",
-            "Part 5: compares its own",
-            "bin",
-            json!({"compare": {"alone": true}}),
-        ),
         package("shared", "x", "lib", Value::Null),
         package("partly-done", "x", "bin", Value::Null),
     ])
@@ -47,11 +43,38 @@ fn parts_that_decode_are_found_in_their_order_and_nothing_else() {
     assert!(parts[0].rung.is_empty());
     assert_eq!(parts[1].adds, "the KV cache");
     let names = |all| -> Vec<String> {
-        let contestants = parts[1].contestants(Path::new("x"), all);
+        let lineup = Lineup {
+            all,
+            against: false,
+            rows: 8,
+        };
+        let contestants = parts[1].contestants(Path::new("x"), lineup);
         contestants.iter().map(Contestant::name).collect()
     };
     assert_eq!(names(false), ["part 3"]);
     assert_eq!(names(true), ["part 3", "part 3 --cache off"]);
+}
+
+#[test]
+fn a_part_that_answers_in_rows_is_told_how_many_and_only_one_beside_another_program() {
+    let metadata = json!({"compare": {
+        "rung": ["answer", "--bits", "4"], "against": ["answer"], "rows": true, "margin": ["margin"],
+    }});
+    let parts = found(&[package("part5-rows", "Part 5: rows", "bin", metadata)]).unwrap();
+    let runs = |against| {
+        let lineup = Lineup {
+            all: false,
+            against,
+            rows: 6,
+        };
+        let contestant = parts[0].contestants(Path::new("x"), lineup).remove(0);
+        (contestant.flags.join(" "), contestant.rows())
+    };
+    assert_eq!(runs(false), ("answer --bits 4".to_owned(), 6));
+    assert_eq!(runs(true), ("answer".to_owned(), 1));
+    let judge = Judge::find(Path::new("x"), &parts, "dev").unwrap();
+    assert!(format!("{judge:?}").contains(r#"["margin"]"#));
+    assert!(Judge::find(Path::new("x"), &[], "dev").is_none());
 }
 
 #[test]
@@ -84,7 +107,7 @@ fn this_workspace_has_parts_whose_flags_can_be_read() {
     let workspace = console::workspace::Workspace::find().unwrap();
     let parts = find(workspace.root()).unwrap();
     let numbers: Vec<u32> = parts.iter().map(|part| part.number).collect();
-    assert!(numbers.starts_with(&[2, 3]), "{numbers:?}");
+    assert!(numbers.starts_with(&[2, 3, 4, 5, 6]), "{numbers:?}");
     assert!(
         parts
             .iter()

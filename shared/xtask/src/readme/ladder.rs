@@ -51,7 +51,7 @@ fn table(series: &Series, results: &Results, stem: &str) -> String {
 }
 
 const HEAD: &str = "\
-| part | what it adds | TTFT ms | TPOT ms | decode tok/s | throughput tok/s | peak MiB | weights MB | KV KiB | × part 2 | tokens |
+| part | what it adds | TTFT ms | TPOT ms | decode tok/s per row | tok/s of all rows | peak MiB | weights MB | KV KiB | × part 2 | tokens |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
@@ -94,7 +94,7 @@ fn row(series: &Series, step: &Step, reference: bool) -> String {
     let tokens = match (reference, step.first_difference) {
         (true, _) => "reference".to_owned(),
         (_, None) => "the same".to_owned(),
-        (_, Some(at)) => format!("differ from no. {} on", at + 1),
+        (_, Some(at)) => format!("differ from no. {} on{}", at + 1, margin(step)),
     };
     let cells = [
         part,
@@ -111,6 +111,12 @@ fn row(series: &Series, step: &Step, reference: bool) -> String {
         tokens,
     ];
     format!("| {} |", cells.join(" | "))
+}
+
+/// ` (0.12 nats)`
+fn margin(step: &Step) -> String {
+    let nats = step.margin_nats;
+    nats.map_or_else(String::new, |nats| format!(" ({nats:.3} nats)"))
 }
 
 fn spread(spread: &Summary) -> String {

@@ -4,7 +4,7 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::testing::{NAIVE, PREALLOC, contestant, status};
+use crate::testing::{PREALLOC, contestant, status};
 
 const TEXT: &str = "A black hole is a place in space where gravity is so strong that nothing can \
     escape, not even light. Most black holes form when a very massive star runs out of fuel.";
@@ -68,14 +68,38 @@ fn three_lanes_stand_side_by_side_in_120_columns() {
     insta::assert_snapshot!(drawn(&lanes, start, 120, 24));
 }
 
+/// The ladder on its way: part 3 is there, part 5 has eight rows, part 6 has not begun to speak.
+fn five(start: Instant) -> Vec<Lane> {
+    let slow = lane(2, start, 9, 60);
+    let fast = finished(lane(3, start, 20, 12), PREALLOC, 1, start);
+    let quantized = lane(4, start, 24, 10);
+    let batched = lane(5, start, 14, 22);
+    let mut late = lane(6, start, 0, 1);
+    late.err(b"opening tiny\n");
+    vec![slow, fast, quantized, batched, late]
+}
+
 #[test]
 fn five_lanes_share_80_columns() {
     let start = Instant::now();
-    let mut lanes = vec![finished(lane(2, start, 9, 60), NAIVE, 2, start)];
-    for number in 3..7 {
-        lanes.push(lane(number, start, number as usize, 40));
-    }
-    insta::assert_snapshot!(drawn(&lanes, start, 80, 24));
+    insta::assert_snapshot!(drawn(&five(start), start, 80, 24));
+}
+
+#[test]
+fn five_lanes_share_120_columns() {
+    let start = Instant::now();
+    insta::assert_snapshot!(drawn(&five(start), start, 120, 40));
+}
+
+#[test]
+fn a_lane_that_dies_is_told_in_its_place_and_among_the_scores() {
+    let start = Instant::now();
+    let mut lanes = five(start);
+    let mut died = lane(5, start, 3, 50);
+    died.err(b"error: 8 rows: they need 12.1 GiB, this machine has 8.0: take fewer --rows\n");
+    died.ended(status(1), 0);
+    lanes[3] = died;
+    insta::assert_snapshot!(drawn(&lanes, start, 80, 30));
 }
 
 #[test]
@@ -92,6 +116,7 @@ fn no_terminal_is_too_small() {
     for width in 1..50 {
         for height in 1..16 {
             drawn(&two(start), start, width, height);
+            drawn(&five(start), start, width, height);
         }
     }
 }
