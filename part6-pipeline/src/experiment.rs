@@ -9,6 +9,7 @@ use console::report::{tell, warn};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::bench::{self, BenchArgs};
 use crate::chat::{self, ChatArgs};
 use crate::conformance::{self, ConformanceArgs};
 use crate::crowd::{self, AnswerArgs};
@@ -34,6 +35,8 @@ enum Command {
     Chat(Box<ChatArgs>),
     /// Answer one prompt, for several clients at the same time
     Answer(Box<AnswerArgs>),
+    /// Measure the engine, and a server of it: throughput, and how long clients wait
+    Bench(Box<BenchArgs>),
     /// Serve a model as OpenAI's API
     Serve(Box<ServeArgs>),
     /// Ask servers of OpenAI's API what clients will ask, and print what they do as they should
@@ -51,6 +54,7 @@ pub fn run(args: Args) -> Result<()> {
         None => chat::run(&args.chat),
         Some(Command::Chat(args)) => chat::run(&args),
         Some(Command::Answer(args)) => crowd::run(&args),
+        Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Conformance(args)) => conformance::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),

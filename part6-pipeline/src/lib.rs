@@ -35,6 +35,7 @@
 //! - [`server`]: the engine on the network
 //! - [`chat`]: a conversation in the terminal
 //! - [`crowd`]: several clients who ask the same at the same time
+//! - [`bench`](mod@bench): one load, for the engine and for a server
 //! - [`conformance`]: what a server does as it should, seen from outside
 //! - [`replay`]: answers that were served, run again
 //! - [`live`]: what the engine does, for whoever watches
@@ -56,6 +57,7 @@ pub mod answer;
 pub mod api;
 pub mod ask;
 pub mod batch;
+pub mod bench;
 pub mod books;
 pub mod cache;
 pub mod chat;
