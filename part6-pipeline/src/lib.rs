@@ -35,7 +35,7 @@
 //! - [`server`]: the engine on the network
 //! - [`chat`]: a conversation in the terminal
 //! - [`crowd`]: several clients who ask the same at the same time
-//! - [`bench`](mod@bench): one load, for the engine and for a server
+//! - [`bench`]: one load, for the engine and for a server
 //! - [`conformance`]: what a server does as it should, seen from outside
 //! - [`replay`]: answers that were served, run again
 //! - [`live`]: what the engine does, for whoever watches
@@ -51,6 +51,8 @@
 //! - [`kinds`]: as in part 5
 //! - [`rotating`]: as in part 3
 //! - [`experiment`]: what the video shows
+//!
+//! [`bench`]: mod@bench
 
 pub mod ahead;
 pub mod answer;
