@@ -3,6 +3,7 @@
 use anyhow::Result;
 use console::interrupt::check_interrupted;
 use console::report::status;
+use shared::request::Request;
 
 use crate::extras::what_if;
 use crate::pass::Pass;
@@ -16,9 +17,18 @@ use crate::{attend, decode, embed, merging, pictures, predict, recompute, tokeni
 /// If the prompt is empty or too long for the pictures, if there is no such layer or head, if an
 /// operation fails, or if Ctrl-C was pressed.
 pub fn walk(subject: &Subject, plan: &Plan) -> Result<Trace> {
+    subject.focus_layer(plan)?;
+    walk_from(subject, plan, &subject.request(plan)?)
+}
+
+/// The same for ids that somebody has already: `plan.text` only says where they are from.
+///
+/// # Errors
+/// As [`walk`], but for the length of the prompt: the pictures of more than
+/// [`PICTURE_LIMIT`](tokenize::PICTURE_LIMIT) tokens are wider than a terminal.
+pub fn walk_from(subject: &Subject, plan: &Plan, request: &Request) -> Result<Trace> {
     let (decoder, tokenizer) = (&*subject.decoder, &subject.tokenizer);
     let layer = subject.focus_layer(plan)?;
-    let request = subject.request(plan)?;
     let ids = &request.ids;
 
     status("one pass over the prompt");
@@ -35,7 +45,7 @@ pub fn walk(subject: &Subject, plan: &Plan) -> Result<Trace> {
     let lens = predict::lens(decoder, tokenizer, &pass)?;
     let prediction = predict::prediction(decoder, tokenizer, &pass, &request.sampling)?;
     status("the loop");
-    let (decode, last) = decode::decode(subject, &request)?;
+    let (decode, last) = decode::decode(subject, request)?;
     let recompute = recompute::recompute(decoder, &decode, &pass, last.as_ref())?;
     status("checking each step against the fused operation");
     let mut checks = decoder.checks(&pass.blocks)?;
@@ -44,7 +54,7 @@ pub fn walk(subject: &Subject, plan: &Plan) -> Result<Trace> {
     check_interrupted()?;
     let what_if = plan
         .what_if
-        .map(|switch| what_if::outcome(subject, &request, &pass, switch))
+        .map(|switch| what_if::outcome(subject, request, &pass, switch))
         .transpose()?;
     Ok(Trace {
         model: decoder.facts().clone(),

@@ -13,6 +13,8 @@ use shared::sampling::{Penalties, Sampling};
 /// One prompt to continue, once or several times.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ask {
+    /// What its client calls it; empty where it has no name.
+    pub name: String,
     /// The prompt's ids, all of them below the vocabulary size.
     pub ids: Vec<u32>,
     /// Tokens of each answer at most. 0: only what the model thinks of the prompt.
@@ -38,6 +40,7 @@ pub struct Ask {
 impl Default for Ask {
     fn default() -> Self {
         Self {
+            name: String::new(),
             ids: Vec::new(),
             max_tokens: 0,
             sampling: Sampling::default(),

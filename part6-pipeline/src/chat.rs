@@ -5,20 +5,25 @@ mod conversation;
 mod editor;
 mod turn;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::{env, process};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use console::cli::{ModelArgs, SamplingArgs};
 use console::interrupt::Interrupt;
 use console::report::{TextStream, status, stdout_closed, tell, warn};
+use shared::machine::versions;
 use shared::sampling::Sampling;
+use tempfile::NamedTempFile;
 use tokio::runtime::Builder;
 
 use crate::ask::Ask;
 use crate::engine::Engine;
 use crate::flags::LimitArgs;
 use crate::handle::{Opened, State};
+use crate::replay::Facts;
 use crate::thread::Running;
 use command::{Command, HELP};
 use conversation::Conversation;
@@ -106,7 +111,8 @@ struct Chat<'a> {
     folder: &'a Path,
     engine: Running,
     conversation: Conversation,
-    last: Option<Turn>,
+    last: Option<(Ask, Turn)>,
+    model: ModelArgs,
     /// Answers so far: each draws with another seed.
     answers: u64,
 }
@@ -119,6 +125,7 @@ impl<'a> Chat<'a> {
             engine: open(&args.limits, &args.model)?,
             conversation: Conversation::new(folder, args.system.clone()),
             last: None,
+            model: args.model.clone(),
             answers: 0,
         })
     }
@@ -161,6 +168,7 @@ impl<'a> Chat<'a> {
             Command::Load(name) => self.load(name.as_deref())?,
             Command::Retry => self.retry()?,
             Command::Stats => self.stats()?,
+            Command::Explain(token) => self.explain(token)?,
             Command::Model(name) => self.change_model(name)?,
             Command::Help => TextStream::stdout().push(HELP)?,
             Command::Quit => return Ok(false),
@@ -203,7 +211,7 @@ impl<'a> Chat<'a> {
     }
 
     fn stats(&self) -> Result<()> {
-        let last = self.last.as_ref().context("there was no answer yet")?;
+        let (_, last) = self.last.as_ref().context("there was no answer yet")?;
         let status = self.engine.handle.status();
         let kept = status.prefix_bytes as f64 / 1e6;
         let text = format!(
@@ -211,6 +219,22 @@ impl<'a> Chat<'a> {
             last.stats()
         );
         Ok(TextStream::stdout().push(&text)?)
+    }
+
+    /// In a process of its own: MLX belongs to the engine's thread here, and what the walk takes is gone with it.
+    fn explain(&self, token: u32) -> Result<()> {
+        let (ask, turn) = self.last.as_ref().context("there was no answer yet")?;
+        let facts = Facts::new(&self.model, &self.args.limits, versions()?);
+        let line = serde_json::to_vec(&turn.record(ask, facts))?;
+        let mut file = NamedTempFile::new().context("making a file for the answer")?;
+        file.write_all(&line).context("writing the answer")?;
+        let program = env::current_exe().context("finding this program")?;
+        let mut explain = process::Command::new(program);
+        explain.arg("explain").arg(file.path());
+        let status = explain.args(["--token", &token.to_string()]).status();
+        status.context("starting the walk")?; // it has told why, if it failed
+        Interrupt::of_process().take(); // a Ctrl-C was for the walk
+        Ok(())
     }
 
     /// The old model stays if the new one cannot be opened.
@@ -221,6 +245,7 @@ impl<'a> Chat<'a> {
             dtype: self.args.model.dtype,
         };
         self.engine = open(&self.args.limits, &model)?;
+        (self.model, self.last) = (model, None);
         self.greet();
         Ok(())
     }
@@ -229,7 +254,7 @@ impl<'a> Chat<'a> {
         let handle = self.engine.handle.clone();
         let opened = handle.opened().context("no model is open")?;
         let ask = self.ask(opened)?;
-        let Ok(answer) = handle.submit(ask) else {
+        let Ok(answer) = handle.submit(ask.clone()) else {
             bail!("the engine does not take questions any more");
         };
         self.answers += 1;
@@ -242,7 +267,7 @@ impl<'a> Chat<'a> {
         if let Some(ended) = turn.ended_early() {
             tell(ended);
         }
-        self.last = Some(turn);
+        self.last = Some((ask, turn));
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::chat::{self, ChatArgs};
 use crate::conformance::{self, ConformanceArgs};
 use crate::crowd::{self, AnswerArgs};
 use crate::engine::Engine;
+use crate::explain::{self, ExplainArgs};
 use crate::flags::ServeArgs;
 use crate::handle::{Handle, State};
 use crate::replay::{self, ReplayArgs};
@@ -41,6 +42,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Ask servers of OpenAI's API what clients will ask, and print what they do as they should
     Conformance(ConformanceArgs),
+    /// Explain a token of an answer that was served, with part 1's walk through the model
+    Explain(ExplainArgs),
     /// Run again what `serve --record FILE` has written, and say whether the answers are the same, bit for bit
     Replay(ReplayArgs),
 }
@@ -57,6 +60,7 @@ pub fn run(args: Args) -> Result<()> {
         Some(Command::Bench(args)) => bench::run(&args),
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Conformance(args)) => conformance::run(&args),
+        Some(Command::Explain(args)) => explain::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
     }
 }

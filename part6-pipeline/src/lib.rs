@@ -38,6 +38,7 @@
 //! - [`bench`]: one load, for the engine and for a server
 //! - [`conformance`]: what a server does as it should, seen from outside
 //! - [`replay`]: answers that were served, run again
+//! - [`explain`]: why an answer has this token and no other
 //! - [`live`]: what the engine does, for whoever watches
 //! - [`what_if`]: what was seen of a server, simulated with other users and other limits
 //! - [`flags`]: what a server is told, and what it means
@@ -69,6 +70,7 @@ pub mod crowd;
 pub mod desk;
 pub mod engine;
 pub mod experiment;
+pub mod explain;
 pub mod flags;
 pub mod generate;
 pub mod handle;

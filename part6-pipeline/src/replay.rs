@@ -67,7 +67,7 @@ pub fn run(args: &ReplayArgs) -> Result<()> {
 }
 
 /// The records of a file, in the order in which they were asked.
-fn read(path: &Path) -> Result<Vec<Record>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Record>> {
     let what = || format!("reading the record {}", path.display());
     let mut reader = BufReader::new(files::open(path)?);
     let (mut records, mut unread) = (Vec::new(), 0);

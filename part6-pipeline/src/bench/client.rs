@@ -129,13 +129,18 @@ impl Heard {
             }
             self.reason = choice.finish_reason.or(self.reason);
         }
-        self.tokens = chunk.usage.map(|usage| usage.completion_tokens).or(self.tokens);
+        self.tokens = chunk
+            .usage
+            .map(|usage| usage.completion_tokens)
+            .or(self.tokens);
         Ok(())
     }
 
     /// Several tokens may make one character, and come with it. How many there were is told at the end.
     fn finish(mut self) -> Result<Got> {
-        let tokens = self.tokens.context("the server did not say how many tokens there were")?;
+        let tokens = self
+            .tokens
+            .context("the server did not say how many tokens there were")?;
         let last = self.instants.last().copied();
         let last = last.context("an answer without a text")?;
         self.instants.resize(tokens, last);

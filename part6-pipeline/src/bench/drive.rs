@@ -24,11 +24,7 @@ pub(super) struct Done {
 }
 
 /// One answer: when its tokens came, its text, and why it ended.
-pub(super) type Got = (
-    Vec<Instant>,
-    String,
-    Option<console::metrics::FinishReason>,
-);
+pub(super) type Got = (Vec<Instant>, String, Option<console::metrics::FinishReason>);
 
 /// Sends each request of the load at its time, with `send`, which is given its place.
 ///

@@ -110,7 +110,11 @@ fn spread(values: &[f64], decimals: usize) -> String {
     match Summary::of(values) {
         Some(Summary {
             median, half_iqr, ..
-        }) => format!("{} ± {}", fixed(median, decimals), fixed(half_iqr, decimals)),
+        }) => format!(
+            "{} ± {}",
+            fixed(median, decimals),
+            fixed(half_iqr, decimals)
+        ),
         None => "–".to_owned(),
     }
 }

@@ -10,6 +10,7 @@ pub(super) const HELP: &str = "\
  /save NAME      keeps the conversation under a name, or as a file
  /load [NAME]    goes on with one that was kept; without a name: which there are
  /stats          what the last answer has cost
+ /explain [N]    why the last answer has its first token, or its Nth
  /model MODEL    changes the model; the conversation goes on
  /help           this
  /quit           ends, as Ctrl-D does
@@ -29,6 +30,8 @@ pub(super) enum Command {
     Load(Option<String>),
     Retry,
     Stats,
+    /// Which token, from 1.
+    Explain(u32),
     Model(String),
     Help,
     Quit,
@@ -60,6 +63,11 @@ impl Command {
             ("model", None) => {
                 bail!("/model needs a model: a directory, a .gguf file or owner/name")
             }
+            ("explain", None) => Self::Explain(1),
+            ("explain", Some(number)) => match number.parse() {
+                Ok(number @ 1..) => Self::Explain(number),
+                _ => bail!("/explain takes the number of a token, from 1: what is '{number}'?"),
+            },
             ("new", None) => Self::New,
             ("retry", None) => Self::Retry,
             ("stats", None) => Self::Stats,
@@ -91,11 +99,23 @@ mod tests {
         assert_eq!(system, Command::System(Some("You are a bird.".to_owned())));
         assert_eq!(Command::read("/load").unwrap(), Command::Load(None));
         assert_eq!(Command::read("/quit").unwrap(), Command::Quit);
+        assert_eq!(Command::read("/explain").unwrap(), Command::Explain(1));
+        assert_eq!(Command::read("/explain 5").unwrap(), Command::Explain(5));
     }
 
     #[test]
     fn a_slip_of_the_hand_is_not_for_the_model() {
-        for line in ["/stat", "/", "/usr/bin", "/save", "/model ", "/quit now"] {
+        let slips = [
+            "/stat",
+            "/",
+            "/usr/bin",
+            "/save",
+            "/model ",
+            "/quit now",
+            "/explain 0",
+            "/explain it",
+        ];
+        for line in slips {
             assert!(Command::read(line).is_err(), "{line}");
         }
     }

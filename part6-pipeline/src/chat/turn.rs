@@ -5,13 +5,15 @@ use console::interrupt::Interrupt;
 use console::metrics::{FinishReason, Timeline};
 use console::report::TextStream;
 
-use crate::ask::{Event, Missed, Usage};
+use crate::ask::{Ask, Event, Missed, Usage};
 use crate::handle::Answer;
+use crate::replay::{Facts, Record};
 
 /// What an answer has cost, and how it ended.
 #[derive(Debug)]
 pub(super) struct Turn {
     text: String,
+    tokens: Vec<u32>,
     timeline: Timeline,
     usage: Option<Usage>,
     cached: usize,
@@ -32,6 +34,7 @@ pub(super) fn listen(
     let mut out = TextStream::stdout();
     let mut turn = Turn {
         text: String::new(),
+        tokens: Vec::new(),
         timeline: Timeline::start(),
         usage: None,
         cached: 0,
@@ -68,6 +71,7 @@ impl Turn {
             Event::Delta { text, tokens, .. } => {
                 tokens.iter().for_each(|_| self.timeline.mark());
                 self.text.push_str(&text);
+                self.tokens.extend(tokens.iter().map(|token| token.id));
                 Some(text)
             }
             Event::End { reason, .. } => {
@@ -80,6 +84,11 @@ impl Turn {
             }
             Event::Progress { .. } | Event::Prompt(_) | Event::Failed(_) => None,
         }
+    }
+
+    /// As `serve --record` would write it.
+    pub(super) fn record(&self, ask: &Ask, engine: Facts) -> Record {
+        Record::of(ask, engine, self.cached, &self.text, &self.tokens)
     }
 
     /// Why there is no more of it, if the model did not end it.

@@ -16,6 +16,9 @@ use crate::flags::LimitArgs;
 pub struct Record {
     /// Which ask of the engine. Who asked later has a higher number.
     pub id: u64,
+    /// What its client calls it: the `id` of the response.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub name: String,
     /// Asks that had rows at the same time.
     pub beside: Vec<u64>,
     /// What was asked.
@@ -29,6 +32,27 @@ pub struct Record {
     pub answers: Vec<Answered>,
     /// Who has answered.
     pub engine: Facts,
+}
+
+impl Record {
+    /// Of an answer that somebody has listened to.
+    pub(crate) fn of(ask: &Ask, engine: Facts, cached: usize, text: &str, tokens: &[u32]) -> Self {
+        let answer = Answered {
+            text: text.to_owned(),
+            tokens: tokens.iter().map(|id| Token::Alone([*id])).collect(),
+            ..Answered::default()
+        };
+        Self {
+            id: 0,
+            name: ask.name.clone(),
+            beside: Vec::new(),
+            ask: Asked::from(ask),
+            cached,
+            prompt: Vec::new(),
+            answers: vec![answer],
+            engine,
+        }
+    }
 }
 
 /// An engine, as far as its answers depend on it.
@@ -92,7 +116,7 @@ impl Facts {
 pub struct Asked {
     ids: Vec<u32>,
     max_tokens: usize,
-    sampling: Sampling,
+    pub(crate) sampling: Sampling,
     penalties: Penalties,
     pub(super) n: usize,
     stop: Vec<String>,
@@ -100,6 +124,18 @@ pub struct Asked {
     logprobs: Option<usize>,
     prompt_logprobs: Option<usize>,
     grammar: Option<Grammar>,
+}
+
+impl Asked {
+    /// The prompt.
+    pub(crate) fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Whether sampling is all that has a say in which token comes.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.penalties == Penalties::default() && self.grammar.is_none()
+    }
 }
 
 impl From<&Ask> for Asked {
@@ -124,6 +160,7 @@ impl From<&Asked> for Ask {
     fn from(asked: &Asked) -> Self {
         let asked = asked.clone();
         Self {
+            name: String::new(),
             ids: asked.ids,
             max_tokens: asked.max_tokens,
             sampling: asked.sampling,

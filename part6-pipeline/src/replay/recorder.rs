@@ -61,6 +61,7 @@ impl Recorder {
         }
         let record = Record {
             id,
+            name: ask.name.clone(),
             beside: Vec::new(),
             ask: Asked::from(ask),
             cached: 0,

@@ -74,6 +74,9 @@ pub(super) async fn begin<T: Send + 'static>(
     let work = move |app: &App, opened: &Opened| read(app, opened, &bytes);
     let mut job = app.encode(work).await?;
     check_size(&job.asks)?;
+    for ask in &mut job.asks {
+        ask.name.clone_from(&job.head.id);
+    }
     let answers = Answers::submit(app, mem::take(&mut job.asks))?;
     Ok((answers, job))
 }
