@@ -38,7 +38,7 @@ pub struct AnswerArgs {
 
     /// Copies of the prompt that are answered at the same time; copy k draws with seed + k
     #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Batch")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     rows: u16,
 }
 

@@ -61,7 +61,7 @@ const LOAD: [&str; 6] = [
 
 #[test]
 fn help_fits_the_terminal() {
-    for command in ["serve", "simulate", "capacity"] {
+    for command in ["answer", "serve", "simulate", "capacity"] {
         let help = part5(&[command, "--help"]).stdout;
         assert!(help.lines().all(|line| line.chars().count() <= 80));
         insta::assert_snapshot!(format!("help_of_{command}"), help);
@@ -303,4 +303,45 @@ fn ten_thousand_requests_at_once_wait_in_little_memory() {
     ];
     let (_, json) = report(&[&args[..], &["--output-tokens", "1", "--rows", "32"]].concat());
     assert_eq!(json["runs"][0]["completed"], 10_000);
+}
+
+#[test]
+fn one_prompt_in_rows_has_a_speed_of_each_and_of_all() {
+    let args = ["answer", "--json", "--rows", "3", "--max-tokens", "6"];
+    let output = part5(&args);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let (text, json) = output.stdout.trim_end().rsplit_once('\n').unwrap();
+    assert!(
+        text.contains("All 3 rows have the same 6 tokens."),
+        "{text}"
+    );
+    let run = &serde_json::from_str::<Value>(json).unwrap()["runs"][0];
+    assert_eq!(
+        (&run["rows"], &run["variant"]),
+        (&3.into(), &"3 rows".into())
+    );
+    let rows = run["row_tokens"].as_array().unwrap();
+    assert!(rows.len() == 3 && rows.iter().all(|row| *row == run["tokens"]));
+    let number = |key: &str| run[key].as_f64().unwrap();
+    assert!(number("throughput_tps") > 0.0 && number("decode_tps") > 0.0);
+    // 12 tokens of prompt and 6 of answer in each row, 4,096 bytes each.
+    assert_eq!(number("kv_bytes"), 3.0 * 18.0 * 4096.0);
+}
+
+#[test]
+fn rows_that_draw_have_a_seed_each() {
+    let draw = ["--temperature", "3", "--raw", "--prompt", "The"];
+    let args = ["answer", "--json", "--rows", "4", "--max-tokens", "6"];
+    let output = part5(&[&args[..], &draw].concat());
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let (text, _) = output.stdout.trim_end().rsplit_once('\n').unwrap();
+    assert!(text.contains(" differs from row 1 at token "), "{text}");
+}
+
+#[test]
+fn rows_that_do_not_fit_are_refused_before_the_model_is_loaded() {
+    let many = part5(&["answer", "--rows", "2000", "--max-tokens", "100000"]);
+    assert_eq!((many.code, many.stdout.as_str()), (Some(1), ""));
+    assert!(many.stderr.contains("take fewer --rows"), "{}", many.stderr);
+    assert_eq!(part5(&["answer", "--rows", "0"]).code, Some(2));
 }

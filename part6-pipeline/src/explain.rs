@@ -128,7 +128,7 @@ impl Place {
         let answer = record.answers.get(args.choice as usize - 1);
         let answer = answer.with_context(|| {
             format!(
-                "there are {answers} {}, and no number {}",
+                "the ask has {answers} {}, and no number {}",
                 plural(answers, "answer"),
                 args.choice
             )
