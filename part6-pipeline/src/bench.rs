@@ -36,7 +36,7 @@ use drive::Done;
 #[derive(Debug, Args)]
 #[command(mut_arg("rows", |arg| arg.default_value("32")))]
 #[command(mut_arg("prefix_mb", |arg| arg.default_value("0")))]
-#[command(mut_arg("requests", |arg| arg.default_value("128")))]
+#[command(mut_arg("requests", |arg| arg.default_value("96")))]
 #[command(mut_arg("concurrency", |arg| arg.default_value("32")))]
 #[command(mut_arg("output_tokens", |arg| arg.default_value("64")))]
 pub struct BenchArgs {
@@ -48,7 +48,7 @@ pub struct BenchArgs {
     #[arg(long, default_value = "0", help_heading = "Load")]
     seed: u64,
     /// Rounds of each way that are measured
-    #[arg(long, value_name = "N", default_value_t = 5, help_heading = "Load")]
+    #[arg(long, value_name = "N", default_value_t = 3, help_heading = "Load")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     #[command(flatten)]
