@@ -65,7 +65,7 @@ pub mod machines;
 pub mod model;
 pub mod plan;
 pub mod prealloc;
-mod prompts;
+pub mod prompts;
 pub mod quantized_cache;
 pub mod report;
 pub mod roofline;

@@ -84,7 +84,7 @@ pub mod nodes;
 pub mod plan;
 pub mod prealloc;
 pub mod prefix;
-mod prompts;
+pub mod prompts;
 pub mod quantized_cache;
 pub mod replay;
 pub mod reuse;
