@@ -35,6 +35,24 @@ fn refusal(args: &[&str]) -> String {
     line.to_owned()
 }
 
+/// Both rounds of one way have all answers, and as many tokens as the engine's first one.
+fn answered_all(json: &Value, way: &str) {
+    let first = &json["engine"][0];
+    let rounds = json[way].as_array().unwrap();
+    assert_eq!(rounds.len(), 2);
+    for round in rounds {
+        assert_eq!(
+            (&round["completed"], &round["failed"]),
+            (&7.into(), &0.into())
+        );
+        for key in ["total_input_tokens", "total_output_tokens"] {
+            assert_eq!(round[key], first[key], "{key}");
+        }
+        assert!(round["max_concurrent_requests"].as_u64().unwrap() <= 3);
+        assert!(round["mean_ttft_ms"].as_f64().unwrap() > 0.0);
+    }
+}
+
 #[test]
 fn a_load_is_answered_by_the_engine_and_by_the_server_with_the_same_texts() {
     let place = TempDir::new().unwrap();
@@ -78,24 +96,7 @@ fn a_load_is_answered_by_the_engine_and_by_the_server_with_the_same_texts() {
     );
     assert_eq!(json["other_answers"], 0);
     for way in ["engine", "server"] {
-        let rounds = json[way].as_array().unwrap();
-        assert_eq!(rounds.len(), 2);
-        for round in rounds {
-            assert_eq!(
-                (&round["completed"], &round["failed"]),
-                (&7.into(), &0.into())
-            );
-            assert_eq!(
-                round["total_input_tokens"],
-                json["engine"][0]["total_input_tokens"]
-            );
-            assert_eq!(
-                round["total_output_tokens"],
-                json["engine"][0]["total_output_tokens"]
-            );
-            assert!(round["max_concurrent_requests"].as_u64().unwrap() <= 3);
-            assert!(round["mean_ttft_ms"].as_f64().unwrap() > 0.0);
-        }
+        answered_all(&json, way);
     }
     assert!(json["server_to_engine"]["median"].as_f64().unwrap() > 0.0);
     let written: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
