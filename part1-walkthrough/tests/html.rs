@@ -10,7 +10,7 @@ use assert_cmd::Command;
 use browser::{Page, page};
 use console::cli::ModelArgs;
 use mlx_rs::Array;
-use part1_walkthrough::extras::compare::compare;
+use part1_walkthrough::extras::compare as senses;
 use part1_walkthrough::page::{page as html, save};
 use part1_walkthrough::subject::{Plan, Subject};
 use part1_walkthrough::trace::{Trace, WhatIf};
@@ -496,7 +496,7 @@ fn two_senses_of_a_word_part_layer_by_layer() {
         assert!(output.status.success(), "{output:?}");
     });
     let Some(page) = page else { return };
-    let found = compare(&subject("tiny"), sentences, None, None).unwrap();
+    let found = senses::compare(&subject("tiny"), sentences, None, None).unwrap();
     let drift = &found.first;
     assert!(page.text("#senses .idea").contains("“star”"));
     let cosine = || page.text(".cosine .number");
@@ -517,7 +517,7 @@ fn two_senses_of_a_word_part_layer_by_layer() {
         "The fish looked at the bird.",
         "In the cage there was a small bird.",
     ];
-    let same = compare(&subject("tiny"), birds, None, None).unwrap();
+    let same = senses::compare(&subject("tiny"), birds, None, None).unwrap();
     assert!(
         same.first.cosines[layers] > 0.55,
         "{:?}",
