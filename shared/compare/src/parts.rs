@@ -21,6 +21,8 @@ pub struct Part {
     pub adds: String,
     /// Flags of the variant that stands for the part.
     pub rung: Vec<String>,
+    /// Flags of each further variant that has a lane of its own. If it answers in rows, they say in how many.
+    pub more: Vec<Vec<String>>,
     /// Flags of each other variant.
     pub others: Vec<Vec<String>>,
     /// Flags of the variant that stands beside another program, if it is not the rung: it computes the same.
@@ -47,6 +49,7 @@ pub struct Lineup {
 #[serde(default, deny_unknown_fields)]
 struct Compare {
     rung: Vec<String>,
+    more: Vec<Vec<String>>,
     others: Vec<Vec<String>>,
     against: Option<Vec<String>>,
     rows: bool,
@@ -83,8 +86,10 @@ pub struct Contestant {
     pub program: PathBuf,
     /// The variant's flags.
     pub flags: Vec<String>,
-    /// Whether the variant stands for its part.
+    /// Whether the variant has a place in the ladder, and is no other one of `--all`.
     pub rung: bool,
+    /// Whether it is the one that stands for its part.
+    pub first: bool,
     /// Copies of the prompt that it answers at the same time; None for a part that knows only one.
     pub rows: Option<u32>,
 }
@@ -97,7 +102,7 @@ impl Contestant {
 
     /// `part 3`, or with the flags that tell it from the other variants of its part.
     pub fn name(&self) -> String {
-        if self.rung {
+        if self.first {
             format!("part {}", self.part.number)
         } else {
             format!("part {} {}", self.part.number, self.flags.join(" "))
@@ -153,6 +158,7 @@ impl Part {
             number,
             adds: adds.unwrap_or(&description).to_owned(),
             rung: compare.rung,
+            more: compare.more,
             others: compare.others,
             against: compare.against,
             rows: compare.rows,
@@ -164,20 +170,32 @@ impl Part {
     /// The rung, or what stands beside another program, and with `all` the other variants after it.
     fn contestants(&self, program: &Path, lineup: Lineup) -> Vec<Contestant> {
         let rows = if lineup.against { 1 } else { lineup.rows };
-        let contestant = |flags: &Vec<String>, rung| Contestant {
+        let against = self.against.as_ref().filter(|_| lineup.against);
+        let first = Contestant {
             part: self.clone(),
             program: program.to_owned(),
-            flags: flags.clone(),
-            rung,
+            flags: against.unwrap_or(&self.rung).clone(),
+            rung: true,
+            first: true,
             rows: self.rows.then_some(rows),
         };
-        let against = self.against.as_ref().filter(|_| lineup.against);
+        let contestant = |flags: &Vec<String>| Contestant {
+            flags: flags.clone(),
+            first: false,
+            ..first.clone()
+        };
+        let more = self.more.iter().filter(|_| !lineup.against);
+        let more = more.map(|flags| Contestant {
+            rows: None,
+            ..contestant(flags)
+        });
         let others = self.others.iter().filter(|_| lineup.all);
-        let others = others.map(|flags| contestant(flags, false));
-        [contestant(against.unwrap_or(&self.rung), true)]
-            .into_iter()
-            .chain(others)
-            .collect()
+        let others = others.map(|flags| Contestant {
+            rung: false,
+            ..contestant(flags)
+        });
+        let all = more.chain(others).collect::<Vec<_>>();
+        [first].into_iter().chain(all).collect()
     }
 }
 

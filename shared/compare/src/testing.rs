@@ -33,6 +33,7 @@ pub(crate) fn contestant(number: u32, flags: &[&str], rung: bool) -> Contestant 
         number,
         adds: adds.to_owned(),
         rung: Vec::new(),
+        more: Vec::new(),
         others: Vec::new(),
         against: None,
         rows: number >= 5,
@@ -43,6 +44,7 @@ pub(crate) fn contestant(number: u32, flags: &[&str], rung: bool) -> Contestant 
         program: PathBuf::from("no-such-program"),
         flags: flags.iter().map(ToString::to_string).collect(),
         rung,
+        first: rung,
         rows: (number >= 5).then_some(8),
     }
 }

@@ -170,9 +170,9 @@ impl Lane {
     /// `the KV cache`, or the flags of a variant that does not stand for its part.
     pub fn adds(&self) -> String {
         let Contestant {
-            part, flags, rung, ..
+            part, flags, first, ..
         } = &self.contestant;
-        one_line(&if *rung {
+        one_line(&if *first {
             part.adds.clone()
         } else {
             flags.join(" ")

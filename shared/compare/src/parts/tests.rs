@@ -78,6 +78,30 @@ fn a_part_that_answers_in_rows_is_told_how_many_and_only_one_beside_another_prog
 }
 
 #[test]
+fn a_part_may_have_more_than_one_lane_but_one_beside_another_program() {
+    let metadata = json!({"compare": {
+        "rung": ["answer"], "rows": true, "more": [["answer", "--rows", "1", "--guess"]], "others": [["answer", "--x"]],
+    }});
+    let parts = found(&[package("part6-x", "Part 6: x", "bin", metadata)]).unwrap();
+    let lanes = |all, against| -> Vec<(String, bool, u32)> {
+        let lineup = Lineup {
+            all,
+            against,
+            rows: 8,
+        };
+        let contestants = parts[0].contestants(Path::new("x"), lineup);
+        let lane = |one: &Contestant| (one.name(), one.rung, one.rows());
+        contestants.iter().map(lane).collect()
+    };
+    let first = ("part 6".to_owned(), true, 8);
+    let more = ("part 6 answer --rows 1 --guess".to_owned(), true, 1);
+    let other = ("part 6 answer --x".to_owned(), false, 8);
+    assert_eq!(lanes(false, false), [first.clone(), more.clone()]);
+    assert_eq!(lanes(true, false), [first, more, other]);
+    assert_eq!(lanes(false, true), [("part 6".to_owned(), true, 1)]);
+}
+
+#[test]
 fn flags_that_are_written_wrongly_are_named() {
     let wrong = json!({"compare": {"rungs": []}});
     let error = found(&[package("part3-kv-cache", "x", "bin", wrong)]).unwrap_err();
