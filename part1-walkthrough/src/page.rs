@@ -25,10 +25,14 @@ const SCRIPT: &str = concat!(
     include_str!("page/tokenize.js"),
     include_str!("page/merging.js"),
     include_str!("page/embed.js"),
+    include_str!("page/arcs.js"),
     include_str!("page/attend.js"),
+    include_str!("page/worked.js"),
+    include_str!("page/stream.js"),
     include_str!("page/senses.js"),
     include_str!("page/predict.js"),
     include_str!("page/loops.js"),
+    include_str!("page/guide.js"),
     include_str!("page/page.js"),
 );
 /// Observable Plot, see `src/page/vendor/build.mjs`.

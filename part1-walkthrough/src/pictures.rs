@@ -7,7 +7,7 @@ use shared::layers::to_f32;
 use crate::block::BlockPass;
 use crate::decoder::Decoder;
 use crate::pass::Pass;
-use crate::trace::{Focus, Layer, Shape};
+use crate::trace::{Focus, Layer, Shape, Strips};
 
 /// What each head alone adds to the stream: `[H, L, E]`. The output projection is linear, so the
 /// heads' shares sum to what attention adds (a bias of the projection belongs to no head).
@@ -40,6 +40,30 @@ pub fn layers(decoder: &dyn Decoder, pass: &Pass) -> Result<Vec<Layer>> {
         })
     };
     pass.blocks.iter().enumerate().map(picture).collect()
+}
+
+/// Numbers of q, k and v that a page has room for: 5⅓ characters each.
+const STRIPS: usize = 75_000;
+
+/// Queries, keys and values of all layers, if a page has room for them.
+pub fn strips(decoder: &dyn Decoder, pass: &Pass) -> Result<Option<Vec<Strips>>> {
+    let facts = decoder.facts();
+    let heads = facts.heads + 2 * facts.kv_heads;
+    if facts.layers * heads * pass.length() * facts.head_dim > STRIPS {
+        return Ok(None);
+    }
+    let strips = |block: &BlockPass| {
+        Ok(Strips {
+            q: to_f32(&block.q)?.into(),
+            k: to_f32(&block.k)?.into(),
+            v: to_f32(&block.plain.v)?.into(),
+        })
+    };
+    pass.blocks
+        .iter()
+        .map(strips)
+        .collect::<Result<_>>()
+        .map(Some)
 }
 
 /// One head of one layer in slow motion.

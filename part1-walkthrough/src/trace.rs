@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::extras::compare::Comparison;
 
-pub use attend::{Check, Focus, Layer, Shape};
+pub use attend::{Check, Focus, Layer, Shape, Strips};
 pub use embed::{AddedPosition, Embedded, Embedding, Map, Neighbour, Point, Positions, Shifted};
 pub use floats::Floats;
 pub use loops::{Answer, Cost, Decode, Recompute, Round};
@@ -47,6 +47,8 @@ pub struct Trace {
     pub positions: Positions,
     /// Step 3: per layer, who looked at whom and what was added.
     pub layers: Vec<Layer>,
+    /// q, k and v of every layer; None where they are more than a page has room for.
+    pub strips: Option<Vec<Strips>>,
     /// One head in slow motion.
     pub focus: Focus,
     /// What each layer would have said, had it been the last one.

@@ -528,6 +528,192 @@ fn two_senses_of_a_word_part_layer_by_layer() {
 }
 
 #[test]
+fn attention_is_drawn_as_arcs_that_follow_token_head_and_layer() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    let l = trace.tokens.len();
+    let strong = |query: usize| -> Vec<usize> {
+        page.json(&format!("[...document.querySelectorAll('.arcs path[data-query=\"{query}\"]')].map((arc) => Number(arc.dataset.key)).sort((a, b) => a - b)"))
+    };
+    let expected = |layer: usize, head: usize, query: usize| -> Vec<usize> {
+        let row = trace.layers[layer].weights.row(head * l + query, l);
+        (0..=query).filter(|key| row[*key] >= 0.01).collect()
+    };
+    assert_eq!(strong(l - 1), expected(4, 0, l - 1));
+    page.click("[aria-label='Layers of this head: next']");
+    assert_eq!(strong(l - 1), expected(5, 0, l - 1));
+    assert_eq!(page.text(".map-title"), "Layer 5, head 0");
+    page.choose("pick-layer", 2);
+    page.choose("pick-head", 3);
+    page.click(".strip .token[data-token='7']");
+    assert_eq!(strong(7), expected(2, 3, 7));
+    assert_eq!(
+        page.text(".arcs .where"),
+        format!("3 of {}", trace.layers.len())
+    );
+    page.click(".arcs .play");
+    page.wait_for("document.querySelector('.arcs .where').textContent.startsWith('4 of')");
+    assert_eq!(page.text(".map-title"), "Layer 3, head 3");
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+/// `softmax(q kᵀ / √D + mask)` of any head: the numbers are MLX's, the page sums the products itself.
+#[test]
+fn one_row_in_slow_motion_follows_the_head_that_is_chosen() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    let l = trace.tokens.len();
+    let rows = || -> Vec<Vec<f64>> {
+        page.json(
+            "[...document.querySelectorAll('.worked tbody tr')].map((row) => [...row.querySelectorAll('td:not(.wide)')].map((cell) => cell.textContent === '−∞' ? -1e9 : Number(cell.textContent.replace('−', '-'))))",
+        )
+    };
+    let (layer, head) = (trace.focus.layer, trace.focus.head);
+    let own = rows();
+    for (key, row) in own.iter().enumerate() {
+        let raw = f64::from(trace.focus.raw.row(l - 1, l)[key]);
+        assert!(
+            (row[0] - raw).abs() < 2e-3 * raw.abs().max(1.0),
+            "{} {raw}",
+            row[0]
+        );
+    }
+    page.choose("pick-layer", 6);
+    page.choose("pick-head", 3);
+    page.click(".strip .token[data-token='5']");
+    let title = page.text(".worked summary");
+    assert!(
+        title.starts_with("One row in slow motion: layer 6, head 3, "),
+        "{title}"
+    );
+    assert_ne!(rows(), own, "{layer}.{head}");
+    let found = rows();
+    let best = found.iter().map(|row| row[2]).fold(f64::MIN, f64::max);
+    let sum: f64 = found.iter().map(|row| (row[2] - best).exp()).sum();
+    for (key, row) in found.iter().enumerate() {
+        let weight = f64::from(trace.layers[6].weights.row(3 * l + 5, l)[key]);
+        assert!((row[3] - weight).abs() < 1e-4, "{key}: {row:?}, {weight}");
+        assert!(
+            ((row[2] - best).exp() / sum - weight).abs() < 2e-3,
+            "{key}: {row:?}"
+        );
+        assert_eq!(row[2] < -1e8, key > 5);
+    }
+    assert_eq!(
+        page.number("document.querySelectorAll('.worked canvas').length"),
+        (3 * l + 2) as f64
+    );
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_stream_has_the_words_of_the_lens_and_the_lengths_that_layers_add() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    page.click(".strip .token[data-token='4']");
+    let words: Vec<String> =
+        page.json("[...document.querySelectorAll('.line .piece')].map((node) => node.textContent)");
+    let expected: Vec<&str> = trace
+        .lens
+        .iter()
+        .map(|row| row.each[4].piece.as_str())
+        .collect();
+    assert_eq!(words, expected);
+    page.click("[aria-label='Layers of the stream: back']");
+    let lengths: Vec<String> = page
+        .json("[...document.querySelectorAll('.added .number')].map((node) => node.textContent)");
+    let layer = &trace.layers[trace.layers.len() - 2];
+    let expected = [
+        layer.attention_norms[4],
+        layer.mlp_norms[4],
+        layer.stream_norms[4],
+    ];
+    assert_eq!(lengths, expected.map(|value| format!("{value:.1}")));
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_loop_is_played_beside_its_cached_twin() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    let found = &trace.recompute;
+    let counts = || -> Vec<String> {
+        page.json(
+            "[...document.querySelectorAll('.twin .count b')].map((node) => node.textContent)",
+        )
+    };
+    let fresh = |rounds: usize| -> u64 {
+        let pairs = found.computed.iter().zip(&found.repeated).take(rounds);
+        pairs.map(|(computed, repeated)| computed - repeated).sum()
+    };
+    let all: u64 = found.computed.iter().sum();
+    assert_eq!(counts(), [all.to_string(), fresh(4).to_string()]);
+    for _ in 0..3 {
+        page.click("[aria-label='Rounds: back']");
+    }
+    assert_eq!(
+        counts(),
+        [found.computed[0].to_string(), fresh(1).to_string()]
+    );
+    page.click("[aria-label='Rounds: next']");
+    let two: u64 = found.computed[..2].iter().sum();
+    assert_eq!(counts(), [two.to_string(), fresh(2).to_string()]);
+    let visible = page.number("[...document.querySelectorAll('.twin i.new')].filter((cell) => getComputedStyle(cell).visibility === 'visible').length");
+    assert_eq!(visible as u64, 2 * fresh(2), "new ones in both pictures");
+}
+
+#[test]
+fn three_temperatures_stand_side_by_side() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    for column in &trace.prediction.temperatures {
+        let place = format!(".temperatures [data-temperature='{}']", column.temperature);
+        let there = format!("document.querySelectorAll(\"{place}\").length");
+        if page.number(&there) == 0.0 {
+            continue;
+        }
+        let shares: Vec<f64> = page.json(&format!("[...document.querySelectorAll(\"{place} .meter\")].map((node) => Number(node.style.getPropertyValue('--v')))"));
+        assert_eq!(shares.len(), 6);
+        for (share, expected) in shares.iter().zip(&column.probabilities) {
+            assert!(
+                (share - f64::from(*expected)).abs() < 1e-4,
+                "{share} {expected}"
+            );
+        }
+    }
+    assert_eq!(
+        page.number("document.querySelectorAll('.temperatures .panel').length"),
+        3.0
+    );
+}
+
+#[test]
+fn the_page_is_walked_step_by_step_with_buttons_and_keys() {
+    let Some(page) = shown(sentence()) else {
+        return;
+    };
+    page.act("document.documentElement.style.scrollBehavior = 'auto'");
+    assert_eq!(page.text(".guide .where"), "8 steps");
+    for (at, name) in ["Tokenize", "Embed", "Attend"].iter().enumerate() {
+        page.click(".guide [aria-label='Next, key N']");
+        let expected = format!("{} of 8 · {name}", at + 1);
+        page.wait_for(&format!(
+            "document.querySelector('.guide .where').textContent === '{expected}'"
+        ));
+        assert_eq!(page.focused("textContent"), *name);
+    }
+    page.press("n");
+    page.wait_for("document.querySelector('.guide .where').textContent === '4 of 8 · Predict'");
+    page.press("b");
+    page.wait_for("document.querySelector('.guide .where').textContent === '3 of 8 · Attend'");
+    // Whoever types a sentence types.
+    page.focus("#typed");
+    page.press("n");
+    assert!(page.number("document.querySelector('#typed').value.length") > 0.0);
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn text_is_text_whatever_it_says() {
     let nasty = "</script><b id=nasty>x</b><!--&\"'\u{2028}\u{202e}ab של \u{1b}[1m{{ 7 }}";
     let trace = trace_of(nasty);

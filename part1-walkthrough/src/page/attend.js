@@ -5,6 +5,7 @@ const weight = (layer, head, query, key) => attention[layer][(head * L + query) 
 
 function attendStep() {
   fill("#attend .shape", ...trace.focus.shapes.map((shape) => el("span", {}, sizes(shape))));
+  arcs();
   pickers();
   mosaic();
   heatMap();
@@ -213,20 +214,3 @@ function reads() {
     el("p.note", {}, `A row sums to 1. What this head adds to the token is ${fixed(own, 2)} long; the strongest head of the layer adds ${fixed(most, 2)}. The layer as a whole: attention ${fixed(trace.layers[layer].attention_norms[token], 2)}, MLP ${fixed(trace.layers[layer].mlp_norms[token], 2)}, the stream is then ${fixed(trace.layers[layer].stream_norms[token], 2)} long.`));
 }
 
-/** `softmax(q kᵀ / √D + mask)` for one token, step by step; the trace has it for one head. */
-function workedRow() {
-  const { focus } = trace;
-  const columns = ["raw", "scaled", "masked", "weights"].map((name) => floats(focus[name]));
-  const number = (value, digits) => (value === -Infinity ? "−∞" : fixed(value, digits));
-  watch(() => {
-    const query = state.token;
-    const body = tokens.map((token, key) => el("tr", {}, el("th", { scope: "row" }, piece(token.piece)),
-      ...columns.map((values, i) => el("td", {}, number(values[query * L + key], i === 3 ? 4 : 3)))));
-    fill(".worked", el("details.panel", { open: find(".worked details")?.open ?? true },
-      el("summary", {}, el("b", {}, `One row in slow motion: layer ${focus.layer}, head ${focus.head}, `), piece(tokens[query].piece)),
-      el("p.note", {}, `q · k says how well they match. Divided by √D = √${model.head_dim}, so that softmax does not saturate; later tokens get −∞; softmax makes weights of the rest. Head ${focus.head} reads the keys and values of key/value head ${focus.kv_head}.`),
-      el("div.scroll", {}, el("table", {},
-        el("thead", {}, el("tr", {}, ...["key", "q · k", "/ √D", "+ mask", "softmax"].map((title) => el("th", { scope: "col" }, title)))),
-        el("tbody", {}, ...body)))));
-  });
-}

@@ -17,13 +17,7 @@ function recomputeStep() {
   const again = sum(repeated);
   const fact = (value, text) => el("div", {}, el("b.number", {}, value), el("span", {}, text));
   fill("#recompute .shape", `KV bytes per token = 2 · layers · Hkv · D · bytes = 2 · ${model.layers} · ${model.kv_heads} · ${model.head_dim} · ${model.activation_bytes} = ${count(kv_bytes_per_token)}`);
-  const width = computed[computed.length - 1] ?? 0;
-  const cells = computed.flatMap((positions, r) => Array.from({ length: width }, (_, p) => {
-    if (p >= positions) return el("i");
-    return el(p < repeated[r] ? "i.again" : "i.new");
-  }));
-  const picture = el("div.triangle", { role: "img", "aria-label": `${sum(computed)} positions computed in ${computed.length} rounds, ${again} of them again` }, ...cells);
-  picture.style.gridTemplateColumns = `repeat(${width}, minmax(0, 2.4rem))`;
+  const triangles = twins(computed, repeated, sum);
   const heads = model.heads === model.kv_heads ? "" : ` Queries share keys: with all ${model.heads} heads it would be ${count(kv_bytes_per_token_all_heads)} bytes.`;
   fill(".again",
     el("div.facts", {},
@@ -31,13 +25,35 @@ function recomputeStep() {
       fact(`${fixed(flops_naive / Math.max(1, flops_cached), 1)} ×`, `${compact(flops_naive, "FLOP")} instead of ${compact(flops_cached, "FLOP")}`),
       fact(largest_change === 0 ? "0" : small(largest_change), "largest difference between the keys and values of the first round and of the last"),
       fact(binary(kv_bytes), "a cache of prompt and answer takes")),
-    el("figure", {}, picture,
-      el("div.keys", {}, key("var(--good)", "computed for the first time: all that a cache leaves"), key("color-mix(in oklab, var(--bad) 45%, var(--cell))", "computed again")),
+    el("figure", {}, ...triangles,
+      el("div.keys", {}, key("var(--good)", "computed for the first time"), key("color-mix(in oklab, var(--bad) 45%, var(--cell))", "computed again"), key("var(--ghost)", "read from the cache")),
       el("figcaption", {}, `One row per round, one cell per position, prompt first. A cache costs ${count(kv_bytes_per_token)} bytes for each token.${heads}`)),
     el("div.panel.scroll", {}, el("table", {},
       el("caption.note", {}, `After this prompt of ${L} tokens, for answers of n tokens.`),
       el("thead", {}, el("tr", {}, ...["n", "computed again", "of the answer", "cache"].map((title) => el("th", { scope: "col" }, title)))),
       el("tbody", {}, ...answers.map((answer) => el("tr", {}, el("td", {}, count(answer.tokens)), el("td", {}, count(answer.repeated)), el("td", {}, count(answer.of_answer)), el("td", {}, binary(answer.kv_bytes))))))));
+}
+
+/** The rounds of the loop without a cache and with one, side by side, played round by round. */
+function twins(computed, repeated, sum) {
+  const width = computed[computed.length - 1] ?? 0;
+  const triangle = (name, old, total) => {
+    const cells = computed.flatMap((positions, r) => Array.from({ length: width }, (_, p) =>
+      el(`i${p >= positions ? "" : p < repeated[r] ? `.${old}` : ".new"}`, { "data-round": r })));
+    const picture = el("div.triangle", { role: "img", "aria-label": `${name}: ${count(total)} positions computed in ${computed.length} rounds` }, ...cells);
+    picture.style.gridTemplateColumns = `repeat(${width}, minmax(0, 2.4rem))`;
+    return { cells, node: el("div.twin", {}, el("h3", {}, name), picture, el("p.count", {})) };
+  };
+  const fresh = computed.map((positions, r) => positions - repeated[r]);
+  const pair = [triangle("Without a cache", "again", sum(computed)), triangle("With one", "kept", sum(fresh))];
+  const turns = player("Rounds", (at) => {
+    for (const { cells } of pair) for (const cell of cells) cell.classList.toggle("later", Number(cell.dataset.round) > at);
+    [computed, fresh].forEach((values, i) => {
+      find(".count", pair[i].node).replaceChildren(`Round ${at + 1}: ${many(values[at], "position")}. So far `, el("b", {}, count(sum(values.slice(0, at + 1)))), ".");
+    });
+  }, 700);
+  turns.series(computed.length, -1);
+  return [el("div.twins", {}, ...pair.map(({ node }) => node)), turns.node];
 }
 
 const key = (fill, text) => el("span", {}, el("i", { "--k": fill }), text);

@@ -49,5 +49,5 @@ function hero() {
   fill(".made", "Written by ", el("code", {}, "cargo run -p part1-walkthrough -- --html FILE"), ". One file, no network: all data is inside.");
 }
 
-for (const step of [theme, hero, tokenStrip, tokenizeStep, mergingStep, embedStep, attendStep, sensesStep, predictStep, decodeStep, recomputeStep, whatIfStep, budgetStep, checksStep, navigation]) step();
+for (const step of [theme, hero, tokenStrip, tokenizeStep, mergingStep, embedStep, attendStep, streamStep, sensesStep, predictStep, decodeStep, recomputeStep, whatIfStep, budgetStep, checksStep, navigation, guide]) step();
 document.documentElement.dataset.ready = "";

@@ -92,6 +92,14 @@ function sampler() {
     drawn.prepend(el("span.token", { "--hue": 265 }, nameOf(pick(now.probabilities))));
     while (drawn.childElementCount > 24) drawn.lastChild.remove();
   };
+  fill(".temperatures", el("h3", {}, "The same scores at three temperatures"),
+    el("div.three", {}, ...[[0.2, "plays safe"], [1, "as it is"], [1.5, "surprises"]].map(([temperature, says]) => {
+      const at = tempered(logprobs.length, temperature);
+      return el("div.panel", { "data-temperature": temperature }, el("h4", {}, `T = ${temperature.toFixed(1)}, `, el("span", {}, says)),
+        ...Array.from({ length: Math.min(6, trace.prediction.named.length) }, (_, rank) =>
+          el("div.meter", { "--v": at[rank] }, piece(trace.prediction.named[rank].piece), el("i"), el("span.number", {}, percent(at[rank])))));
+    })),
+    el("p.note", {}, "A temperature divides the scores before softmax. No token overtakes another; below 1 the first gains, above 1 the others do."));
   fill(".sampling",
     el("div.controls", {}, el("div.panel", {}, el("h3", {}, "Play the sampler"), ...controls.map(({ node }) => node), el("div.buttons", {}, ...presets))),
     el("div.panel", {}, el("h3", {}, "The next token"), summary, bars, el("div.buttons", {}, more, el("button.main", { type: "button", onclick: draw }, "Draw a token")), drawn,

@@ -60,6 +60,17 @@ pub struct Focus {
     pub shapes: Vec<Shape>,
 }
 
+/// Queries, keys and values of one layer, as attention multiplies them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Strips {
+    /// After the rotation, `[H, L, D]`.
+    pub q: Floats,
+    /// After the rotation, `[Hkv, L, D]`.
+    pub k: Floats,
+    /// `[Hkv, L, D]`
+    pub v: Floats,
+}
+
 /// An array on the way through the model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
