@@ -130,7 +130,7 @@ fn a_directory_that_does_not_exist_gets_one_clear_line_before_the_model_runs() {
 fn a_page_of_twelve_tokens_is_smaller_than_2_mb() {
     let trace = sentence();
     assert_eq!(trace.tokens.len(), 12);
-    assert!(html(trace).unwrap().len() < 2_000_000);
+    assert!(html(trace).unwrap().len() < 1_000_000);
     let Some(path) = fixtures::smollm2() else {
         return;
     };

@@ -3,7 +3,7 @@ function streamStep() {
   const place = find(".stream");
   const mlp = trace.budget.find(({ part }) => part === "MLP");
   const all = trace.budget.reduce((sum, { parameters }) => sum + parameters, 0);
-  const share = mlp && all ? `, ${percent(mlp.parameters / all)} of all weights` : "";
+  const share = mlp && all ? ` These matrices are ${percent(mlp.parameters / all)} of all weights.` : "";
   const turns = player("Layers of the stream", draw, 1000);
   const line = el("ol.line", {});
   const bars = el("div.added", {});
@@ -15,7 +15,7 @@ function streamStep() {
     el("div.mlp", { role: "img", "aria-label": `The MLP widens ${model.width} numbers to ${model.inner} and narrows them again` },
       el("span", { "--w": model.width / model.inner }, `${count(model.width)}`), el("b", {}, "→"),
       el("span", { "--w": 1 }, `${count(model.inner)}`), el("b", {}, "→"), el("span", { "--w": model.width / model.inner }, `${count(model.width)}`)),
-    el("p.note", {}, `It widens the vector from ${count(model.width)} to ${count(model.inner)} numbers, bends each of them (${model.activation}) and narrows them again. No token sees another here. Most of what the model knows is stored in these matrices${share}.`)));
+    el("p.note", {}, `It widens the vector from ${count(model.width)} to ${count(model.inner)} numbers, bends each of them (${model.activation}) and narrows them again. No token sees another here.${share}`)));
   let shown = -1;
   watch(() => {
     if (shown !== state.token) {
