@@ -19,6 +19,7 @@ use shared::tokenizer::Tokenizer;
 
 use crate::candidates::likeliest;
 use crate::decoder::Decoder;
+use crate::meanings::meanings;
 use crate::pass::Pass;
 use crate::pictures::norms;
 use crate::tokenize::name;
@@ -43,6 +44,7 @@ pub fn embedding(decoder: &dyn Decoder, tokenizer: &Tokenizer, pass: &Pass) -> R
     Ok(Embedding {
         tokens: tokens.collect(),
         map: map(decoder, tokenizer, &pass.ids, &near)?,
+        meanings: meanings(decoder, tokenizer)?,
         added_positions: added_positions(pass)?,
     })
 }
@@ -79,7 +81,7 @@ fn neighbours(
 }
 
 /// Each row divided by its length.
-fn unit_rows(table: &Array) -> Result<Array> {
+pub(crate) fn unit_rows(table: &Array) -> Result<Array> {
     let table = table.as_dtype(Dtype::Float32)?;
     let length = table.square()?.sum_axis(-1, true)?.sqrt()?;
     // A row of zeros, which pads the table, stays one.

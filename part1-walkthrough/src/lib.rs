@@ -35,6 +35,7 @@
 //!
 //! And to be read last:
 //!
+//! - [`meanings`]: words along two directions that have names
 //! - [`merging`]: how a word was put together from bytes, merge by merge
 //! - [`extras`]: one word in two sentences, a piece left out, several tokenizers beside each other
 
@@ -50,6 +51,7 @@ pub mod extras;
 pub mod facts;
 pub mod gpt2;
 pub mod llama;
+pub mod meanings;
 pub mod merging;
 pub mod page;
 pub mod pass;

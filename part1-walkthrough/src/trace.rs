@@ -20,7 +20,10 @@ use serde::{Deserialize, Serialize};
 use crate::extras::compare::Comparison;
 
 pub use attend::{Check, Focus, Layer, Shape, Strips};
-pub use embed::{AddedPosition, Embedded, Embedding, Map, Neighbour, Point, Positions, Shifted};
+pub use embed::{
+    AddedPosition, Direction, Embedded, Embedding, Map, Meaning, Meanings, Neighbour, Point,
+    Positions, Shifted,
+};
 pub use floats::Floats;
 pub use loops::{Answer, Cost, Decode, Recompute, Round};
 pub use merging::{Joined, MergeTable, Merging, Word};

@@ -607,6 +607,21 @@ fn one_row_in_slow_motion_follows_the_head_that_is_chosen() {
 }
 
 #[test]
+fn the_map_of_meanings_has_every_word() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    let found = trace.embedding.meanings.as_ref().unwrap();
+    let words: Vec<String> = page.json("[...document.querySelectorAll('.meanings [aria-label=text] text')].map((node) => node.textContent)");
+    let expected: Vec<String> = found
+        .points
+        .iter()
+        .map(|point| point.piece.replace('␣', ""))
+        .collect();
+    assert_eq!(words, expected);
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn the_stream_has_the_words_of_the_lens_and_the_lengths_that_layers_add() {
     let trace = sentence();
     let Some(page) = shown(trace) else { return };

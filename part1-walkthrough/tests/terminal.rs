@@ -80,6 +80,42 @@ fn what_is_said_of_neighbours_is_true_of_the_table_below() {
     assert!(!text.contains("near 1"), "{text}");
 }
 
+/// None of these words is in a direction: where they stand is what training has put into the table.
+#[test]
+fn animals_lie_apart_from_the_sky_and_verbs_above_both() {
+    let trace = walked(&tiny(), &plan(SENTENCE));
+    let found = trace.embedding.meanings.as_ref().unwrap();
+    let place = |word: &str| {
+        let point = found
+            .points
+            .iter()
+            .find(|point| point.piece == format!("␣{word}"));
+        point.map(|point| (point.x, point.y)).unwrap()
+    };
+    let named: Vec<&String> = found
+        .axes
+        .iter()
+        .flat_map(|axis| axis.from.iter().chain(&axis.to))
+        .collect();
+    assert!(
+        found
+            .points
+            .iter()
+            .all(|point| !named.contains(&&point.piece))
+    );
+    for animal in ["bird", "rabbit", "bear", "elephant"] {
+        for sky in ["sun", "moon", "star", "planet"] {
+            assert!(place(animal).0 > place(sky).0 + 0.1, "{animal} {sky}");
+            for verb in ["is", "are", "was", "were"] {
+                assert!(
+                    place(verb).1 > place(animal).1.max(place(sky).1) + 0.1,
+                    "{verb}"
+                );
+            }
+        }
+    }
+}
+
 /// As part 3 counts: 12 tokens and 64 new ones leave 75 positions in a cache.
 #[test]
 fn a_cache_has_no_place_for_the_last_token_of_an_answer() {

@@ -6,7 +6,30 @@ function embedStep() {
   const draw = chart(find(".projection"), projection);
   watch(draw);
   watch(neighbours);
+  meanings();
   (trace.positions.kind === "rotated" ? rotated : learned)(find(".positions"));
+}
+
+/** A dozen words along two directions that have names. */
+function meanings() {
+  const found = trace.embedding.meanings;
+  if (!found) return;
+  const list = (words) => words.map((word) => plain(word).trim()).join(", ");
+  const [right, up] = found.axes;
+  const picture = el("div", {});
+  find(".meanings").replaceChildren(el("figure", {}, el("h3", {}, "A map of meanings"), picture,
+    el("figcaption", {}, `To the right: the direction from ${list(right.from)} to ${list(right.to)}. Upwards: from ${list(up.from)} to ${list(up.to)}. The words on the map are in neither. These are two of ${count(model.width)} directions; every further one costs memory and time in each layer.`)));
+  chart(picture, (width) => ({
+    height: Math.min(420, Math.max(280, width * 0.5)), margin: 30, marginRight: 64,
+    ariaLabel: "Words along two directions",
+    style: { background: "transparent", color: "var(--ink)", fontSize: "13px", overflow: "visible" },
+    x: { label: `${plain(right.to[0]).trim()} …  →`, ticks: 0, inset: 20 }, y: { label: `↑  ${plain(up.to[0]).trim()} …`, ticks: 0, inset: 20 },
+    marks: [
+      Plot.ruleX([0], { stroke: "var(--line)" }), Plot.ruleY([0], { stroke: "var(--line)" }),
+      Plot.dot(found.points, { x: "x", y: "y", r: 5, fill: "var(--accent)", title: (point) => `${point.piece} ${fixed(point.x, 2)}, ${fixed(point.y, 2)}` }),
+      Plot.text(found.points, { x: "x", y: "y", text: (point) => plain(point.piece).trim(), dx: 9, textAnchor: "start", fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4, paintOrder: "stroke" }),
+    ],
+  }))();
 }
 
 /** The map of the vectors. */

@@ -8,7 +8,7 @@ use console::numbers::fixed;
 
 use super::picture::{self, Dot, plane};
 use super::{Screen, piece, short};
-use crate::trace::{Embedded, Map, Neighbour, Positions, Token, Trace};
+use crate::trace::{Embedded, Map, Meanings, Neighbour, Positions, Token, Trace};
 
 /// Neighbours that have room in a row.
 const NEIGHBOURS: usize = 3;
@@ -36,6 +36,9 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
     screen.report.blank()?;
     let dots = dots(map);
     screen.picture(|report| plane(report, &dots))?;
+    if let Some(found) = &trace.embedding.meanings {
+        meanings(screen, e, found)?;
+    }
     positions(screen, trace)
 }
 
@@ -64,6 +67,39 @@ fn rows(trace: &Trace) -> Vec<Vec<String>> {
 
 fn neighbour(near: &Neighbour) -> String {
     format!("{} {:.2}", short(&near.piece), near.cosine)
+}
+
+/// Words along two named directions.
+fn meanings<W: Write>(screen: &mut Screen<'_, W>, e: usize, found: &Meanings) -> Result<()> {
+    let list = |words: &[String]| {
+        words
+            .iter()
+            .map(|word| piece(word))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let [right, up] = &found.axes;
+    screen.say(&format!(
+        "A map of meanings: to the right the direction from {} to {}, upwards the one from {} to {}. The \
+         words on it are in neither. These are 2 of {e} directions that a row has room for; more cost \
+         memory and time in every layer.",
+        list(&right.from),
+        list(&right.to),
+        list(&up.from),
+        list(&up.to)
+    ))?;
+    screen.report.blank()?;
+    let dots: Vec<Dot<'_>> = found
+        .points
+        .iter()
+        .map(|point| Dot {
+            label: &point.piece,
+            x: f64::from(point.x),
+            y: f64::from(point.y),
+            important: true,
+        })
+        .collect();
+    screen.picture(|report| plane(report, &dots))
 }
 
 fn dots(map: &Map) -> Vec<Dot<'_>> {

@@ -11,9 +11,40 @@ pub struct Embedding {
     pub tokens: Vec<Embedded>,
     /// The tokens and their neighbours on a plane.
     pub map: Map,
+    /// A dozen words along two directions that have names; None where the vocabulary lacks too many.
+    pub meanings: Option<Meanings>,
     /// Where this model adds a vector per position (GPT-2): per token the length of that vector and
     /// of the sum. Empty where positions enter by rotation.
     pub added_positions: Vec<AddedPosition>,
+}
+
+/// Words along two directions that are made of other words: what two axes of a table could mean.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Meanings {
+    /// To the right, and upwards.
+    pub axes: [Direction; 2],
+    /// The words, none of which is in a direction.
+    pub points: Vec<Meaning>,
+}
+
+/// From the mean of some words to the mean of others.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Direction {
+    /// Where it begins.
+    pub from: Vec<String>,
+    /// Where it goes.
+    pub to: Vec<String>,
+}
+
+/// One word: how far its vector, of length 1, goes along each direction.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Meaning {
+    /// The word.
+    pub piece: String,
+    /// Along the first direction, from −1 to 1.
+    pub x: f32,
+    /// Along the second.
+    pub y: f32,
 }
 
 /// The vector of one token, as the table has it: the same in every sentence.
