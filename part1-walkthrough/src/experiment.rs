@@ -67,9 +67,9 @@ pub struct Args {
     )]
     to: Option<Stop>,
 
-    /// Wait this many seconds after each picture, for filming
-    #[arg(long, value_name = "SECONDS", help_heading = "Walk", value_parser = pace)]
-    pace: Option<f32>,
+    /// Wait after each picture: for `enter`, the key, or this many seconds, for filming
+    #[arg(long, value_name = "enter|SECONDS", help_heading = "Walk", value_parser = pace)]
+    pace: Option<Pace>,
 
     /// The layer to look at closely, from 0 [default: the one in the middle]
     #[arg(
@@ -130,7 +130,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let subject = Subject::open(&args.model)?;
     let mut report = Report::stdout();
-    let pace = Pace::new(args.pace);
+    let pace = args.pace.unwrap_or(Pace::None);
     if let Some([a, b]) = args.compare.as_deref() {
         let found = compare(&subject, [a, b], args.word.as_deref(), args.what_if)?;
         clear_status();
@@ -260,10 +260,15 @@ impl Args {
     }
 }
 
-fn pace(text: &str) -> Result<f32, String> {
+fn pace(text: &str) -> Result<Pace, String> {
+    if text == "enter" {
+        return Ok(Pace::Enter);
+    }
     let value = text
         .parse()
         .ok()
         .filter(|value: &f32| (0.0..=60.0).contains(value));
-    value.ok_or_else(|| "must be a number of seconds from 0 to 60".to_owned())
+    let value =
+        value.ok_or_else(|| "must be enter, or a number of seconds from 0 to 60".to_owned())?;
+    Ok(Pace::new(Some(value)))
 }

@@ -9,8 +9,9 @@ mod recompute;
 mod tokenize;
 
 use std::fmt::{self, Display};
-use std::io::Write;
-use std::thread::sleep;
+use std::io::{self, IsTerminal, Write};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::{self, sleep};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -78,27 +79,72 @@ impl Display for Stop {
     }
 }
 
-/// How long a picture stands before the next one comes.
+/// What a picture waits for before the next one comes.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace(Option<Duration>);
+pub enum Pace {
+    /// Nothing.
+    None,
+    /// So much time.
+    For(Duration),
+    /// The Enter key.
+    Enter,
+}
 
 impl Pace {
     /// So many seconds; `None`: no wait.
     pub fn new(seconds: Option<f32>) -> Self {
-        Self(seconds.map(Duration::from_secs_f32))
+        seconds.map_or(Self::None, |seconds| {
+            Self::For(Duration::from_secs_f32(seconds))
+        })
     }
 
     /// Waits, and notices Ctrl-C within a tenth of a second.
     fn wait(self) -> Result<()> {
-        const SLICE: Duration = Duration::from_millis(100);
-        let mut left = self.0.unwrap_or_default();
-        while !left.is_zero() {
-            check_interrupted()?;
-            sleep(left.min(SLICE));
-            left = left.saturating_sub(SLICE);
+        match self {
+            Self::None => Ok(()),
+            Self::For(mut left) => {
+                while !left.is_zero() {
+                    check_interrupted()?;
+                    sleep(left.min(SLICE));
+                    left = left.saturating_sub(SLICE);
+                }
+                Ok(())
+            }
+            Self::Enter => wait_for_enter(),
         }
-        Ok(())
     }
+}
+
+/// How long a wait is blind to Ctrl-C.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Waits for a line on stdin, or for its end. A thread reads, since a read does not notice Ctrl-C.
+fn wait_for_enter() -> Result<()> {
+    let shown = io::stdin().is_terminal() && io::stderr().is_terminal();
+    if shown {
+        eprint(" Enter: the next picture ");
+    }
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let read = io::stdin().read_line(&mut String::new());
+        let _ = sender.send(read.is_ok());
+    });
+    while receiver.recv_timeout(SLICE) == Err(RecvTimeoutError::Timeout) {
+        check_interrupted()?;
+    }
+    if shown {
+        // The key has ended the line of the hint: it goes.
+        eprint("\x1b[1A\r\x1b[2K");
+    }
+    Ok(())
+}
+
+/// On stderr, at once; nothing can be done if that fails.
+fn eprint(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = stderr
+        .write_all(text.as_bytes())
+        .and_then(|()| stderr.flush());
 }
 
 /// A report, and the pace at which its pictures appear.

@@ -271,3 +271,18 @@ fn steps_can_be_picked() {
         "{text}"
     );
 }
+
+#[test]
+fn each_picture_waits_for_a_key_and_the_end_of_stdin_is_one() {
+    let run = |pace: &[&str], keys: &str| {
+        let mut command = Command::cargo_bin("part1-walkthrough").unwrap();
+        command
+            .args(["--step", "embed"])
+            .args(pace)
+            .write_stdin(keys.to_owned());
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let all = run(&[], "");
+    assert_eq!(run(&["--pace", "enter"], "\n\n\n\n\n\n\n\n"), all);
+    assert_eq!(run(&["--pace", "enter"], ""), all);
+}
