@@ -10,7 +10,7 @@ function arcs() {
     return word;
   });
   picture.append(lines, ...words);
-  picture.style.minWidth = `${Math.min(step * L, 46 * L)}px`;
+  picture.style.minWidth = `${64 * L}px`;
   const says = el("p.note", { "aria-live": "polite" });
   const turns = player("Layers of this head", (at) => {
     if (state.layer !== at) set({ layer: at });
