@@ -34,6 +34,7 @@ const FILES: &[&str] = &[
     "stepped.rs",
     "store.rs",
     "text.rs",
+    "trial.rs",
 ];
 
 fn main() {

@@ -12,6 +12,7 @@ use shared::tokenizer::Tokenizer;
 use crate::ask::{Ask, Event, Missed, TokenInfo, Usage};
 use crate::likely;
 use crate::prefix;
+use crate::stepped::Tried;
 use crate::text::{Piece, Text};
 
 /// One ask on its way.
@@ -26,6 +27,8 @@ pub struct Answering<'a> {
     /// Tokens of the prompt that ran, as far as the client knows; no number is higher once all have.
     seen: Option<usize>,
     usage: Usage,
+    /// Of the steps with guesses whose cost is known: tokens, and the steps without guesses that take as long.
+    guessed: (f64, f64),
 }
 
 /// What a row has brought.
@@ -52,6 +55,7 @@ impl<'a> Answering<'a> {
                 prompt_tokens: ask.ids.len(),
                 ..Usage::default()
             },
+            guessed: (0.0, 0.0),
             ask,
         }
     }
@@ -91,6 +95,20 @@ impl<'a> Answering<'a> {
             by: missed.by,
         });
         Event::Started { cached, missed }
+    }
+
+    /// A row has tried out a guess.
+    pub fn tried(&mut self, tried: &Tried) {
+        let guesses = &mut self.usage.guesses;
+        guesses.guessed += tried.guessed;
+        guesses.right += tried.right;
+        guesses.stopped += usize::from(tried.stopped);
+        if tried.cost > 0.0 {
+            let (tokens, steps) = &mut self.guessed;
+            *tokens += 1.0 + tried.right as f64;
+            *steps += tried.cost;
+            guesses.gain = (*tokens / *steps * 100.0).round() as u32;
+        }
     }
 
     /// What a row has brought for one of the answers.

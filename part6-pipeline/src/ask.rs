@@ -202,4 +202,20 @@ pub struct Usage {
     pub completion_tokens: usize,
     /// Those of them that a grammar left no choice about, and that no step was run for.
     pub forced_tokens: usize,
+    /// What guesses at the next tokens have cost and brought.
+    pub guesses: GuessUsage,
+}
+
+/// What guesses at the next tokens have cost and brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GuessUsage {
+    /// Tokens that were guessed.
+    pub guessed: usize,
+    /// Those of them that were right.
+    pub right: usize,
+    /// How much faster tokens came in the steps that had guesses than they would have come without, in hundredths: 100 is
+    /// as fast. 0 if it is not known.
+    pub gain: u32,
+    /// How often guessing was switched off because it lost time.
+    pub stopped: usize,
 }

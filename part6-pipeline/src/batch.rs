@@ -27,9 +27,9 @@ pub struct Batch {
     /// Whose row it is.
     rows: Vec<SequenceId>,
     /// [`Slots`], one for each layer.
-    cache: Cache,
+    pub(crate) cache: Cache,
     /// Where the rows stand, which many layers share.
-    positions: Vec<SharedPositions>,
+    pub(crate) positions: Vec<SharedPositions>,
 }
 
 impl Batch {
@@ -116,7 +116,7 @@ impl Batch {
         let (shape, n) = (ids.shape(), self.rows.len());
         ensure!(shape == [n as i32, 1], "ids {shape:?} for {n} rows");
         for positions in &self.positions {
-            positions.borrow_mut().advance();
+            positions.borrow_mut().advance(1);
         }
         model.next_logits(ids, &mut self.cache)
     }

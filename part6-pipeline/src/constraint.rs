@@ -31,6 +31,7 @@ const RECENT: usize = 8;
 const WORTH_A_RUN: usize = 2;
 
 /// How far an answer has come in its grammar.
+#[derive(Clone)]
 pub struct Constraint {
     vocabulary: Arc<Vocabulary>,
     matcher: Matcher,
@@ -141,6 +142,30 @@ impl Constraint {
         }
         forced.iter().try_for_each(|id| self.accept(*id))?;
         Ok(forced)
+    }
+
+    /// How many of the guessed ids may come one after the other, and which ids may come before each of these and after
+    /// the last: one mask more than ids. Nothing is accepted; `left` is as `most` in [`follow`](Self::follow) before the
+    /// first of them. It ends before an id after which others are forced or nothing can come: what is drawn there counts
+    /// for nothing. No mask at all: there can be none.
+    ///
+    /// # Cost
+    /// A copy of the matcher, and a mask for each id.
+    pub fn along(&self, guess: &[u32], left: usize) -> (usize, Vec<Vec<bool>>) {
+        let (mut ahead, mut masks) = (self.clone(), Vec::new());
+        for (place, id) in guess.iter().map(Some).chain([None]).enumerate() {
+            let Ok(mask) = ahead.mask() else { break };
+            let allowed = id.filter(|id| mask.get(**id as usize) == Some(&true));
+            masks.push(mask);
+            let Some(id) = allowed.filter(|id| !ahead.is_end(**id)) else {
+                break;
+            };
+            let forced = ahead.follow(*id, left.saturating_sub(place + 1));
+            if !forced.is_ok_and(|forced| forced.is_empty()) || ahead.must_stop() {
+                break;
+            }
+        }
+        (masks.len().saturating_sub(1), masks)
     }
 
     /// Whether an id is the end of an answer and no part of it.

@@ -76,6 +76,7 @@ impl<'a> Engine<'a> {
         self.desk.count(&step);
         self.begin(&step.plan);
         self.watch.stepped(&step, self.begun.elapsed());
+        self.tried(&step);
         for event in mem::take(&mut step.events) {
             self.deliver(event)?;
         }

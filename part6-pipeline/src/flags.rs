@@ -16,6 +16,7 @@ use crate::limits::{Limits, Memory, Policy};
 use crate::quantized_cache::KvBits;
 use crate::replay::{Facts, Recorder};
 use crate::server::{Key, Settings};
+use crate::speculate::Speculation;
 use crate::thread;
 
 /// Serves a model.
@@ -164,6 +165,7 @@ impl LimitArgs {
             kind: self.kind(),
             prefix_bytes: self.prefix_mb.saturating_mul(1_000_000),
             most_waiting: self.queue,
+            speculation: Speculation::default(),
         }
     }
 

@@ -20,7 +20,9 @@ use crate::prompts;
 use crate::reuse::Known;
 use crate::scheduler::{Limits, Piece, Plan, Scheduler, SequenceId};
 use crate::sequence::{Rows, Sequence};
+use crate::speculate::Speculator;
 use crate::stepped::{Event, Stepped};
+use crate::trial;
 
 /// Prompt tokens that go through the model at once, where nothing else is said: mlx-lm's number is
 /// 2,048, which on a machine with little memory is much.
@@ -43,6 +45,8 @@ pub struct Generator<'a> {
     /// A plan that needs ids which are still in flight.
     planned: Option<Plan>,
     submitted: u64,
+    /// Guesses what comes next.
+    pub(crate) speculator: Speculator,
 }
 
 impl<'a> Generator<'a> {
@@ -65,6 +69,7 @@ impl<'a> Generator<'a> {
             started: VecDeque::new(),
             planned: None,
             submitted: 0,
+            speculator: Speculator::default(),
         })
     }
 
@@ -184,6 +189,13 @@ impl<'a> Generator<'a> {
         // Reading the ids waits for their step; the next one is on its way already.
         let mut step = self.started.pop_front().context("no step was started")?;
         step.read(&mut self.sequences);
+        trial::settle(
+            &mut step,
+            &mut self.batch,
+            &mut self.scheduler,
+            &mut self.sequences,
+        )?;
+        self.speculator.learn(&mut step, &mut self.sequences);
         for id in step.ended() {
             self.finish(id)?;
         }
@@ -191,10 +203,18 @@ impl<'a> Generator<'a> {
         Ok(step)
     }
 
-    /// Steps that may be on their way. What may come next in a grammar is known when the last id is on the host.
+    /// Steps that may be on their way. What may come next in a grammar is known when the last id is on the host, and so
+    /// is what to guess.
     fn in_flight(&self) -> usize {
         let mut all = self.sequences.values();
-        if all.any(|sequence| sequence.constraint.is_some()) {
+        let mut rows = self
+            .batch
+            .rows()
+            .iter()
+            .filter_map(|id| self.sequences.get(id));
+        if all.any(|sequence| sequence.constraint.is_some())
+            || rows.any(|row| self.speculator.waits_for(row))
+        {
             1
         } else {
             steps_in_flight()
@@ -245,7 +265,8 @@ impl<'a> Generator<'a> {
         let (decodes, prompts): (Vec<_>, Vec<_>) =
             (plan.pieces.iter()).partition(|piece| self.batch.row(piece.id).is_some());
         let rows = decodes.len();
-        self.decode(rows)?;
+        let nothing_else = prompts.is_empty() && self.started.is_empty();
+        self.decode(rows, nothing_else)?;
         let (together, alone) = prompts::runs(self.kind, self.config, &self.sequences, prompts);
         together.iter().try_for_each(|run| self.prompts(run))?;
         alone.iter().try_for_each(|piece| self.prompt(piece))?;
@@ -256,14 +277,19 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// Starts the next id of every row of the batch, all of which were planned.
-    fn decode(&mut self, planned: usize) -> Result<()> {
+    /// Starts the next id of every row of the batch, all of which were planned. If the step has nothing else to do, ids
+    /// that were guessed may run along.
+    fn decode(&mut self, planned: usize, nothing_else: bool) -> Result<()> {
         let n = self.batch.rows().len();
         ensure!(planned == n, "{planned} of {n} rows are planned");
         if n == 0 {
             return Ok(());
         }
-        let rows = Rows::of(&mut self.sequences, self.batch.rows());
+        let mut rows = Rows::of(&mut self.sequences, self.batch.rows());
+        let most = if nothing_else { self.scheduler.spare(n) } else { 0 };
+        if let Some(guesses) = self.speculator.guess(&mut rows, most)? {
+            return trial::start(rows, guesses, self.model, &mut self.batch);
+        }
         let logits = self.batch.run(self.model, &rows.input()?)?; // [B, V]
         rows.start(&logits, &vec![1; n])
     }

@@ -31,6 +31,8 @@
 //! - [`reuse`]: out of caches into the tree of prefixes, and back
 //! - [`tools`]: tools that it may call
 //! - [`sequence`]: part 5's, and what its answer must match
+//! - [`speculate`]: what comes next is guessed, as long as that pays
+//! - [`trial`]: a step runs what was guessed, and keeps what is right
 //! - [`api`]: the JSON of OpenAI: what clients ask, and what they get
 //! - [`server`]: the engine on the network
 //! - [`chat`]: a conversation in the terminal
@@ -93,9 +95,11 @@ pub mod scheduler;
 pub mod sequence;
 pub mod server;
 pub mod slots;
+pub mod speculate;
 pub mod stepped;
 pub mod store;
 pub mod text;
 pub mod thread;
 pub mod tools;
+pub mod trial;
 pub mod what_if;

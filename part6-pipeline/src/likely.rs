@@ -93,6 +93,11 @@ impl Likely {
         all.read(row, top).map(Some)
     }
 
+    /// Nobody will read those that are in flight.
+    pub(crate) fn forget(&mut self) {
+        self.in_flight.clear();
+    }
+
     /// The prompt's, once all are known.
     pub fn take_prompt(&mut self) -> Option<Vec<Likelihood>> {
         let prompt = self
@@ -159,4 +164,41 @@ pub(crate) fn start(
         in_flight.push_back((Rc::clone(&all), place));
     }
     Ok(Some(all))
+}
+
+/// The scores after some positions of `hidden` `[B, L, E]`, which are counted row by row: `[N, V]`.
+///
+/// # Cost
+/// The head is as wide as the vocabulary, so nothing is scored that nobody asks for.
+pub(crate) fn scores(model: &Model, hidden: &Array, places: &[i32]) -> Result<Array> {
+    let all = hidden.dim(0) * hidden.dim(1);
+    let mut hidden = hidden.reshape(&[1, all, -1])?;
+    if places.len() < all as usize {
+        let places = Array::from_slice(places, &[places.len() as i32]);
+        hidden = hidden.take_axis(&places, 1)?;
+    }
+    Ok(model.logits(&hidden)?.squeeze_axes(&[0])?)
+}
+
+/// The same as [`Likely::start`] where each row has several positions, `logits` `[N, V]`: as many as `counts` says, the
+/// first row's first.
+pub(crate) fn start_several(
+    rows: &mut [&mut Sequence],
+    counts: &[usize],
+    logits: &Array,
+    next: &[Choice],
+) -> Result<()> {
+    let mut first = 0;
+    for (row, count) in rows.iter_mut().zip(counts) {
+        let of_row = first..first + count;
+        first = of_row.end;
+        if row.likely.of_answer() {
+            for place in of_row {
+                let at = place as i32;
+                let logits = logits.try_index((at..at + 1, ..))?;
+                row.likely.start(&logits, &next[place])?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -23,6 +23,7 @@ use tokio::runtime::Builder;
 use crate::ask::{Ask, Event};
 use crate::engine::Engine;
 use crate::handle::{Answer, Handle, State};
+use crate::speculate::Speculation;
 use crate::thread::{Running, Settings};
 
 use record::hear;
@@ -129,6 +130,7 @@ fn of_engine(facts: &Facts, records: Vec<Record>) -> Result<usize> {
         kind: facts.limits.kind(),
         prefix_bytes: facts.limits.prefix_mb.saturating_mul(1_000_000),
         most_waiting: records.len().max(1),
+        speculation: Speculation::default(), // it changes no token
     })?;
     wait(&running)?;
     let mut others = 0;

@@ -21,6 +21,8 @@ use crate::likely::{self, Likely, Told};
 use crate::model::Model;
 use crate::plan::{Piece, SequenceId};
 use crate::prefix::{Missed, Pin};
+use crate::speculate::Guesses;
+use crate::trial::Trial;
 
 /// One request on its way.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ pub struct Sequence {
     pub constraint: Option<Constraint>,
     /// What the constraint said last, if it cannot go on: an end for this request alone.
     failed: Option<Error>,
-    ahead: Ahead,
+    pub(crate) ahead: Ahead,
     /// How likely its tokens are, if that was asked for.
     pub likely: Likely,
     /// Who asked, for those who later begin in another way.
@@ -47,6 +49,10 @@ pub struct Sequence {
     pub pin: Option<Pin>,
     /// Why it could not begin with more.
     pub missed: Option<Missed>,
+    /// How its next tokens are guessed, and how good that was.
+    pub(crate) guesses: Guesses,
+    /// A guess that is being tried out.
+    pub(crate) trial: Option<Trial>,
 }
 
 impl Sequence {
@@ -64,6 +70,8 @@ impl Sequence {
             by: 0,
             pin: None,
             missed: None,
+            guesses: Guesses::default(),
+            trial: None,
             request,
         })
     }
@@ -128,6 +136,19 @@ impl Sequence {
         if !piece.last {
             return vec![(Ok(Step::Prefill { seen }), Told::default())];
         }
+        let mut all = Vec::new();
+        loop {
+            self.count();
+            let read = self.read_one();
+            let goes_on = self.accepts(&read);
+            all.extend(read);
+            if !goes_on {
+                return all;
+            }
+        }
+    }
+
+    fn read_one(&mut self) -> Vec<(Result<Step>, Told)> {
         let (steps, told) = match self.read_id() {
             Ok((steps, told)) => (steps.into_iter().map(Ok).collect(), told),
             Err(error) => (vec![Err(error)], Told::default()),
@@ -183,14 +204,14 @@ impl Sequence {
     }
 
     /// Tokens that the answer may still have.
-    fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.request.ids.len() + self.request.max_tokens - self.ids.len()
     }
 }
 
 /// The sequences of the rows of a batch, in their order: what is gathered here is what the rows have of their own.
 #[derive(Debug)]
-pub struct Rows<'a>(Vec<&'a mut Sequence>);
+pub struct Rows<'a>(pub(crate) Vec<&'a mut Sequence>);
 
 impl<'a> Rows<'a> {
     /// Looks the rows up in all that have not ended.

@@ -46,8 +46,9 @@ pub(crate) struct Positions {
     seen: Vec<i32>,
     /// Where in its slot the next one goes.
     next: Vec<i32>,
-    /// Of the step that runs: the positions of its tokens i32 `[B]`, where they are written, and how many
-    /// positions each row then has.
+    /// Of the step that runs: how many tokens of each row, the positions of the first ones i32 `[B]`, where they are
+    /// written, and how many positions each row then has.
+    each: i32,
     offsets: Array,
     places: Places,
     lengths: Vec<i32>,
@@ -61,6 +62,7 @@ impl Positions {
             kind,
             seen: Vec::new(),
             next: Vec::new(),
+            each: 0,
             offsets: Array::from_slice::<i32>(&[], &[0]),
             places: Places::new(&[]),
             lengths: Vec::new(),
@@ -68,16 +70,17 @@ impl Positions {
         }
     }
 
-    /// A step of all rows begins.
-    pub(crate) fn advance(&mut self) {
+    /// A step of all rows begins, with so many tokens of each.
+    pub(crate) fn advance(&mut self, l: i32) {
         if let CacheKind::Rotating { size, sinks } = self.kind {
             let full = self.next.iter_mut().filter(|next| **next == size);
             full.for_each(|next| *next = sinks);
         }
         self.offsets = Array::from_slice(&self.seen, &[self.seen.len() as i32]);
-        self.places = Places::new(&self.next);
+        self.places = Places::runs(&self.next, l);
         let counts = self.seen.iter_mut().chain(&mut self.next);
-        counts.for_each(|count| *count += 1);
+        counts.for_each(|count| *count += l);
+        self.each = l;
         let most = most_positions(self.kind);
         self.lengths = self.seen.iter().map(|seen| most.min(*seen)).collect();
         self.masks.clear();
@@ -91,7 +94,7 @@ impl Positions {
         if let Some((_, mask)) = self.masks.iter().find(|(of, _)| *of == window) {
             return Ok(mask.clone());
         }
-        let mask = Mask::rows(&self.lengths, window)?;
+        let mask = Mask::ends_of_rows(&self.lengths, self.each, window)?;
         self.masks.push((window, mask.clone()));
         Ok(mask)
     }
@@ -102,6 +105,18 @@ impl Positions {
 
     fn longest(&self) -> i32 {
         self.lengths.iter().copied().max().unwrap_or(0)
+    }
+
+    /// The latest `n` positions of a row are left to be overwritten.
+    pub(crate) fn go_back(&mut self, row: usize, n: i32) {
+        self.seen[row] -= n;
+        self.next[row] -= n;
+    }
+
+    /// Whether rows can.
+    pub(crate) fn goes_back(&self) -> bool {
+        // A ring has overwritten what it would go back to.
+        !matches!(self.kind, CacheKind::Rotating { .. })
     }
 
     pub(crate) fn leave(&mut self, row: usize) {
@@ -207,11 +222,13 @@ impl KvCache for Slots {
     }
 
     fn mask(&self, l: i32, window: Option<i32>) -> Result<Mask> {
+        let mut positions = self.positions.borrow_mut();
         ensure!(
-            l == 1,
-            "a step of a batch has one token of each row, not {l}"
+            l == positions.each,
+            "a step of a batch has {} tokens of each row, not {l}",
+            positions.each
         );
-        self.positions.borrow_mut().mask(window)
+        positions.mask(window)
     }
 
     fn arrays(&self) -> Vec<&Array> {

@@ -21,6 +21,8 @@ pub struct Stepped {
     pub prompt_tokens: usize,
     /// What each request got, in order of arrival. The last token that was asked for brings an end with it.
     pub events: Vec<Event>,
+    /// What its rows have tried out, if any of them had a guess.
+    pub tried: Vec<Tried>,
 }
 
 impl Stepped {
@@ -32,6 +34,7 @@ impl Stepped {
             rows,
             prompt_tokens: tokens - rows,
             events: Vec::new(),
+            tried: Vec::new(),
         }
     }
 
@@ -73,4 +76,21 @@ pub struct Event {
     pub step: Result<Step>,
     /// How likely its token was, and the tokens of its prompt, as far as that was asked for.
     pub likely: Told,
+}
+
+/// What became of a guess.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tried {
+    /// Whose.
+    pub id: SequenceId,
+    /// Tokens that were guessed; 0 if only other rows of the step had any.
+    pub guessed: usize,
+    /// The first so many of them were right.
+    pub right: usize,
+    /// Whether the answer ended before all of them were looked at.
+    pub ended: bool,
+    /// How many steps without guesses would have taken as long; 0 if that is not known.
+    pub cost: f64,
+    /// Whether guessing has lost time, and so makes a pause.
+    pub stopped: bool,
 }

@@ -41,7 +41,7 @@ impl Store {
         self.arrays.clear();
     }
 
-    /// Puts one new position of each row at its place, all of them before `end`: keys, values `[B, Hkv, 1, D]`.
+    /// Puts the new positions of each row at their places, all of them before `end`: keys, values `[B, Hkv, L, D]`.
     pub(crate) fn write(
         &mut self,
         places: &Places,

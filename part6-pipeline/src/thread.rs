@@ -18,6 +18,7 @@ use crate::limits::{Limits, Policy};
 use crate::live::Live;
 use crate::model::Model;
 use crate::replay::Recorder;
+use crate::speculate::{Speculation, Speculator};
 
 /// What an engine is made of.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct Settings {
     pub prefix_bytes: u64,
     /// Asks that may wait for a row. Whoever comes then is sent away.
     pub most_waiting: usize,
+    /// How the next tokens are guessed.
+    pub speculation: Speculation,
 }
 
 /// An engine on its thread.
@@ -161,6 +164,7 @@ fn work(settings: &Settings, desk: &mut Desk, live: Live) -> Result<()> {
         settings.limits.clone(),
     )?;
     generator.remember(settings.prefix_bytes);
+    generator.speculate(Speculator::new(settings.speculation.clone()))?;
     let mut engine = Engine::new(generator, opened, desk, live);
     on_one_stream(|| engine.run())
 }

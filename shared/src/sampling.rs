@@ -71,8 +71,8 @@ impl From<&SamplingArgs> for Sampling {
 /// How many of the latest tokens, the prompt's included, the repetition penalty looks at.
 pub const REPETITION_CONTEXT: usize = 20;
 
-/// Draws one id after the other, each from its own part of one random stream.
-#[derive(Debug)]
+/// Draws one id after the other, each from its own part of one random stream. A copy draws the same.
+#[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
     key: Array,

@@ -65,6 +65,21 @@ impl Constraint {
         Ok(Allowed(self.seen % 4))
     }
 
+    pub(crate) fn along(&self, guess: &[u32], left: usize) -> (usize, Vec<Allowed>) {
+        let (mut ahead, mut masks) = (self.clone(), Vec::new());
+        for (place, id) in guess.iter().map(Some).chain([None]).enumerate() {
+            let Ok(mask) = ahead.mask() else { break };
+            masks.push(mask);
+            let forced = id.map(|id| ahead.follow(*id, left.saturating_sub(place + 1)));
+            if !forced.is_some_and(|forced| forced.is_ok_and(|all| all.is_empty()))
+                || ahead.must_stop()
+            {
+                break;
+            }
+        }
+        (masks.len().saturating_sub(1), masks)
+    }
+
     pub(crate) fn follow(&mut self, id: u32, most: usize) -> Result<Vec<u32>> {
         ensure!(id % 4 == self.seen % 4, "{id} is not allowed");
         self.seen += 1;

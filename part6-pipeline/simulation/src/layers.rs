@@ -29,6 +29,11 @@ impl Mask {
 
     /// Of one query in each row.
     pub fn rows(lengths: &[i32], window: Option<i32>) -> Result<Self> {
+        Self::ends_of_rows(lengths, 1, window)
+    }
+
+    /// Of several in each row.
+    pub fn ends_of_rows(lengths: &[i32], _: i32, window: Option<i32>) -> Result<Self> {
         Ok(Self::Spans(lengths.into(), window))
     }
 

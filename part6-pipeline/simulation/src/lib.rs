@@ -29,6 +29,7 @@ pub mod model;
 pub mod ops;
 pub mod random;
 pub mod sampling;
+pub mod speculate;
 mod unwatched;
 pub mod world;
 
@@ -42,6 +43,7 @@ pub use world::run;
 thread_local! {
     static PLANTED: Cell<&'static str> = const { Cell::new("") };
     static IN_FLIGHT: Cell<usize> = const { Cell::new(1) };
+    static GUESSES: Cell<bool> = const { Cell::new(false) };
 }
 
 /// From now on, on this thread, this fault is in the code; "" for none.
@@ -102,5 +104,5 @@ macro_rules! of_part_6 {
 
 of_part_6! {
     ahead answer ask batch books cache desk engine generate handle keys_values kinds limits nodes plan prealloc prefix
-    prompts quantized_cache reuse rotating scheduler sequence slots stepped store text
+    prompts quantized_cache reuse rotating scheduler sequence slots stepped store text trial
 }

@@ -71,10 +71,15 @@ pub struct Places(Vec<i32>);
 impl Places {
     /// One place for each row.
     pub fn new(places: &[i32]) -> Self {
-        Self(places.to_vec())
+        Self::runs(places, 1)
     }
 
-    /// One new position for each row, `[B, Hkv, 1, D]`.
+    /// The first place of several for each row.
+    pub fn runs(firsts: &[i32], _: i32) -> Self {
+        Self(firsts.to_vec())
+    }
+
+    /// New positions for each row, `[B, Hkv, L, D]`.
     pub fn write(&self, array: &Array, new: &Array) -> Result<Array> {
         ensure!(new.dim(0) as usize == self.0.len(), "places for other rows");
         let corners = (0..).zip(&self.0).map(|(row, at)| [row, 0, *at, 0]);

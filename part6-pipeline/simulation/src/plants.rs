@@ -135,4 +135,28 @@ pub const PLANTS: &[(&str, &str, &str, &str)] = &[
         if PLANTED { rows.reverse(); }
         for entry in rows {",
     ),
+    (
+        "what was guessed wrongly stays in memory",
+        "trial.rs",
+        "batch.go_back(piece.id, trial.width - trial.drawn)?;",
+        "{}",
+    ),
+    (
+        "a guess is believed",
+        "trial.rs",
+        "trial.guess.get(trial.drawn - 1) == Some(id)",
+        "trial.guess.len() >= trial.drawn",
+    ),
+    (
+        "random numbers of wrong guesses are used up",
+        "trial.rs",
+        "self.sampler = sampler.clone();",
+        "self.sampler = trial.samplers.last().map_or(sampler, |last| last).clone();",
+    ),
+    (
+        "tokens that were guessed are run again",
+        "trial.rs",
+        "entry.computed += tokens;",
+        "{}",
+    ),
 ];

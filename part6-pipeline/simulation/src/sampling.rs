@@ -13,7 +13,7 @@ const VOCABULARY: u32 = 600;
 pub(crate) const END: u32 = 2;
 
 /// Draws one id after the other.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
     drawn: u32,

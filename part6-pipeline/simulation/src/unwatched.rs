@@ -52,6 +52,8 @@ pub mod likely {
             Ok(None)
         }
 
+        pub(crate) fn forget(&mut self) {}
+
         pub(crate) fn take_prompt(&mut self) -> Option<Vec<Likelihood>> {
             None
         }
@@ -73,6 +75,21 @@ pub mod likely {
         _next: &[Choice],
     ) -> Result<Option<Likelihoods>> {
         Ok(None)
+    }
+
+    /// What the head makes of some positions: nothing.
+    pub(crate) fn scores(_: &Model, hidden: &Array, places: &[i32]) -> Result<Array> {
+        let numbers = places.iter().map(|place| hidden.numbers()[*place as usize]);
+        Ok(Array::new(numbers.collect(), &[places.len() as i32, 1]))
+    }
+
+    pub(crate) fn start_several(
+        _rows: &mut [&mut Sequence],
+        _counts: &[usize],
+        _logits: &Array,
+        _next: &[Choice],
+    ) -> Result<()> {
+        Ok(())
     }
 }
 

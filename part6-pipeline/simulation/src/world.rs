@@ -8,7 +8,6 @@ use real_shared::config::ModelConfig;
 use real_shared::hub;
 use real_shared::tokenizer::Tokenizer;
 
-use crate::IN_FLIGHT;
 use crate::ask::{Ask, Fault};
 use crate::checks::{self, Checks};
 use crate::client::{Heard, Manner, Script, script};
@@ -21,6 +20,7 @@ use crate::limits::{Limits, Memory, Policy};
 use crate::live::Live;
 use crate::model::{LAYERS, Model};
 use crate::random::Random;
+use crate::{GUESSES, IN_FLIGHT};
 
 /// More steps than any schedule takes.
 const FOREVER: u64 = 6000;
@@ -118,6 +118,8 @@ impl Setup {
             CacheKind::Rotating { size: 24, sinks: 0 },
         ]);
         IN_FLIGHT.set(1 + random.below(2));
+        // A ring cannot go back.
+        GUESSES.set(random.once_in(2) && matches!(kind, CacheKind::Prealloc));
         let block = 16 * 4 * 2 * LAYERS as u64;
         Self {
             limits,

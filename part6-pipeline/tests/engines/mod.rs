@@ -12,6 +12,7 @@ use part6_pipeline::engine::Engine;
 use part6_pipeline::handle::{Answer, State, Status};
 use part6_pipeline::kinds::CacheKind;
 use part6_pipeline::limits::{Limits, Memory, Policy};
+use part6_pipeline::speculate::Speculation;
 use part6_pipeline::thread::{Running, Settings};
 use shared::checkpoint::Checkpoint;
 use shared::hub;
@@ -49,6 +50,7 @@ pub(crate) fn settings() -> Settings {
         kind: CacheKind::Prealloc,
         prefix_bytes: 0,
         most_waiting: 64,
+        speculation: Speculation::default(),
     }
 }
 

@@ -69,12 +69,14 @@ pub fn slice_update_at(array: &Array, update: &Array, start: &[i32]) -> Result<A
     }
 }
 
-/// One place in each of the first B rows of arrays `[rows, H, N, …]`: made once, for all arrays of a step.
+/// L places in each of the first B rows of arrays `[rows, H, N, …]`: made once, for all arrays of a step.
 #[derive(Debug, Clone)]
 pub struct Places {
-    /// The rows and the positions, i32 `[B]` each.
+    /// The rows and the positions, i32 `[B · L]` each.
     rows: Array,
     positions: Array,
+    /// L
+    each: i32,
     /// The range that the positions are from: MLX checks no bounds.
     first: i32,
     last: i32,
@@ -83,36 +85,52 @@ pub struct Places {
 impl Places {
     /// Position `positions[b]` of row b.
     pub fn new(positions: &[i32]) -> Self {
-        let rows = positions.len() as i32;
+        Self::runs(positions, 1)
+    }
+
+    /// The `l` positions of row b that begin with `firsts[b]`.
+    pub fn runs(firsts: &[i32], l: i32) -> Self {
+        let rows = firsts.len() as i32;
+        let all: Vec<i32> = (firsts.iter())
+            .flat_map(|first| (0..l).map(move |at| first.saturating_add(at)))
+            .collect();
+        let of_rows = (0..rows).flat_map(|row| (0..l).map(move |_| row));
         Self {
-            rows: Array::from_iter(0..rows, &[rows]),
-            positions: Array::from_slice(positions, &[rows]),
-            first: positions.iter().copied().min().unwrap_or(0),
-            last: positions.iter().copied().max().unwrap_or(0),
+            rows: Array::from_iter(of_rows, &[rows * l]),
+            positions: Array::from_slice(&all, &[rows * l]),
+            each: l,
+            first: all.iter().copied().min().unwrap_or(0),
+            last: all.iter().copied().max().unwrap_or(0),
         }
     }
 
-    /// `array` `[rows, H, N, D]` with `update` `[B, H, 1, D]` at these places: one operation, in place if nothing
+    /// `array` `[rows, H, N, D]` with `update` `[B, H, L, D]` at these places: one operation, in place if nothing
     /// else holds the array or a view of it. (The other one that could, `put_along_axis`, needs an update for
     /// each row that the array has, and on a CPU took 3 to 10 times as long.)
     ///
     /// # Errors
-    /// If a place is outside of the array, or if the update is not one for each of B rows.
+    /// If a place is outside of the array, or if the update is not one for each of them.
     pub fn write(&self, array: &Array, update: &Array) -> Result<Array> {
         report_errors()?;
         let (shape, new) = (array.shape(), update.shape());
-        let (&[rows, h, n, d], &[b, new_h, 1, new_d]) = (shape, new) else {
-            bail!("{new:?} are no single positions of {shape:?}");
+        let (&[rows, h, n, d], &[b, new_h, l, new_d]) = (shape, new) else {
+            bail!("{new:?} are no positions of {shape:?}");
         };
-        let fits = b == self.rows.dim(0) && b <= rows && (h, d) == (new_h, new_d);
+        let places = self.rows.dim(0);
+        let fits = b * l == places && l == self.each && b <= rows && (h, d) == (new_h, new_d);
         ensure!(
             fits && self.first >= 0 && self.last < n,
             "{new:?} at positions {} to {} of {} rows does not fit into {shape:?}",
             self.first,
             self.last,
-            self.rows.dim(0)
+            places / self.each.max(1)
         );
-        let update = crate::ops::reshape(update, &[b, 1, h, 1, d])?;
+        let by_place = if l == 1 {
+            update.clone()
+        } else {
+            crate::ops::transpose_axes(update, &[0, 2, 1, 3])?
+        };
+        let update = crate::ops::reshape(&by_place, &[places, 1, h, 1, d])?;
         let (axes, stream) = ([0, 2], Stream::thread_local_or_default());
         // SAFETY: the arrays, the axes and the stream outlive the call, which counts what it keeps; the
         // vector is ours until it is freed; `written` is a new array, which becomes the caller's.
@@ -210,6 +228,29 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(to_f32(&written).unwrap(), to_f32(&indexed).unwrap());
+    }
+
+    #[test]
+    fn several_positions_of_each_row_are_written_from_its_own_place_on() {
+        let update = numbers(&[3, 2, 2, 4]);
+        let mut indexed = ops::zeros::<f32>(&[4, 2, 8, 4]).unwrap();
+        let places = [6, 0, 5];
+        let written = Places::runs(&places, 2).write(&indexed, &update).unwrap();
+        for (row, at) in (0..).zip(places) {
+            let of_row = update.index((row..row + 1, .., .., ..));
+            let range = at..at + 2;
+            indexed
+                .try_index_mut((row..row + 1, .., range, ..), &of_row)
+                .unwrap();
+        }
+        assert_eq!(to_f32(&written).unwrap(), to_f32(&indexed).unwrap());
+        let write = |places: &[i32], shape: &[i32]| {
+            Places::runs(places, 2).write(&numbers(&[3, 2, 8, 4]), &numbers(shape))
+        };
+        assert!(write(&[7, 0], &[2, 2, 2, 4]).is_err());
+        assert!(write(&[6, 0], &[2, 2, 1, 4]).is_err());
+        assert!(write(&[6, 0], &[4, 2, 1, 4]).is_err());
+        assert!(write(&[i32::MAX, 0], &[2, 2, 2, 4]).is_err());
     }
 
     #[test]

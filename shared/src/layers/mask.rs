@@ -31,11 +31,17 @@ impl Mask {
     /// The mask of one query in each row, where row b has positions `0..lengths[b]`, the query's own being
     /// the last of them.
     pub fn rows(lengths: &[i32], window: Option<i32>) -> Result<Self> {
+        Self::ends_of_rows(lengths, 1, window)
+    }
+
+    /// The mask of L queries in each row, where row b has positions `0..lengths[b]`, the queries' own being the last
+    /// of them.
+    pub fn ends_of_rows(lengths: &[i32], l: i32, window: Option<i32>) -> Result<Self> {
         match lengths {
             [first, rest @ ..] if rest.iter().any(|length| length != first) => {
-                Ok(Self::Spans(Spans::new(lengths, 1, window)?))
+                Ok(Self::Spans(Spans::new(lengths, l, window)?))
             }
-            _ => Self::causal(1, lengths.first().copied().unwrap_or(0), window),
+            _ => Self::causal(l, lengths.first().copied().unwrap_or(0), window),
         }
     }
 

@@ -21,7 +21,7 @@ pub struct Penalties {
 }
 
 /// The penalties of one answer and what they count, on the device: the latest id may not be on the host yet.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Added {
     presence: f32,
     frequency: f32,
