@@ -10,7 +10,7 @@ use mlx_rs::{Array, ops};
 use part1_walkthrough::subject::{Plan, Subject};
 use part1_walkthrough::walk::walk;
 use shared::checkpoint::Checkpoint;
-use shared::hub::ModelFiles;
+use shared::hub::{Embedded, ModelFiles};
 use shared::layers::to_f32;
 use shared::sampling::Sampling;
 
@@ -38,7 +38,7 @@ fn number(text: &str) -> f32 {
 
 /// Computed in float32, as the walkthrough does.
 fn tiny() -> Checkpoint {
-    let checkpoint = Checkpoint::open("tiny", ModelFiles::Embedded).unwrap();
+    let checkpoint = Checkpoint::open("tiny", ModelFiles::Embedded(Embedded::Tiny)).unwrap();
     Checkpoint {
         dtype: Some(FloatType::F32),
         ..checkpoint

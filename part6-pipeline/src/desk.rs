@@ -108,6 +108,9 @@ impl Desk {
             status.completion_tokens += step.tokens() as u64;
             status.prompt_tokens += step.prompt_tokens as u64;
             status.preemptions += step.plan.preempted.len() as u64;
+            step.tried
+                .iter()
+                .for_each(|tried| status.guesses.add(tried));
         });
     }
 

@@ -16,7 +16,7 @@ use crate::limits::{Limits, Memory, Policy};
 use crate::quantized_cache::KvBits;
 use crate::replay::{Facts, Recorder};
 use crate::server::{Key, Settings};
-use crate::speculate::Speculation;
+use crate::speculate::{Speculation, Way};
 use crate::thread;
 
 /// Serves a model.
@@ -70,6 +70,53 @@ pub struct LimitArgs {
     /// MB for keys and values of earlier prompts, for later ones that begin in the same way; 0 keeps none
     #[arg(long, value_name = "MB", default_value_t = 256)]
     pub prefix_mb: u64,
+
+    /// How the next tokens are guessed. That changes no token, so a record does not have it.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub guesses: GuessArgs,
+}
+
+/// How the next tokens are guessed.
+#[derive(Debug, Clone, Default, PartialEq, Args)]
+#[command(next_help_heading = "Guesses")]
+pub struct GuessArgs {
+    /// Guess what comes next by what followed earlier, in the prompt or in the answer
+    #[arg(long)]
+    pub lookup: bool,
+
+    /// Guess what comes next with a smaller model of the same vocabulary, such as `tiny-draft`
+    #[arg(long, value_name = "MODEL", conflicts_with = "lookup")]
+    pub draft: Option<String>,
+
+    /// Tokens that are guessed at once, at most [default: 5]
+    #[arg(long, value_name = "N")]
+    pub guess: Option<usize>,
+
+    /// Guess also where that takes longer than it saves
+    #[arg(long)]
+    pub always_guess: bool,
+}
+
+impl GuessArgs {
+    /// What an engine for this model does.
+    pub fn speculation(&self, model: &ModelArgs) -> Speculation {
+        let way = match &self.draft {
+            Some(draft) => Way::Draft(ModelArgs {
+                model: draft.clone(),
+                revision: None,
+                dtype: model.dtype,
+            }),
+            None if self.lookup => Way::Lookup,
+            None => Way::Off,
+        };
+        let usual = Speculation::default();
+        Speculation {
+            way,
+            most: self.guess.unwrap_or(usual.most),
+            always: self.always_guess,
+        }
+    }
 }
 
 /// As in [`Memory`].
@@ -165,7 +212,7 @@ impl LimitArgs {
             kind: self.kind(),
             prefix_bytes: self.prefix_mb.saturating_mul(1_000_000),
             most_waiting: self.queue,
-            speculation: Speculation::default(),
+            speculation: self.guesses.speculation(model),
         }
     }
 

@@ -286,7 +286,11 @@ impl<'a> Generator<'a> {
             return Ok(());
         }
         let mut rows = Rows::of(&mut self.sequences, self.batch.rows());
-        let most = if nothing_else { self.scheduler.spare(n) } else { 0 };
+        let most = if nothing_else {
+            self.scheduler.spare(n)
+        } else {
+            0
+        };
         if let Some(guesses) = self.speculator.guess(&mut rows, most)? {
             return trial::start(rows, guesses, self.model, &mut self.batch);
         }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use crate::ask::{Ask, Event};
 use crate::constraint::Vocabulary;
 use crate::desk::Desk;
+use crate::stepped::Tried;
 
 /// Numbers an ask. Who asks later has a higher one.
 pub type AskId = u64;
@@ -99,6 +100,42 @@ pub struct Status {
     pub prefix_bytes: u64,
     /// Rows that lost their memory and were computed again.
     pub preemptions: u64,
+    /// What guesses at the next tokens have brought so far.
+    pub guesses: GuessCounts,
+}
+
+/// What guesses at the next tokens have brought.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GuessCounts {
+    /// How often a row had one.
+    pub guesses: u64,
+    /// Tokens that were guessed.
+    pub guessed: u64,
+    /// Those of them that were right.
+    pub right: u64,
+    /// How often the first, second, … token of a guess was right, as far as any was guessed.
+    pub right_at: Vec<u64>,
+    /// How often an answer has stopped guessing for a while, since it lost time.
+    pub stopped: u64,
+}
+
+impl GuessCounts {
+    /// Adds what became of a guess.
+    pub fn add(&mut self, tried: &Tried) {
+        if tried.guessed == 0 {
+            return;
+        }
+        self.guesses += 1;
+        self.guessed += tried.guessed as u64;
+        self.right += tried.right as u64;
+        self.stopped += u64::from(tried.stopped);
+        if self.right_at.len() < tried.guessed {
+            self.right_at.resize(tried.guessed, 0);
+        }
+        for right in &mut self.right_at[..tried.right] {
+            *right += 1;
+        }
+    }
 }
 
 /// What a model takes in memory.

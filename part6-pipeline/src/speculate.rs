@@ -6,7 +6,7 @@
 //!
 //! - [`lookup`](fn@lookup): what followed the last time when the latest tokens were the same. It costs nothing, and is
 //!   right where an answer repeats its prompt or itself: code that is edited, text that is quoted, JSON.
-//! - A draft: a much smaller model of the same vocabulary goes ahead. It is right where the next token is easy, and its
+//! - [`Draft`]: a much smaller model of the same vocabulary goes ahead. It is right where the next token is easy, and its
 //!   own steps cost time.
 //!
 //! A step of k + 1 positions takes longer than one of a single position: on a GPU little, on a CPU much, with weights of 4
@@ -14,20 +14,26 @@
 //! without guesses), and both are measured all the time. What does not gain is not run: the number of guesses is the one
 //! that pays most, and a request whose guesses lose time stops guessing for a while.
 
+mod draft;
 mod gain;
 mod lookup;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
+use console::cli::ModelArgs;
+use shared::tokenizer::Tokenizer;
 
 use crate::generate::Generator;
 use crate::plan::SequenceId;
 use crate::sequence::{Rows, Sequence};
 use crate::stepped::Stepped;
 
-pub use gain::{Guesses, MOST, Times, break_even};
+pub use draft::Draft;
+use draft::Followed;
+pub use gain::{MOST, Record, Times, break_even};
 pub use lookup::lookup;
 
 /// Steps with guesses after which one without shows again what that takes: contexts grow, and other programs come and go.
@@ -36,22 +42,34 @@ const PLAIN_AGAIN: usize = 48;
 /// Tokens for which a row does not guess where a step has no room for guesses.
 const NO_ROOM: usize = 8;
 
+/// What guesses.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum Way {
+    /// Nothing does.
+    #[default]
+    Off,
+    /// What is in the prompt and in the answer so far.
+    Lookup,
+    /// A smaller model of the same vocabulary.
+    Draft(ModelArgs),
+}
+
 /// How to guess.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Speculation {
-    /// In the prompt and the answer so far.
-    pub lookup: bool,
-    /// Tokens that are guessed at once, at most; at most [`MOST`].
+    /// What does.
+    pub way: Way,
+    /// Tokens that are guessed at once, at most; no more than [`MOST`].
     pub most: usize,
-    /// Guesses also where it takes longer than it saves, to show that.
+    /// Also where it takes longer than it saves, to show that.
     pub always: bool,
 }
 
 impl Default for Speculation {
-    /// Nothing is guessed.
+    /// Not at all.
     fn default() -> Self {
         Self {
-            lookup: false,
+            way: Way::Off,
             most: 5,
             always: false,
         }
@@ -62,23 +80,51 @@ impl Default for Speculation {
 #[derive(Debug, Default)]
 pub struct Speculator {
     how: Speculation,
+    draft: Option<Draft>,
     times: Times,
     /// When the last step ended, if rows were left that could go on at once.
     last: Option<Instant>,
     since_plain: usize,
 }
 
+/// What is known of the guesses for a request.
+#[derive(Debug, Default)]
+pub(crate) struct Guesses {
+    /// How good they were.
+    record: Record,
+    followed: Followed,
+}
+
 impl Speculator {
-    /// One that guesses like this.
-    pub fn new(how: Speculation) -> Self {
-        Self {
+    /// One that guesses like this for a model with this tokenizer and so many scores. Of a draft model so many positions
+    /// may be in memory.
+    ///
+    /// # Errors
+    /// If the draft model cannot be opened, or cannot guess for this one.
+    pub fn new(
+        how: Speculation,
+        tokenizer: &Tokenizer,
+        vocab_size: usize,
+        positions: usize,
+    ) -> Result<Self> {
+        ensure!(
+            (1..=MOST).contains(&how.most),
+            "{} tokens cannot be guessed at once: take 1 to {MOST}",
+            how.most
+        );
+        let draft = match &how.way {
+            Way::Draft(model) => Some(Draft::open(model, tokenizer, vocab_size, positions)?),
+            Way::Off | Way::Lookup => None,
+        };
+        Ok(Self {
             how,
+            draft,
             ..Self::default()
-        }
+        })
     }
 
     fn is_on(&self) -> bool {
-        self.how.lookup
+        self.how.way != Way::Off
     }
 
     /// How long steps take.
@@ -88,7 +134,8 @@ impl Speculator {
 
     /// Whether the next step of a row cannot be described before the ids of the last one are on the host.
     pub(crate) fn waits_for(&self, sequence: &Sequence) -> bool {
-        sequence.trial.is_some() || self.is_on() && !sequence.guesses.rests(sequence.ids.len())
+        let rests = |tokens| sequence.guesses.record.rests(tokens);
+        sequence.trial.is_some() || self.is_on() && !rests(sequence.ids.len())
     }
 
     /// What may come next in each of the rows, at most so many tokens: none for some of them. None at all where a step of
@@ -101,33 +148,49 @@ impl Speculator {
         if !self.is_on() {
             return Ok(None);
         }
-        let rows = &mut rows.0;
-        let most = most.min(self.how.most).min(MOST);
+        let (rows, most) = (&mut rows.0, most.min(self.how.most));
         if most == 0 {
             for row in rows {
-                row.guesses.rest(row.ids.len(), NO_ROOM);
+                row.guesses.record.rest(row.ids.len(), NO_ROOM);
             }
             return Ok(None);
         }
-        let look = |row: &&mut Sequence| {
-            if row.guesses.rests(row.ids.len()) {
-                return Vec::new();
-            }
-            // The last token of an answer comes with a run of its own anyway.
-            lookup(&row.ids, most.min(row.left().saturating_sub(1)))
+        let mut guesses: Vec<Vec<u32>> = rows.iter().map(|row| self.look(row, most)).collect();
+        let counts: Vec<usize> = match &self.draft {
+            None => guesses.iter().map(Vec::len).collect(),
+            Some(draft) => (rows.iter())
+                .map(|row| draft.most(row, room(row, most)))
+                .collect(),
         };
-        let mut guesses: Vec<Vec<u32>> = rows.iter().map(look).collect();
-        let width = self.width(rows, &guesses);
+        let width = self.width(rows, &counts);
+        self.since_plain = if width > 1 { self.since_plain + 1 } else { 0 };
+        if width == 1 {
+            return Ok(None);
+        }
+        if let Some(draft) = &self.draft {
+            for ((row, count), guess) in rows.iter_mut().zip(counts).zip(&mut guesses) {
+                let mut followed = mem::take(&mut row.guesses.followed);
+                *guess = draft.guess(row, &mut followed, count.min(width - 1))?;
+                row.guesses.followed = followed;
+            }
+        }
         guesses
             .iter_mut()
             .for_each(|guess| guess.truncate(width - 1));
-        self.since_plain = if width > 1 { self.since_plain + 1 } else { 0 };
-        Ok((width > 1).then_some(guesses))
+        Ok(Some(guesses))
+    }
+
+    /// What costs nothing to guess.
+    fn look(&self, row: &Sequence, most: usize) -> Vec<u32> {
+        match self.how.way {
+            Way::Lookup => lookup(&row.ids, room(row, most)),
+            Way::Off | Way::Draft(_) => Vec::new(),
+        }
     }
 
     /// Tokens of each row that the step runs: as many as bring most in the time that they take.
-    fn width(&self, rows: &mut [&mut Sequence], guesses: &[Vec<u32>]) -> usize {
-        let longest = guesses.iter().map(Vec::len).max().unwrap_or(0);
+    fn width(&self, rows: &mut [&mut Sequence], guessed: &[usize]) -> usize {
+        let longest = guessed.iter().copied().max().unwrap_or(0);
         if self.how.always || longest == 0 {
             return 1 + longest;
         }
@@ -136,9 +199,9 @@ impl Speculator {
         }
         let (mut best, mut most) = (1, rows.len() as f64);
         for width in 2..=1 + longest {
-            let tokens = rows.iter().zip(guesses).map(|(row, guess)| {
-                let run = guess.len().min(width - 1);
-                1.0 + row.guesses.expected(run)
+            let tokens = rows.iter().zip(guessed).map(|(row, guessed)| {
+                let run = (*guessed).min(width - 1);
+                1.0 + row.guesses.record.expected(run)
             });
             let brings = tokens.sum::<f64>() / self.times.ratio(rows.len(), width);
             if brings > most {
@@ -146,9 +209,9 @@ impl Speculator {
             }
         }
         if best == 1 {
-            let guessed = rows.iter_mut().zip(guesses);
-            for (row, _) in guessed.filter(|(_, guess)| !guess.is_empty()) {
-                row.guesses.give_up(row.ids.len());
+            let guessed = rows.iter_mut().zip(guessed);
+            for (row, _) in guessed.filter(|(_, guessed)| **guessed > 0) {
+                row.guesses.record.give_up(row.ids.len());
             }
         }
         best
@@ -162,6 +225,11 @@ impl Speculator {
     ) {
         if !self.is_on() {
             return;
+        }
+        for id in &step.plan.preempted {
+            if let Some(sequence) = sequences.get_mut(id) {
+                sequence.guesses.followed = Followed::default(); // memory is what was too little
+            }
         }
         let now = Instant::now();
         let last = self.last.replace(now).filter(|_| step.rows > 0);
@@ -178,12 +246,22 @@ impl Speculator {
         for tried in step.tried.iter_mut().filter(|tried| tried.guessed > 0) {
             if let Some(sequence) = sequences.get_mut(&tried.id) {
                 tried.cost = cost;
-                tried.stopped = sequence.guesses.learn(tried) && !self.how.always;
+                tried.stopped = sequence.guesses.record.learn(tried) && !self.how.always;
                 if tried.stopped {
-                    sequence.guesses.give_up(sequence.ids.len());
+                    sequence.guesses.record.give_up(sequence.ids.len());
                 }
             }
         }
+    }
+}
+
+/// How many tokens may be guessed for a row: none while it rests. The last token of an answer comes with a run of its own
+/// anyway.
+fn room(row: &Sequence, most: usize) -> usize {
+    if row.guesses.record.rests(row.ids.len()) {
+        0
+    } else {
+        most.min(row.left().saturating_sub(1))
     }
 }
 

@@ -164,7 +164,12 @@ fn work(settings: &Settings, desk: &mut Desk, live: Live) -> Result<()> {
         settings.limits.clone(),
     )?;
     generator.remember(settings.prefix_bytes);
-    generator.speculate(Speculator::new(settings.speculation.clone()))?;
+    generator.speculate(Speculator::new(
+        settings.speculation.clone(),
+        &opened.tokenizer,
+        checkpoint.config.vocab_size,
+        positions,
+    )?)?;
     let mut engine = Engine::new(generator, opened, desk, live);
     on_one_stream(|| engine.run())
 }

@@ -6,27 +6,47 @@ mod engines;
 
 use std::sync::Arc;
 
+use console::cli::{FloatType, ModelArgs};
 use console::metrics::FinishReason;
-use engines::{Heard, alone, ids, limits, listen, request, settings, spawn, tokenizer, wait_until};
+use engines::{
+    Heard, alone, ids, limits, listen, model, request, settings, spawn, tiny, tokenizer, wait_until,
+};
+use mlx_rs::Array;
 use part6_pipeline::ask::{Ask, Event, Grammar};
-use part6_pipeline::kinds::CacheKind;
+use part6_pipeline::kinds::{CacheKind, empty_cache};
 use part6_pipeline::limits::{Limits, Memory};
+use part6_pipeline::model::Model;
 use part6_pipeline::quantized_cache::KvBits;
-use part6_pipeline::speculate::Speculation;
+use part6_pipeline::speculate::{Speculation, Way};
 use part6_pipeline::thread::{Running, Settings};
 use serde_json::json;
-use shared::sampling::{Penalties, Sampling};
+use shared::checkpoint::Checkpoint;
+use shared::hub;
+use shared::layers::ids_array;
+use shared::sampling::{Penalties, Sampler, Sampling};
 
-/// Guesses at every step, whether it pays or not.
+/// Looks up at every step, whether it pays or not.
 fn guessing(most: usize) -> Settings {
+    by(Way::Lookup, most)
+}
+
+fn by(way: Way, most: usize) -> Settings {
     Settings {
         speculation: Speculation {
-            lookup: true,
+            way,
             most,
             always: true,
         },
         ..settings()
     }
+}
+
+/// The smaller model that is built in.
+fn draft() -> Way {
+    Way::Draft(ModelArgs {
+        model: "tiny-draft".to_owned(),
+        ..model()
+    })
 }
 
 fn get(running: &Running, ask: &Ask) -> Heard {
@@ -75,10 +95,15 @@ fn guessed(heard: &[Heard]) -> (usize, usize) {
 
 #[test]
 fn alone_and_in_a_batch_the_tokens_are_those_of_part_5() {
-    let asks: Vec<Ask> = texts().map(|ids| long(ids, 90)).into();
+    let asks: Vec<Ask> = texts().map(|ids| long(ids, 50)).into();
     let expected = alone(&asks.iter().map(|ask| request(ask, 0)).collect::<Vec<_>>());
-    for most in [1, 4, 16] {
-        let running = spawn(guessing(most));
+    for (way, most) in [
+        (Way::Lookup, 4),
+        (Way::Lookup, 16),
+        (draft(), 1),
+        (draft(), 5),
+    ] {
+        let running = spawn(by(way, most));
         let one_by_one: Vec<Heard> = asks.iter().map(|ask| get(&running, ask)).collect();
         let together = all(&running, &asks);
         for heard in [&one_by_one, &together] {
@@ -90,13 +115,13 @@ fn alone_and_in_a_batch_the_tokens_are_those_of_part_5() {
         }
         // They began together, and most of their steps brought more than a token each.
         let status = running.handle.status();
-        assert!(status.steps < 5 * 90 * 4 / 4, "{}", status.steps);
+        assert!(status.steps < 5 * 50 * 4 / 4, "{}", status.steps);
     }
 }
 
 #[test]
 fn at_a_temperature_the_draws_are_the_requests_own_with_and_without_guesses() {
-    let asks: Vec<Ask> = (0..24)
+    let asks: Vec<Ask> = (0..12)
         .map(|number| Ask {
             sampling: Sampling {
                 temperature: [0.3, 0.8, 1.2][number % 3],
@@ -117,14 +142,16 @@ fn at_a_temperature_the_draws_are_the_requests_own_with_and_without_guesses() {
         .collect();
     let plain = spawn(settings());
     let expected: Vec<Heard> = asks.iter().map(|ask| get(&plain, ask)).collect();
-    let running = spawn(guessing(5));
-    let heard = all(&running, &asks);
-    for (heard, expected) in heard.iter().zip(&expected) {
-        assert_eq!(heard.tokens, expected.tokens, "and their log-probabilities");
-        assert_eq!(heard.texts, expected.texts);
+    for way in [Way::Lookup, draft()] {
+        let running = spawn(by(way, 5));
+        let heard = all(&running, &asks);
+        for (heard, expected) in heard.iter().zip(&expected) {
+            assert_eq!(heard.tokens, expected.tokens, "and their log-probabilities");
+            assert_eq!(heard.texts, expected.texts);
+        }
+        let (guessed, right) = guessed(&heard);
+        assert!(0 < right && right < guessed, "{right} of {guessed}");
     }
-    let (guessed, right) = guessed(&heard);
-    assert!(0 < right && right < guessed, "{right} of {guessed}");
 }
 
 #[test]
@@ -156,16 +183,15 @@ fn under_a_schema_the_tokens_are_the_same_and_what_it_forbids_is_not_run() {
             ..long(texts()[number % 4].clone(), 80)
         })
         .collect();
-    for kind in [
-        CacheKind::Prealloc,
-        CacheKind::Quantized(KvBits { keys: 8, values: 8 }),
+    let packed = CacheKind::Quantized(KvBits { keys: 8, values: 8 });
+    for (kind, way) in [
+        (CacheKind::Prealloc, Way::Lookup),
+        (packed, Way::Lookup),
+        (CacheKind::Prealloc, draft()),
     ] {
         let plain = spawn(Settings { kind, ..settings() });
         let expected: Vec<Heard> = asks.iter().map(|ask| get(&plain, ask)).collect();
-        let running = spawn(Settings {
-            kind,
-            ..guessing(6)
-        });
+        let running = spawn(Settings { kind, ..by(way, 6) });
         let mut mixed = asks.clone();
         mixed.push(long(texts()[0].clone(), 60)); // one that may say anything
         let heard = all(&running, &mixed);
@@ -234,18 +260,20 @@ fn rows_that_lose_their_memory_or_begin_with_a_known_prefix_guess_on() {
     let asks: Vec<Ask> = texts().map(|ids| long(ids, 60)).into();
     let expected = alone(&asks.iter().map(|ask| request(ask, 0)).collect::<Vec<_>>());
     let most = asks.iter().map(|ask| ask.ids.len()).max().unwrap() + 60;
-    let mut running = spawn(Settings {
-        limits: Limits {
-            kv_tokens: most + 40,
-            ..limits()
-        },
-        ..guessing(6)
-    });
-    for (heard, (tokens, _)) in all(&running, &asks).iter().zip(&expected) {
-        assert_eq!(&heard.ids(0), tokens);
+    for way in [Way::Lookup, draft()] {
+        let mut running = spawn(Settings {
+            limits: Limits {
+                kv_tokens: most + 40,
+                ..limits()
+            },
+            ..by(way, 6)
+        });
+        for (heard, (tokens, _)) in all(&running, &asks).iter().zip(&expected) {
+            assert_eq!(&heard.ids(0), tokens);
+        }
+        let status = wait_until(&mut running, |status| status.running == 0);
+        assert!(status.preemptions > 0 && status.kv_tokens == 0);
     }
-    let status = wait_until(&mut running, |status| status.running == 0);
-    assert!(status.preemptions > 0 && status.kv_tokens == 0);
     let reserved = spawn(Settings {
         limits: Limits {
             kv_tokens: 2 * most,
@@ -326,7 +354,6 @@ fn keys_and_values_in_8_bits_are_guessed_with_and_a_ring_says_that_it_cannot() {
 fn who_guesses_wrongly_stops_and_loses_little() {
     let running = spawn(Settings {
         speculation: Speculation {
-            lookup: true,
             always: false,
             ..guessing(16).speculation
         },
@@ -349,4 +376,197 @@ fn who_guesses_wrongly_stops_and_loses_little() {
     let heard = get(&running, &wild);
     let guesses = heard.usage.unwrap().guesses;
     assert!(guesses.guessed < 60, "{guesses:?}");
+}
+
+#[test]
+fn a_draft_of_another_vocabulary_is_refused_in_one_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let source =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/models/tiny-draft");
+    for file in std::fs::read_dir(source).unwrap() {
+        let file = file.unwrap();
+        let to = folder.path().join(file.file_name());
+        if file.file_name() == "tokenizer.json" {
+            let text = std::fs::read_to_string(file.path()).unwrap();
+            let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let vocabulary = json["model"]["vocab"].as_object_mut().unwrap();
+            let (a, b) = (vocabulary["A"].clone(), vocabulary["B"].clone());
+            (vocabulary["A"], vocabulary["B"]) = (b, a);
+            std::fs::write(to, json.to_string()).unwrap();
+        } else {
+            std::fs::copy(file.path(), to).unwrap();
+        }
+    }
+    let way = Way::Draft(ModelArgs {
+        model: folder.path().display().to_string(),
+        ..model()
+    });
+    let mut running = part6_pipeline::engine::Engine::spawn(by(way, 4)).unwrap();
+    let state = engines::runtime().block_on(running.handle.loaded());
+    let told = format!("{state:?}");
+    assert!(told.contains("take a draft of the same family"), "{told}");
+    assert!(
+        told.contains("for it and") && !told.contains('\n'),
+        "{told}"
+    );
+    assert!(running.end().is_err());
+}
+
+/// The logits of the likeliest tokens after a text, by both models: a small vocabulary.
+fn small(text: &str, tokens: usize) -> [Vec<f32>; 2] {
+    let ids = ids_array(&tokenizer().encode_prompt(text, true).unwrap());
+    let [own, other] = ["tiny", "tiny-draft"].map(|name| {
+        let mut checkpoint = Checkpoint::open(name, hub::locate(name, None).unwrap()).unwrap();
+        checkpoint.dtype = Some(FloatType::F32);
+        let model = Model::load(&checkpoint).unwrap();
+        let mut cache = empty_cache(CacheKind::Prealloc, &checkpoint.config);
+        let logits = model.next_logits(&ids, &mut cache).unwrap();
+        logits.eval().unwrap();
+        logits.try_as_slice::<f32>().unwrap().to_vec()
+    });
+    let mut order: Vec<usize> = (0..own.len()).collect();
+    order.sort_by(|a, b| own[*b].total_cmp(&own[*a]));
+    order.truncate(tokens);
+    [own, other].map(|logits| order.iter().map(|id| logits[*id]).collect())
+}
+
+fn softmax(logits: &[f32], temperature: f32) -> Vec<f64> {
+    let exp = |logit: &f32| f64::from(*logit / temperature).exp();
+    let total: f64 = logits.iter().map(exp).sum();
+    logits.iter().map(|logit| exp(logit) / total).collect()
+}
+
+/// Σ (seen − expected)² / expected, and how many terms the sum has: outcomes of which fewer than 5 are expected are one.
+fn chi_square(counts: &[u64], probabilities: &[f64]) -> (f64, usize) {
+    let all = counts.iter().sum::<u64>() as f64;
+    let pairs = counts.iter().zip(probabilities);
+    let pairs = pairs.map(|(seen, p)| (*seen as f64, p * all));
+    let (rare, mut terms): (Vec<_>, Vec<_>) = pairs.partition(|(_, expected)| *expected < 5.0);
+    let sum = |of: &dyn Fn(&(f64, f64)) -> f64| rare.iter().map(of).sum::<f64>();
+    let rare = (sum(&|pair| pair.0), sum(&|pair| pair.1));
+    terms.extend(Some(rare).filter(|(_, expected)| *expected > 0.5));
+    let square = |(seen, expected): &(f64, f64)| (seen - expected).powi(2) / expected;
+    (terms.iter().map(square).sum(), terms.len())
+}
+
+/// In 1 of 1,000 cases chance alone makes more, with this many outcomes less one (Wilson and Hilferty).
+fn most_by_chance(outcomes: usize) -> f64 {
+    let degrees = (outcomes - 1) as f64;
+    let part = 2.0 / (9.0 * degrees);
+    degrees * (1.0 - part + 3.0902 * part.sqrt()).powi(3)
+}
+
+/// A token is guessed with the draft's probabilities and drawn with the model's, by the same random numbers; if they
+/// agree, the guess stands, and if not, what was drawn comes instead. Whatever the draft thinks, what comes is
+/// distributed as the model says.
+#[test]
+fn over_100_000_draws_what_comes_is_distributed_as_the_model_says() {
+    const DRAWS: u64 = 25_000;
+    let texts = [
+        "Once upon a time",
+        "The sun is",
+        "fn add(a",
+        "Explain why the sky",
+    ];
+    for (text, temperature) in texts.into_iter().zip([6.0, 2.0, 1.5, 2.5]) {
+        let [own, other] = small(text, 10);
+        let (p, q) = (softmax(&own, temperature), softmax(&other, temperature));
+        let array = |logits: &[f32]| Array::from_slice(logits, &[1, logits.len() as i32]);
+        let (own, other) = (array(&own), array(&other));
+        let (mut counts, mut accepted) = (vec![0_u64; p.len()], 0_u64);
+        for seed in 0..DRAWS {
+            let sampling = Sampling {
+                temperature,
+                seed,
+                ..Sampling::default()
+            };
+            let mut sampler = Sampler::new(&sampling, &[]).unwrap();
+            let guess = sampler.clone().sample(&other).unwrap().read().unwrap();
+            let drawn = sampler.sample(&own).unwrap().read().unwrap();
+            counts[drawn as usize] += 1;
+            accepted += u64::from(guess == drawn);
+        }
+        let (chi_square, terms) = chi_square(&counts, &p);
+        assert!(terms > 5, "{text:?} has one answer");
+        let limit = most_by_chance(terms);
+        assert!(
+            chi_square < limit,
+            "{text:?}: {chi_square:.1} of {limit:.1}"
+        );
+        // min(1, p/q) accepts a share of 1 − d. One draw for both accepts at least (1 − d)/(1 + d) (Daliri et al. 2024,
+        // arXiv 2408.07978), and no coupling more than 1 − d.
+        let d: f64 = p.iter().zip(&q).map(|(p, q)| (p - q).abs()).sum::<f64>() / 2.0;
+        let share = accepted as f64 / DRAWS as f64;
+        let chance = 4.0 * (0.25 / DRAWS as f64).sqrt();
+        let (least, most) = ((1.0 - d) / (1.0 + d), 1.0 - d);
+        assert!(
+            least - chance < share && share < most + chance,
+            "{least} < {share} < {most}"
+        );
+        println!(
+            "{text:?}: {share:.3} accepted, by min(1, p/q) {most:.3}; chi-square {chi_square:.1} of {limit:.1}"
+        );
+    }
+}
+
+#[test]
+fn answers_that_were_guessed_at_are_distributed_as_the_model_says() {
+    const ANSWERS: usize = 1500;
+    let prompt = tokenizer()
+        .encode_prompt("Once upon a time there was a", true)
+        .unwrap();
+    let sampling = |seed: usize| Sampling {
+        temperature: 3.0,
+        top_k: 4,
+        seed: seed as u64,
+        ..Sampling::default()
+    };
+    // All pairs of first tokens, and how likely each is.
+    let checkpoint = tiny();
+    let model = Model::load(&checkpoint).unwrap();
+    let four = |ids: &[u32]| {
+        let mut cache = empty_cache(CacheKind::Prealloc, &checkpoint.config);
+        let logits = model.next_logits(&ids_array(ids), &mut cache).unwrap();
+        logits.eval().unwrap();
+        let logits = logits.try_as_slice::<f32>().unwrap();
+        let mut best: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+        best.sort_by(|a, b| b.1.total_cmp(&a.1));
+        let scores: Vec<f32> = best[..4].iter().map(|(_, logit)| *logit).collect();
+        let ids = best.into_iter().map(|(id, _)| id);
+        ids.zip(softmax(&scores, 3.0)).collect::<Vec<_>>()
+    };
+    let mut pairs = Vec::new();
+    for (first, p) in four(&prompt) {
+        let next = four(&[&prompt[..], &[first]].concat());
+        pairs.extend(next.into_iter().map(|(second, q)| ([first, second], p * q)));
+    }
+    let running = spawn(Settings {
+        prefix_bytes: 1 << 20,
+        ..by(draft(), 2)
+    });
+    let mut counts = vec![0; pairs.len()];
+    let (mut tried, mut right) = (0, 0);
+    for first in (0..ANSWERS).step_by(50) {
+        let asks = (first..first + 50).map(|seed| Ask {
+            sampling: sampling(seed),
+            ..long(prompt.clone(), 4)
+        });
+        let heard = all(&running, &asks.collect::<Vec<_>>());
+        for heard in &heard {
+            let ids = &heard.ids(0)[..2];
+            let pair = pairs.iter().position(|(pair, _)| pair == ids).unwrap();
+            counts[pair] += 1;
+        }
+        let (more, more_right) = guessed(&heard);
+        (tried, right) = (tried + more, right + more_right);
+    }
+    assert!(
+        tried >= ANSWERS && 0 < right && right < tried,
+        "{right} of {tried}"
+    );
+    let probabilities: Vec<f64> = pairs.iter().map(|(_, p)| *p).collect();
+    let (chi_square, terms) = chi_square(&counts, &probabilities);
+    assert!(terms > 6, "{probabilities:?}");
+    let limit = most_by_chance(terms);
+    assert!(chi_square < limit, "{chi_square:.1} of {limit:.1}");
 }

@@ -4,7 +4,7 @@
 //!
 //! | argument | what it is |
 //! |---|---|
-//! | `tiny` | the [embedded] model |
+//! | `tiny` | the [embedded] model; `tiny-draft` is the one that guesses for it |
 //! | a directory | a checkpoint in Hugging Face or MLX layout |
 //! | `….gguf` | one GGUF file |
 //! | `owner/name` | a repository on the Hugging Face hub |
@@ -34,6 +34,7 @@ use anyhow::{Context, Result, bail};
 use console::files::read_text_if_there;
 use console::text::one_line;
 
+pub use embedded::Embedded;
 pub use settings::{HubLimits, HubSettings};
 
 use crate::remarks::clipped;
@@ -46,8 +47,8 @@ pub(crate) const SINGLE: &str = "model.safetensors";
 /// Where a model's files are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelFiles {
-    /// The [embedded] model: no files at all.
-    Embedded,
+    /// An [embedded] model: no files at all.
+    Embedded(Embedded),
     /// A directory with `config.json` and safetensors files; a snapshot in the cache is one too.
     Directory(PathBuf),
     /// A GGUF file, which holds weights, configuration and tokenizer.
@@ -80,7 +81,7 @@ pub fn locate_with(
         );
     }
     match source {
-        source::Source::Embedded => Ok(ModelFiles::Embedded),
+        source::Source::Embedded(model) => Ok(ModelFiles::Embedded(model)),
         source::Source::Directory(path) => Ok(ModelFiles::Directory(path)),
         source::Source::Gguf(path) => Ok(ModelFiles::Gguf(path)),
         source::Source::Hub(repo) => {
@@ -104,7 +105,7 @@ pub fn locate_tokenizer(name: &str) -> Result<ModelFiles> {
 /// As [`locate_tokenizer`].
 pub fn locate_tokenizer_with(name: &str, settings: &HubSettings) -> Result<ModelFiles> {
     match source::parse_tokenizer(name)? {
-        source::Source::Embedded => Ok(ModelFiles::Embedded),
+        source::Source::Embedded(model) => Ok(ModelFiles::Embedded(model)),
         source::Source::Directory(path) => Ok(ModelFiles::Directory(path)),
         source::Source::Gguf(path) => Ok(ModelFiles::Gguf(path)),
         source::Source::Hub(repo) => {
@@ -132,7 +133,7 @@ impl ModelFiles {
     /// The file is there but cannot be read, or is not UTF-8.
     pub fn read_text(&self, name: &str) -> Result<Option<String>> {
         let path = match self {
-            Self::Embedded => return Ok(embedded::text(name).map(String::from)),
+            Self::Embedded(model) => return Ok(model.text(name).map(String::from)),
             Self::Gguf(_) => return Ok(None),
             Self::Directory(directory) => directory.join(name),
         };

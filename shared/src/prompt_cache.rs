@@ -18,7 +18,7 @@ use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
-use crate::hub::{ModelFiles, embedded};
+use crate::hub::ModelFiles;
 
 const FORMAT: &str = "prompt-cache";
 const VERSION: &str = "2";
@@ -195,7 +195,7 @@ pub fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
         sample(hash, file).with_context(|| format!("taking the fingerprint of {}", path.display()))
     };
     match &checkpoint.files {
-        ModelFiles::Embedded => sample(&mut hash, Cursor::new(embedded::WEIGHTS))?,
+        ModelFiles::Embedded(model) => sample(&mut hash, Cursor::new(model.weights()))?,
         ModelFiles::Gguf(path) => sample_file(&mut hash, path)?,
         ModelFiles::Directory(_) => {
             for path in checkpoint.files.shards()? {

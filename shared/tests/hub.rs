@@ -2,6 +2,7 @@
 //! real one can. Each test has a cache directory of its own.
 #![allow(clippy::unwrap_used)]
 use std::collections::HashMap;
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use safetensors::tensor::TensorView;
 use shared::hub::{
-    HubLimits, HubSettings, ModelFiles, embedded, locate, locate_tokenizer_with, locate_with,
+    Embedded, HubLimits, HubSettings, ModelFiles, embedded, locate, locate_tokenizer_with,
+    locate_with,
 };
 use shared::testing::hub_server::{Fault, HubServer};
 use tempfile::TempDir;
@@ -182,9 +184,27 @@ fn status(file: &str, code: u16) -> Fault {
 // ---- on disk
 
 #[test]
+fn the_draft_model_is_built_in_as_it_lies_in_its_folder() {
+    let files = locate("tiny-draft", None).unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/models/tiny-draft");
+    for name in [
+        "config.json",
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    ] {
+        let text = fs::read_to_string(folder.join(name)).unwrap();
+        assert_eq!(files.read_text(name).unwrap(), Some(text), "{name}");
+    }
+    let weights = fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(weights == Embedded::Draft.weights());
+}
+
+#[test]
 fn tiny_is_built_in_and_consistent() {
     let files = locate("tiny", None).unwrap();
-    assert_eq!(files, ModelFiles::Embedded);
+    assert_eq!(files, ModelFiles::Embedded(Embedded::Tiny));
     let config = files.read_text("config.json").unwrap().unwrap();
     let config: serde_json::Value = serde_json::from_str(&config).unwrap();
     assert_eq!(config["hidden_size"], 256);

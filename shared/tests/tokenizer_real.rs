@@ -7,7 +7,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use serde_json::Value;
 use shared::checkpoint::Checkpoint;
-use shared::hub::ModelFiles;
+use shared::hub::{Embedded, ModelFiles};
 use shared::testing::fixtures;
 use shared::tokenizer::{Message, Tokenizer};
 
@@ -30,7 +30,8 @@ fn smollm2() -> Option<&'static Tokenizer> {
 }
 
 static TINY: LazyLock<Tokenizer> = LazyLock::new(|| {
-    Tokenizer::open(&Checkpoint::open("tiny", ModelFiles::Embedded).unwrap()).unwrap()
+    Tokenizer::open(&Checkpoint::open("tiny", ModelFiles::Embedded(Embedded::Tiny)).unwrap())
+        .unwrap()
 });
 
 #[test]

@@ -11,7 +11,7 @@ use serde_json::json;
 use shared::checkpoint::Checkpoint;
 use shared::config::{Mode, ModelConfig};
 use shared::ffi::quantized::quantize;
-use shared::hub::{ModelFiles, embedded};
+use shared::hub::{Embedded, ModelFiles, embedded};
 use shared::layers::to_f32;
 use shared::testing::checkpoints::{self, Defect, broken};
 use shared::testing::fixtures;
@@ -19,7 +19,7 @@ use shared::weights::Weights;
 use tempfile::TempDir;
 
 fn tiny() -> Checkpoint {
-    Checkpoint::open("tiny", ModelFiles::Embedded).unwrap()
+    Checkpoint::open("tiny", ModelFiles::Embedded(Embedded::Tiny)).unwrap()
 }
 
 fn open(path: &Path) -> anyhow::Result<Checkpoint> {

@@ -121,7 +121,7 @@ fn without_model(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use shared::hub::ModelFiles;
+    use shared::hub::{Embedded, ModelFiles};
 
     use super::*;
 
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_module_is_found_with_and_without_what_checkpoints_put_around_its_name() {
-        let tiny = Checkpoint::open("tiny", ModelFiles::Embedded).unwrap();
+        let tiny = Checkpoint::open("tiny", ModelFiles::Embedded(Embedded::Tiny)).unwrap();
         for name in [
             "layers.0.self_attn.q_proj",
             "model.layers.0.self_attn.q_proj",

@@ -191,9 +191,9 @@ pub struct PromptDetails {
 pub struct CompletionDetails {
     /// Always 0: what a model thinks is a part of its answer here.
     pub reasoning_tokens: usize,
-    /// Those that a grammar left no choice about, and that no step was run for.
+    /// Those that no step of their own was run for: a grammar left no choice about them, or they were guessed.
     pub accepted_prediction_tokens: usize,
-    /// Always 0.
+    /// Guesses that were wrong. They are no part of the answer.
     pub rejected_prediction_tokens: usize,
 }
 
@@ -205,7 +205,9 @@ impl UsageObject {
         self.total_tokens = self.prompt_tokens + self.completion_tokens;
         // More than there are would make some clients count a negative rest.
         self.prompt_tokens_details.cached_tokens += usage.cached_tokens.min(usage.prompt_tokens);
-        self.completion_tokens_details.accepted_prediction_tokens += usage.forced_tokens;
+        let details = &mut self.completion_tokens_details;
+        details.accepted_prediction_tokens += usage.forced_tokens + usage.guesses.right;
+        details.rejected_prediction_tokens += usage.guesses.guessed - usage.guesses.right;
     }
 }
 

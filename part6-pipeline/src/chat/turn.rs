@@ -5,7 +5,7 @@ use console::interrupt::Interrupt;
 use console::metrics::{FinishReason, Timeline};
 use console::report::TextStream;
 
-use crate::ask::{Ask, Event, Missed, Usage};
+use crate::ask::{Ask, Event, GuessUsage, Missed, Usage};
 use crate::handle::Answer;
 use crate::replay::{Facts, Record};
 
@@ -119,6 +119,9 @@ impl Turn {
             ms(self.timeline.ttft()),
             ms(self.timeline.tpot()),
         );
+        if let Some(guesses) = self.usage.map(|usage| usage.guesses) {
+            lines.push_str(&told(guesses));
+        }
         if let Some(missed) = &self.missed {
             lines.push_str(&format!(
                 "\n not the same      from token {} on: {:?} now, {:?} before",
@@ -127,4 +130,28 @@ impl Turn {
         }
         lines
     }
+}
+
+/// What guesses have brought, if there were any.
+fn told(guesses: GuessUsage) -> String {
+    let GuessUsage {
+        guessed,
+        right,
+        gain,
+        stopped,
+    } = guesses;
+    if guessed == 0 {
+        return String::new();
+    }
+    let mut line = format!("\n guessed           {guessed} tokens, {right} of them right");
+    if gain > 0 {
+        let gain = f64::from(gain) / 100.0;
+        line.push_str(&format!(": these steps were {gain:.2} times as fast"));
+    }
+    if stopped > 0 {
+        line.push_str(&format!(
+            "\n                   {stopped} pauses, where guesses lost time"
+        ));
+    }
+    line
 }

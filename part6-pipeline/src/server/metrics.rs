@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::App;
 use crate::ask::Event;
-use crate::handle::Status;
+use crate::handle::{GuessCounts, Status};
 
 /// Paths that are counted under their names. All others are one, or a client could make up any number of them.
 const PATHS: [&str; 12] = [
@@ -119,6 +119,28 @@ fn engine(text: &mut String, status: &Status) {
     );
     let lost = "Rows that lost their memory";
     counter("preemptions_total", lost, status.preemptions);
+    guesses(text, &status.guesses);
+}
+
+/// Under vLLM's names, after the prefix.
+fn guesses(text: &mut String, counts: &GuessCounts) {
+    let mut counter = |name: &str, help, value| {
+        let name = format!("spec_decode_{name}_total");
+        sample(text, &name, help, "counter", value);
+    };
+    let guesses = "Guesses at the next tokens of an answer";
+    counter("num_drafts", guesses, counts.guesses);
+    let guessed = "Tokens that were guessed";
+    counter("num_draft_tokens", guessed, counts.guessed);
+    let right = "Tokens that were guessed and are right";
+    counter("num_accepted_tokens", right, counts.right);
+    let stopped = "Pauses of answers whose guesses lost time";
+    counter("stopped", stopped, counts.stopped);
+    let name = "spec_decode_num_accepted_tokens_per_pos_total";
+    head(text, name, "The same by position in the guess", "counter");
+    for (position, right) in counts.right_at.iter().enumerate() {
+        let _ = writeln!(text, "pipeline_{name}{{position=\"{position}\"}} {right}");
+    }
 }
 
 impl Histogram {
@@ -198,6 +220,13 @@ mod tests {
         let status = Status {
             running: 3,
             steps: 7,
+            guesses: GuessCounts {
+                guesses: 3,
+                guessed: 6,
+                right: 3,
+                right_at: vec![2, 1],
+                stopped: 0,
+            },
             ..Status::default()
         };
         insta::assert_snapshot!(metrics.text(&status));

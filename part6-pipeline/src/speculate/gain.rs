@@ -72,7 +72,7 @@ impl Times {
 
 /// How good a request's guesses were, and until when it makes none. The older a trial is, the less it counts.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Guesses {
+pub struct Record {
     /// Trials in which a guess had this many tokens or more, and how often so many were right.
     tried: [f64; MOST],
     right: [f64; MOST],
@@ -85,7 +85,7 @@ pub struct Guesses {
     rests_until: usize,
 }
 
-impl Guesses {
+impl Record {
     /// Whether it makes none for now, with so many tokens.
     pub fn rests(&self, tokens: usize) -> bool {
         tokens < self.rests_until
@@ -200,12 +200,12 @@ mod tests {
 
     #[test]
     fn guesses_that_are_wrong_stop_and_those_that_are_right_go_on() {
-        let mut good = Guesses::default();
+        let mut good = Record::default();
         for _ in 0..50 {
             assert!(!good.learn(&tried(4, 3, 1.5)));
         }
         assert!((good.expected(4) - 3.0).abs() < 0.2);
-        let mut bad = Guesses::default();
+        let mut bad = Record::default();
         let trials = (1..50).find(|_| bad.learn(&tried(4, 0, 1.5)));
         assert_eq!(trials, Some(JUDGED));
         assert!(bad.expected(4) < 0.9);
@@ -225,14 +225,14 @@ mod tests {
 
     #[test]
     fn guesses_that_are_right_and_cost_more_than_they_bring_stop_too() {
-        let mut guesses = Guesses::default();
+        let mut guesses = Record::default();
         let loses = (0..JUDGED).map(|_| guesses.learn(&tried(2, 2, 3.5)));
         assert_eq!(loses.last(), Some(true));
     }
 
     #[test]
     fn an_answer_that_ends_says_nothing_of_the_rest_of_its_guess() {
-        let mut guesses = Guesses::default();
+        let mut guesses = Record::default();
         let before = guesses.chance(1);
         guesses.learn(&Tried {
             ended: true,

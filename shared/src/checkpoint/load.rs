@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use super::{Checkpoint, mlx_dtype};
 use crate::config::{Mode, ModelConfig};
 use crate::ffi::quantized::{Pieces, dequantize};
-use crate::hub::{ModelFiles, embedded};
+use crate::hub::{Embedded, ModelFiles};
 use crate::remarks::tell_all;
 use crate::weights::{Weights, is_weight_type, superfluous};
 
@@ -20,7 +20,7 @@ impl Checkpoint {
     pub fn load_weights(&self) -> Result<Weights> {
         tell_all(self.unpacked().as_slice());
         let mut tensors = match &self.files {
-            ModelFiles::Embedded => load_embedded()?,
+            ModelFiles::Embedded(model) => load_embedded(*model)?,
             ModelFiles::Directory(_) => load_shards(&self.files.shards()?)?,
             ModelFiles::Gguf(path) => self.load_gguf(path)?,
         };
@@ -115,9 +115,9 @@ fn reading(path: &Path, error: &dyn Display) -> anyhow::Error {
     )
 }
 
-fn load_embedded() -> Result<HashMap<String, Array>> {
+fn load_embedded(model: Embedded) -> Result<HashMap<String, Array>> {
     let file =
-        SafeTensors::deserialize(embedded::WEIGHTS).context("the embedded model is damaged")?;
+        SafeTensors::deserialize(model.weights()).context("the embedded model is damaged")?;
     let mut tensors = HashMap::new();
     for (name, view) in file.iter() {
         let array = Array::try_from(view)

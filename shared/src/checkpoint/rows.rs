@@ -17,7 +17,7 @@ use repacking::blocks::{Form, Kind, repack, unpack};
 
 use super::{Checkpoint, safetensors};
 use crate::gguf::{GgufHeader, GgufType, hugging_face_name, is_paired};
-use crate::hub::{ModelFiles, embedded};
+use crate::hub::ModelFiles;
 
 /// Open files, and where in them each tensor lies that has numbers.
 #[derive(Debug)]
@@ -85,10 +85,10 @@ impl RowReader {
             places: HashMap::new(),
         };
         match &checkpoint.files {
-            ModelFiles::Embedded => {
-                let (start, header) = SafeTensors::read_metadata(embedded::WEIGHTS)
+            ModelFiles::Embedded(model) => {
+                let (start, header) = SafeTensors::read_metadata(model.weights())
                     .context("the embedded model is damaged")?;
-                reader.sources.push(Source::Memory(embedded::WEIGHTS));
+                reader.sources.push(Source::Memory(model.weights()));
                 reader.add_shard(8 + start as u64, &header);
             }
             files @ ModelFiles::Directory(_) => {

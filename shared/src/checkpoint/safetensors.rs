@@ -12,14 +12,14 @@ use serde::Deserialize;
 
 use super::TensorInfo;
 use super::stored::Stored;
-use crate::hub::{INDEX, ModelFiles, embedded};
+use crate::hub::{INDEX, ModelFiles};
 use crate::remarks::clipped;
 
 impl Stored {
     /// All tensors of a checkpoint in safetensors.
     pub(super) fn read(files: &ModelFiles) -> Result<Self> {
-        if matches!(files, ModelFiles::Embedded) {
-            let (_, header) = SafeTensors::read_metadata(embedded::WEIGHTS)
+        if let ModelFiles::Embedded(model) = files {
+            let (_, header) = SafeTensors::read_metadata(model.weights())
                 .context("the embedded model is damaged")?;
             return Ok(Self {
                 tensors: infos(&header),

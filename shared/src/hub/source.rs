@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
+use super::Embedded;
 use crate::gguf::MAGIC;
 
 /// A model argument, told apart but not yet fetched.
 #[derive(Debug)]
 pub(super) enum Source {
-    Embedded,
+    Embedded(Embedded),
     Directory(PathBuf),
     Gguf(PathBuf),
     Hub(RepoId),
@@ -29,8 +30,8 @@ impl std::fmt::Display for RepoId {
 }
 
 pub(super) fn parse(model: &str) -> Result<Source> {
-    if model == "tiny" {
-        return Ok(Source::Embedded);
+    if let Some(embedded) = Embedded::named(model) {
+        return Ok(Source::Embedded(embedded));
     }
     let path = expand_home(model);
     if path.exists() {
@@ -54,8 +55,8 @@ pub(super) fn parse(model: &str) -> Result<Source> {
 
 /// What `--tokenizer` names.
 pub(super) fn parse_tokenizer(name: &str) -> Result<Source> {
-    if name == "tiny" {
-        return Ok(Source::Embedded);
+    if let Some(embedded) = Embedded::named(name) {
+        return Ok(Source::Embedded(embedded));
     }
     let path = expand_home(name);
     if path.is_dir() {
