@@ -7,10 +7,11 @@
 //! counts, too. The first difference ends it, and the positions behind it are forgotten.
 //!
 //! So a guess can change when a token comes and never which one. That is rejection sampling (Leviathan et al. 2023, arXiv
-//! 2211.17192; Chen et al. 2023, arXiv 2302.01318) with the draw made first: a guess x is accepted with its probability
-//! p(x), and if it is not, what comes instead is distributed as p without x. The papers draw a guess from a distribution
-//! q of its own and accept it with min(1, p/q). That accepts somewhat more of a draft's guesses at a temperature, and the
-//! answer then depends on which guesses were made. Here it does not, and so what is switched off by a clock may be.
+//! 2211.17192; Chen et al. 2023, arXiv 2302.01318) with the draw made first: a guess x stands with its probability p(x),
+//! and if it does not, what comes instead is distributed as p without x. The papers draw the guess from a distribution q,
+//! with random numbers of its own, and accept it with min(1, p/q). At a temperature that accepts more of a draft model's
+//! guesses, but then the answer depends on what was guessed. Here a request has the same answer whether its guesses are
+//! many, few or switched off, which a clock decides.
 
 use std::collections::BTreeMap;
 

@@ -463,12 +463,12 @@ fn most_by_chance(outcomes: usize) -> f64 {
 fn over_100_000_draws_what_comes_is_distributed_as_the_model_says() {
     const DRAWS: u64 = 25_000;
     let texts = [
-        "Once upon a time",
+        "The small red",
         "The sun is",
         "fn add(a",
         "Explain why the sky",
     ];
-    for (text, temperature) in texts.into_iter().zip([6.0, 2.0, 1.5, 2.5]) {
+    for (text, temperature) in texts.into_iter().zip([2.0, 3.0, 1.5, 2.5]) {
         let [own, other] = small(text, 10);
         let (p, q) = (softmax(&own, temperature), softmax(&other, temperature));
         let array = |logits: &[f32]| Array::from_slice(logits, &[1, logits.len() as i32]);
@@ -493,16 +493,19 @@ fn over_100_000_draws_what_comes_is_distributed_as_the_model_says() {
             chi_square < limit,
             "{text:?}: {chi_square:.1} of {limit:.1}"
         );
-        // min(1, p/q) accepts a share of 1 − d. One draw for both accepts at least (1 − d)/(1 + d) (Daliri et al. 2024,
-        // arXiv 2408.07978), and no coupling more than 1 − d.
-        let d: f64 = p.iter().zip(&q).map(|(p, q)| (p - q).abs()).sum::<f64>() / 2.0;
+        // One random number picks from both where it falls among their sums: they agree where the two parts of a token
+        // overlap. min(1, p/q) would accept a share of Σ min(p, q), the most there is.
+        let (mut sums, mut agree) = ([0.0, 0.0], 0.0);
+        for (p, q) in p.iter().zip(&q) {
+            let ends = [sums[0] + p, sums[1] + q];
+            agree += f64::max(0.0, ends[0].min(ends[1]) - sums[0].max(sums[1]));
+            sums = ends;
+        }
+        let most: f64 = p.iter().zip(&q).map(|(p, q)| p.min(*q)).sum();
         let share = accepted as f64 / DRAWS as f64;
         let chance = 4.0 * (0.25 / DRAWS as f64).sqrt();
-        let (least, most) = ((1.0 - d) / (1.0 + d), 1.0 - d);
-        assert!(
-            least - chance < share && share < most + chance,
-            "{least} < {share} < {most}"
-        );
+        assert!((share - agree).abs() < chance, "{share} are not {agree}");
+        assert!(agree < most + 1e-9);
         println!(
             "{text:?}: {share:.3} accepted, by min(1, p/q) {most:.3}; chi-square {chi_square:.1} of {limit:.1}"
         );

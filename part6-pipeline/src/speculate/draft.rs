@@ -79,8 +79,8 @@ impl Draft {
     /// The tokens that it would go on with, so many.
     ///
     /// It draws with a copy of the request's own sampler: with its filters, what its grammar allows, and the very random
-    /// numbers that the model will draw with. So at a temperature, too, both draw the same token where they think alike,
-    /// and a draw is not a second chance to differ.
+    /// numbers that the model will draw with. So at a temperature, too, both draw the same token as far as they think
+    /// alike. (Drawn with other numbers, two equal models would often differ.)
     ///
     /// # Cost
     /// A run of the draft model for each token, one row at a time; in the first guess for a request also its prompt.
