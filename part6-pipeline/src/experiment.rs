@@ -19,6 +19,7 @@ use crate::flags::ServeArgs;
 use crate::handle::{Handle, State};
 use crate::replay::{self, ReplayArgs};
 use crate::server::{self, App, Listening};
+use crate::speculate::{self, SpeculateArgs};
 
 /// Part 6: a full inference pipeline.
 #[derive(Debug, Parser)]
@@ -44,6 +45,8 @@ enum Command {
     Conformance(ConformanceArgs),
     /// Explain a token of an answer that was served, with part 1's walk through the model
     Explain(ExplainArgs),
+    /// Guess what comes next in three kinds of text, and say what that gains and loses
+    Speculate(SpeculateArgs),
     /// Run again what `serve --record FILE` has written, and say whether the answers are the same, bit for bit
     Replay(ReplayArgs),
 }
@@ -61,6 +64,7 @@ pub fn run(args: Args) -> Result<()> {
         Some(Command::Serve(args)) => serve(&args),
         Some(Command::Conformance(args)) => conformance::run(&args),
         Some(Command::Explain(args)) => explain::run(&args),
+        Some(Command::Speculate(args)) => speculate::run(&args),
         Some(Command::Replay(args)) => replay::run(&args),
     }
 }

@@ -82,19 +82,19 @@ pub struct LimitArgs {
 #[command(next_help_heading = "Guesses")]
 pub struct GuessArgs {
     /// Guess what comes next by what followed earlier, in the prompt or in the answer
-    #[arg(long)]
+    #[arg(long, group = "guesser")]
     pub lookup: bool,
 
     /// Guess what comes next with a smaller model of the same vocabulary, such as `tiny-draft`
-    #[arg(long, value_name = "MODEL", conflicts_with = "lookup")]
+    #[arg(long, value_name = "MODEL", group = "guesser")]
     pub draft: Option<String>,
 
     /// Tokens that are guessed at once, at most [default: 5]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "guesser")]
     pub guess: Option<usize>,
 
     /// Guess also where that takes longer than it saves
-    #[arg(long)]
+    #[arg(long, requires = "guesser")]
     pub always_guess: bool,
 }
 

@@ -122,10 +122,7 @@ pub struct GuessCounts {
 impl GuessCounts {
     /// Adds what became of a guess.
     pub fn add(&mut self, tried: &Tried) {
-        if tried.guessed == 0 {
-            return;
-        }
-        self.guesses += 1;
+        self.guesses += u64::from(tried.guessed > 0);
         self.guessed += tried.guessed as u64;
         self.right += tried.right as u64;
         self.stopped += u64::from(tried.stopped);

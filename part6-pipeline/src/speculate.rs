@@ -17,6 +17,7 @@
 mod draft;
 mod gain;
 mod lookup;
+mod tour;
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -29,12 +30,13 @@ use shared::tokenizer::Tokenizer;
 use crate::generate::Generator;
 use crate::plan::SequenceId;
 use crate::sequence::{Rows, Sequence};
-use crate::stepped::Stepped;
+use crate::stepped::{Stepped, Tried};
 
 pub use draft::Draft;
 use draft::Followed;
 pub use gain::{MOST, Record, Times, break_even};
 pub use lookup::lookup;
+pub use tour::{SpeculateArgs, run};
 
 /// Steps with guesses after which one without shows again what that takes: contexts grow, and other programs come and go.
 const PLAIN_AGAIN: usize = 48;
@@ -93,6 +95,8 @@ pub(crate) struct Guesses {
     /// How good they were.
     record: Record,
     followed: Followed,
+    /// It was clear that a guess would lose time, so there was none.
+    gave_up: bool,
 }
 
 impl Speculator {
@@ -212,6 +216,7 @@ impl Speculator {
             let guessed = rows.iter_mut().zip(guessed);
             for (row, _) in guessed.filter(|(_, guessed)| **guessed > 0) {
                 row.guesses.record.give_up(row.ids.len());
+                row.guesses.gave_up = true;
             }
         }
         best
@@ -229,6 +234,12 @@ impl Speculator {
         for id in &step.plan.preempted {
             if let Some(sequence) = sequences.get_mut(id) {
                 sequence.guesses.followed = Followed::default(); // memory is what was too little
+            }
+        }
+        for piece in &step.plan.pieces {
+            let sequence = sequences.get_mut(&piece.id);
+            if sequence.is_some_and(|sequence| mem::take(&mut sequence.guesses.gave_up)) {
+                step.tried.push(Tried::gave_up(piece.id));
             }
         }
         let now = Instant::now();

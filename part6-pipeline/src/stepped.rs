@@ -78,6 +78,20 @@ pub struct Event {
     pub likely: Told,
 }
 
+impl Tried {
+    /// Nothing was guessed, since that would have lost time.
+    pub(crate) fn gave_up(id: SequenceId) -> Self {
+        Self {
+            id,
+            guessed: 0,
+            right: 0,
+            ended: false,
+            cost: 0.0,
+            stopped: true,
+        }
+    }
+}
+
 /// What became of a guess.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tried {

@@ -140,7 +140,7 @@ fn told(guesses: GuessUsage) -> String {
         gain,
         stopped,
     } = guesses;
-    if guessed == 0 {
+    if guessed == 0 && stopped == 0 {
         return String::new();
     }
     let mut line = format!("\n guessed           {guessed} tokens, {right} of them right");
