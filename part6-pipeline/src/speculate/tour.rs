@@ -140,12 +140,12 @@ pub fn run(args: &SpeculateArgs) -> Result<()> {
     }
     clear_status();
     let head = [
-        "text",
+        "",
         "guesses",
         "tok/s",
         "gain",
         "from–to",
-        "tok/step",
+        "per step",
         "cost",
         "even",
         "right %",
@@ -155,8 +155,8 @@ pub fn run(args: &SpeculateArgs) -> Result<()> {
     report.note(
         "The same tokens in all lanes of a text. gain: to the same answer without guesses, median and spread of all \
          rounds. cost: steps without guesses that take as long as one with all of them, draft model included. even: how \
-         often each token must be right to lose nothing (-: always is not enough). right: how often the first, \
-         second, … token was. pauses: the engine's usual way, which does not guess while that loses.",
+         often each token must be right to lose nothing (–: always is not enough). right: how often the first, \
+         second, … token was. *: the engine's usual way, which does not guess while that loses.",
     )?;
     Ok(())
 }
@@ -169,7 +169,7 @@ fn lanes<'a>(
     let usual = (args.model.model == "tiny").then(|| "tiny-draft".to_owned());
     let mut ways = vec![("none", Way::Off, true)];
     ways.push(("lookup", Way::Lookup, true));
-    ways.push(("lookup, pauses", Way::Lookup, false));
+    ways.push(("lookup*", Way::Lookup, false));
     if let Some(draft) = args.draft.clone().or(usual) {
         let way = Way::Draft(ModelArgs {
             model: draft,
@@ -177,7 +177,7 @@ fn lanes<'a>(
             dtype: args.model.dtype,
         });
         ways.push(("draft", way.clone(), true));
-        ways.push(("draft, pauses", way, false));
+        ways.push(("draft*", way, false));
     }
     let lane = |(name, way, always)| {
         let how = Speculation {
