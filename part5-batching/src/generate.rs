@@ -27,12 +27,12 @@ pub const PREFILL_STEP: usize = 512;
 #[derive(Debug)]
 pub struct Generator<'a> {
     model: &'a Model,
-    config: &'a ModelConfig,
-    kind: CacheKind,
-    scheduler: Scheduler,
-    sequences: BTreeMap<SequenceId, Sequence>,
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) kind: CacheKind,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) sequences: BTreeMap<SequenceId, Sequence>,
     /// Those whose prompt has run.
-    batch: Batch,
+    pub(crate) batch: Batch,
     /// Steps whose ids were not read yet.
     started: VecDeque<Stepped>,
     /// A plan that needs ids which are still in flight.

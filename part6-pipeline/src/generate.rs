@@ -32,14 +32,14 @@ pub const PREFILL_STEP: usize = 512;
 #[derive(Debug)]
 pub struct Generator<'a> {
     model: &'a Model,
-    config: &'a ModelConfig,
-    kind: CacheKind,
-    scheduler: Scheduler,
-    sequences: BTreeMap<SequenceId, Sequence>,
+    pub(crate) config: &'a ModelConfig,
+    pub(crate) kind: CacheKind,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) sequences: BTreeMap<SequenceId, Sequence>,
     /// Those whose prompt has run.
-    batch: Batch,
+    pub(crate) batch: Batch,
     /// Keys and values of beginnings of prompts that ran before.
-    known: Known,
+    pub(crate) known: Known,
     /// Steps whose ids were not read yet.
     started: VecDeque<Stepped>,
     /// A plan that needs ids which are still in flight.
@@ -106,40 +106,6 @@ impl<'a> Generator<'a> {
         Ok(())
     }
 
-    /// Keeps keys and values for later prompts that begin in the same way, never more than so many bytes.
-    pub fn remember(&mut self, bytes: u64) {
-        self.known = Known::new(self.kind, self.config, bytes);
-    }
-
-    /// Those who get a row at the next step go on from what is known of their prompts.
-    pub fn reuse(&mut self) -> Result<()> {
-        for id in self.scheduler.next_in_line().collect::<Vec<_>>() {
-            let sequence = self.sequences.get_mut(&id).context("nobody is next")?;
-            // Since an earlier step, in which there was no room; or all of it has to run.
-            if sequence.cache.is_some() || sequence.likely.of_prompt() {
-                continue;
-            }
-            let beginning = self.known.find(&sequence.ids)?;
-            (sequence.pin, sequence.missed) = (Some(beginning.pin), beginning.missed);
-            if let Some(cache) = beginning.cache {
-                self.resume(id, cache)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// An answer has ended, and a later prompt may begin with it.
-    pub fn finish(&mut self, id: SequenceId) -> Result<()> {
-        if let (Some(sequence), Some(row)) = (self.sequences.get(&id), self.batch.row(id)) {
-            let arrays: Vec<&Array> = self.batch.cache().arrays().collect();
-            // The last tokens may not have run, or one more for nothing.
-            let run = self.batch.seen(row).min(sequence.ids.len() - 1);
-            self.known
-                .keep(&sequence.ids[..run], sequence.by, &arrays, row)?;
-        }
-        self.cancel(id)
-    }
-
     /// Nobody wants the rest of an answer. Nothing happens if it has ended.
     pub fn cancel(&mut self, id: SequenceId) -> Result<()> {
         self.scheduler.end(id);
@@ -160,11 +126,6 @@ impl<'a> Generator<'a> {
     /// A request that has not ended.
     pub fn sequence(&mut self, id: SequenceId) -> Option<&mut Sequence> {
         self.sequences.get_mut(&id)
-    }
-
-    /// What is kept for later prompts.
-    pub fn known(&self) -> &Known {
-        &self.known
     }
 
     /// The keys and values of the rows that decode.
@@ -189,12 +150,7 @@ impl<'a> Generator<'a> {
         // Reading the ids waits for their step; the next one is on its way already.
         let mut step = self.started.pop_front().context("no step was started")?;
         step.read(&mut self.sequences);
-        trial::settle(
-            &mut step,
-            &mut self.batch,
-            &mut self.scheduler,
-            &mut self.sequences,
-        )?;
+        trial::settle(&mut step, self)?;
         self.speculator.learn(&mut step, &mut self.sequences);
         for id in step.ended() {
             self.finish(id)?;

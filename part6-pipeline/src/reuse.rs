@@ -9,8 +9,10 @@ use mlx_rs::{Array, ops, transforms};
 use shared::config::ModelConfig;
 
 use crate::cache::{Cache, KvCache};
+use crate::generate::Generator;
 use crate::keys_values::KeysValues;
 use crate::kinds::{CacheKind, layer_kinds};
+use crate::plan::SequenceId;
 use crate::prealloc::Prealloc;
 use crate::prefix::{BLOCK, Missed, Pin, Prefixes};
 use crate::quantized_cache::QuantizedCache;
@@ -157,6 +159,47 @@ impl Known {
         let layers = self.kinds.iter().zip(arrays.chunks(2));
         let layers = layers.map(|(kind, pair)| restored(*kind, pair.to_vec(), blocks * BLOCK));
         Ok(Cache::new(layers.collect::<Result<_>>()?))
+    }
+}
+
+impl Generator<'_> {
+    /// Keeps keys and values for later prompts that begin in the same way, never more than so many bytes.
+    pub fn remember(&mut self, bytes: u64) {
+        self.known = Known::new(self.kind, self.config, bytes);
+    }
+
+    /// Those who get a row at the next step go on from what is known of their prompts.
+    pub fn reuse(&mut self) -> Result<()> {
+        for id in self.scheduler.next_in_line().collect::<Vec<_>>() {
+            let sequence = self.sequences.get_mut(&id).context("nobody is next")?;
+            // Since an earlier step, in which there was no room; or all of it has to run.
+            if sequence.cache.is_some() || sequence.likely.of_prompt() {
+                continue;
+            }
+            let beginning = self.known.find(&sequence.ids)?;
+            (sequence.pin, sequence.missed) = (Some(beginning.pin), beginning.missed);
+            if let Some(cache) = beginning.cache {
+                self.resume(id, cache)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An answer has ended, and a later prompt may begin with it.
+    pub fn finish(&mut self, id: SequenceId) -> Result<()> {
+        if let (Some(sequence), Some(row)) = (self.sequences.get(&id), self.batch.row(id)) {
+            let arrays: Vec<&Array> = self.batch.cache().arrays().collect();
+            // The last tokens may not have run, or one more for nothing.
+            let run = self.batch.seen(row).min(sequence.ids.len() - 1);
+            self.known
+                .keep(&sequence.ids[..run], sequence.by, &arrays, row)?;
+        }
+        self.cancel(id)
+    }
+
+    /// What is kept for later prompts.
+    pub fn known(&self) -> &Known {
+        &self.known
     }
 }
 

@@ -13,8 +13,6 @@
 //! guesses, but then the answer depends on what was guessed. Here a request has the same answer whether its guesses are
 //! many, few or switched off, which a clock decides.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, ensure};
 use mlx_rs::{Array, transforms};
 use shared::request::Step;
@@ -23,6 +21,7 @@ use shared::sampling::{Choice, Sampler, sample_rows};
 use crate::ahead::Ahead;
 use crate::batch::Batch;
 use crate::engine::Engine;
+use crate::generate::Generator;
 use crate::likely::{self, Told};
 use crate::limits::Memory;
 use crate::model::Model;
@@ -86,20 +85,16 @@ pub fn start(
 }
 
 /// What a step has tried out is known: its rows go back to where they were right.
-pub fn settle(
-    step: &mut Stepped,
-    batch: &mut Batch,
-    scheduler: &mut Scheduler,
-    sequences: &mut BTreeMap<SequenceId, Sequence>,
-) -> Result<()> {
+pub(crate) fn settle(step: &mut Stepped, generator: &mut Generator<'_>) -> Result<()> {
     let ended: Vec<SequenceId> = step.ended().collect();
     for piece in &step.plan.pieces {
-        let sequence = sequences.get_mut(&piece.id);
+        let sequence = generator.sequences.get_mut(&piece.id);
         let Some(trial) = sequence.and_then(Sequence::conclude) else {
             continue;
         };
-        batch.go_back(piece.id, trial.width - trial.drawn)?;
-        scheduler.further(piece.id, trial.drawn - 1);
+        let wrong = trial.width - trial.drawn;
+        generator.batch.go_back(piece.id, wrong)?;
+        generator.scheduler.further(piece.id, trial.drawn - 1);
         step.tried.push(Tried {
             id: piece.id,
             guessed: trial.guess.len(),

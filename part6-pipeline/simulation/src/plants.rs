@@ -123,7 +123,7 @@ pub const PLANTS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "an answer's last tokens are kept before they have run",
-        "generate.rs",
+        "reuse.rs",
         "self.batch.seen(row).min(sequence.ids.len() - 1)",
         "sequence.ids.len() - 1",
     ),
@@ -138,7 +138,7 @@ pub const PLANTS: &[(&str, &str, &str, &str)] = &[
     (
         "what was guessed wrongly stays in memory",
         "trial.rs",
-        "batch.go_back(piece.id, trial.width - trial.drawn)?;",
+        "generator.batch.go_back(piece.id, wrong)?;",
         "{}",
     ),
     (
