@@ -15,7 +15,7 @@ if [ -z "$server" ]; then
   server=../../target/release/part6-pipeline
 fi
 log=$(mktemp)
-"$server" serve --port 0 --log warn --alias tiny 2>"$log" &
+"$server" serve --port 0 --log warn --alias tiny --dtype f32 2>"$log" &
 process=$!
 trap 'kill "$process" 2>/dev/null || true; rm -f "$log"' EXIT
 url=
@@ -52,6 +52,11 @@ for name in "${names[@]}"; do
     else
       echo "no npm: the clients for Node are left out" >&2
     fi
+    ;;
+  lm_eval) # not among the names that are taken where none is given: it brings 760 MB
+    python3 -m venv "$home/lm_eval"
+    "$home/lm_eval/bin/pip" install --quiet --requirement requirements-lm-eval.txt
+    run "$home/lm_eval/bin/python" lm_eval_python.py "$url"
     ;;
   *) run "$home/bin/python" "${name}_python.py" "$url" ;;
   esac
