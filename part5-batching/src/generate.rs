@@ -183,7 +183,7 @@ impl<'a> Generator<'a> {
     fn prompts(&mut self, pieces: &[&Piece]) -> Result<()> {
         let ids: Vec<SequenceId> = pieces.iter().map(|piece| piece.id).collect();
         let lengths: Vec<usize> = pieces.iter().map(|piece| piece.range.len()).collect();
-        let mut cache = empty_cache(self.kind, self.config);
+        let mut cache = prompts::empty(self.kind, self.config);
         let rows = Rows::of(&mut self.sequences, &ids);
         let logits = prompts::next_logits(self.model, &rows.ids(), &mut cache)?; // [B, V]
         rows.start(&logits, &lengths)?;

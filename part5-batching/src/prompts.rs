@@ -3,13 +3,14 @@
 use std::cmp::Reverse;
 use std::iter;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 use mlx_rs::Array;
 use shared::config::ModelConfig;
 use shared::layers::ids_array;
 
-use crate::cache::Cache;
-use crate::kinds::{CacheKind, layer_kinds};
+use crate::cache::{Cache, KvCache};
+use crate::keys_values::KeysValues;
+use crate::kinds::{CacheKind, empty_cache, layer_kinds};
 use crate::model::Model;
 use crate::plan::Piece;
 
@@ -43,7 +44,42 @@ pub(crate) fn runs<'a>(
     (together, alone)
 }
 
-/// The scores of the token after each prompt `[B, V]`. The cache, empty before, then has a row for each, as long as
+/// A cache for one such run. Nothing is ever added to what the run leaves in it.
+pub(crate) fn empty(kind: CacheKind, config: &ModelConfig) -> Cache {
+    match kind {
+        CacheKind::Prealloc => {
+            let layer = |_| -> Box<dyn KvCache> { Box::new(AsTheyCame::default()) };
+            Cache::new(layer_kinds(kind, config).map(layer).collect())
+        }
+        _ => empty_cache(kind, config),
+    }
+}
+
+/// Keys and values of one run, without a copy and without room for more.
+#[derive(Debug, Default)]
+struct AsTheyCame(Option<KeysValues>);
+
+impl KvCache for AsTheyCame {
+    fn update_and_fetch(&mut self, keys: Array, values: Array) -> Result<(Array, Array)> {
+        ensure!(self.0.is_none(), "a run of whole prompts is the only one");
+        self.0 = Some(KeysValues::of(&keys, &values));
+        Ok((keys, values))
+    }
+
+    fn offset(&self) -> i32 {
+        self.0.as_ref().map_or(0, KeysValues::len)
+    }
+
+    fn arrays(&self) -> Vec<&Array> {
+        self.0.iter().flat_map(KeysValues::arrays).collect()
+    }
+
+    fn trim(&mut self, _: i32) -> Result<()> {
+        bail!("what whole prompts left is only copied")
+    }
+}
+
+/// The scores of the token after each prompt `[B, V]`. The cache, [`empty`] before, then has a row for each, as long as
 /// the longest.
 ///
 /// What fills up the shorter ones comes behind their tokens, and attention only looks back.
