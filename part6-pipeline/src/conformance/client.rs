@@ -49,7 +49,9 @@ impl Client {
     pub(super) fn open(url: &str, key: Option<String>, model: Option<String>) -> Result<Self> {
         let url = url.trim_end_matches('/');
         let url = url.strip_suffix("/v1").unwrap_or(url).to_owned();
-        let http = reqwest::blocking::Client::builder().timeout(PATIENCE);
+        // A connection for each request: some servers close one after an answer, which is their right.
+        let http = reqwest::blocking::Client::builder();
+        let http = http.timeout(PATIENCE).pool_max_idle_per_host(0);
         let mut client = Self {
             http: http.build().context("starting the client")?,
             url,
