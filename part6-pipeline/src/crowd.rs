@@ -71,7 +71,7 @@ pub fn run(args: &AnswerArgs) -> Result<()> {
     let time = begun.elapsed();
     let peak = peak_bytes()?;
     let run = |got: &Got| {
-        let run = run_of(got, ask.ids.len(), args.limits.rows, opened);
+        let run = run_of(got, ask.ids.len(), args, opened);
         let run = run.load(load_time).tokenize(tokenize_time);
         run.peak_bytes(peak)
     };
@@ -161,8 +161,17 @@ fn hear(mut answer: Answer, handle: &Handle, started: Instant, client: usize) ->
     })
 }
 
-fn run_of(got: &Got, prompt_tokens: usize, clients: usize, opened: &Opened) -> Run {
-    let variant = format!("{clients} {}", if clients == 1 { "row" } else { "rows" });
+fn run_of(got: &Got, prompt_tokens: usize, args: &AnswerArgs, opened: &Opened) -> Run {
+    let LimitArgs { rows, guesses, .. } = &args.limits;
+    let guesses = match &guesses.draft {
+        Some(draft) => format!(", guesses of {draft}"),
+        None if guesses.lookup => ", guesses by lookup".to_owned(),
+        None => String::new(),
+    };
+    let variant = format!(
+        "{rows} {}{guesses}",
+        if *rows == 1 { "row" } else { "rows" }
+    );
     let run = Run::from_timeline(&variant, prompt_tokens, &got.timeline).output(
         got.tokens.clone(),
         got.text.clone(),
