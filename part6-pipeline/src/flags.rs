@@ -195,6 +195,10 @@ struct ServerArgs {
     #[arg(long, value_name = "MB", default_value_t = 100)]
     record_mb: u64,
 
+    /// Folder for what is kept of prompts from one run to the next. It has what clients have said
+    #[arg(long, value_name = "FOLDER")]
+    prefix_folder: Option<PathBuf>,
+
     /// What is told on stderr: error, warn, info (each request) or debug
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LevelFilter,
@@ -211,6 +215,7 @@ impl LimitArgs {
             limits: self.limits(),
             kind: self.kind(),
             prefix_bytes: self.prefix_mb.saturating_mul(1_000_000),
+            prefix_folder: None,
             most_waiting: self.queue,
             speculation: self.guesses.speculation(model),
         }
@@ -246,7 +251,10 @@ impl LimitArgs {
 impl ServeArgs {
     /// What the engine is made of.
     pub fn engine(&self) -> thread::Settings {
-        self.limits.engine(&self.model)
+        thread::Settings {
+            prefix_folder: self.server.prefix_folder.clone(),
+            ..self.limits.engine(&self.model)
+        }
     }
 
     /// Who writes down what is answered, if anybody does.

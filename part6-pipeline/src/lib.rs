@@ -28,6 +28,7 @@
 //! - [`thread`]: how the engine begins and ends
 //! - [`constraint`]: what an answer must match
 //! - [`nodes`]: the nodes of the tree of prefixes: when they were used, and who may go
+//! - [`kept`]: what is known of prompts in a folder, for the next run
 //! - [`reuse`]: out of caches into the tree of prefixes, and back
 //! - [`tools`]: tools that it may call
 //! - [`sequence`]: part 5's, and what its answer must match
@@ -76,6 +77,7 @@ pub mod explain;
 pub mod flags;
 pub mod generate;
 pub mod handle;
+pub mod kept;
 pub mod keys_values;
 pub mod kinds;
 pub mod likely;

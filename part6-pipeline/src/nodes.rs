@@ -48,6 +48,15 @@ pub struct Missed {
     pub by: u64,
 }
 
+/// All of a beginning, from the first token to a node without children.
+#[derive(Debug)]
+pub(crate) struct Branch {
+    pub(crate) ids: Vec<u32>,
+    nodes: Vec<NodeId>,
+    /// Of all its values, those that it shares with others included.
+    pub(crate) bytes: u64,
+}
+
 impl<V> Node<V> {
     /// Where all prompts begin.
     pub(crate) fn root() -> Self {
@@ -65,6 +74,33 @@ impl<V> Node<V> {
 }
 
 impl<V: Clone> Prefixes<V> {
+    /// What was used latest first.
+    pub(crate) fn branches(&self) -> Vec<Branch> {
+        let leaves = self.leaves.iter().rev();
+        leaves.map(|(_, leaf)| self.branch(*leaf)).collect()
+    }
+
+    fn branch(&self, leaf: NodeId) -> Branch {
+        let (mut nodes, mut at) = (Vec::new(), leaf);
+        while let (true, Some(node)) = (at != ROOT, self.nodes.get(&at)) {
+            nodes.push(at);
+            at = node.parent;
+        }
+        nodes.reverse();
+        let found = || nodes.iter().filter_map(|id| self.nodes.get(id));
+        Branch {
+            ids: found().flat_map(|node| node.tokens).collect(),
+            bytes: found().map(|node| node.bytes).sum(),
+            nodes,
+        }
+    }
+
+    /// The values of a branch, from the first block on.
+    pub(crate) fn values(&self, branch: &Branch) -> Vec<&V> {
+        let nodes = branch.nodes.iter().filter_map(|id| self.nodes.get(id));
+        nodes.filter_map(|node| node.value.as_ref()).collect()
+    }
+
     pub(crate) fn touch(&mut self, id: NodeId) {
         self.clock += 1;
         if let Some(node) = self.nodes.get_mut(&id) {

@@ -129,6 +129,7 @@ fn of_engine(facts: &Facts, records: Vec<Record>) -> Result<usize> {
         limits,
         kind: facts.limits.kind(),
         prefix_bytes: facts.limits.prefix_mb.saturating_mul(1_000_000),
+        prefix_folder: None,
         most_waiting: records.len().max(1),
         speculation: Speculation::default(), // it changes no token
     })?;

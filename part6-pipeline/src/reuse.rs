@@ -139,7 +139,7 @@ impl Known {
         self.kinds.iter().any(ring)
     }
 
-    fn joined(&self, blocks: &[&Vec<Array>]) -> Result<Cache> {
+    pub(crate) fn joined(&self, blocks: &[&Vec<Array>]) -> Result<Cache> {
         let each = blocks.first().map_or(0, |block| block.len());
         let whole = |at: usize| {
             let parts = blocks.iter().filter_map(|block| block.get(at));

@@ -2,17 +2,20 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::thread::{Builder, JoinHandle};
 
 use anyhow::{Context, Result, bail, ensure};
 use console::cli::ModelArgs;
 use shared::machine::on_one_stream;
 use shared::session::Session;
+use tracing::info;
 
 use crate::desk::Desk;
 use crate::engine::Engine;
 use crate::generate::Generator;
 use crate::handle::{Handle, Opened, Sizes, State};
+use crate::kept::Folder;
 use crate::kinds::CacheKind;
 use crate::limits::{Limits, Policy};
 use crate::live::Live;
@@ -32,6 +35,8 @@ pub struct Settings {
     /// Bytes of keys and values that may be kept for later prompts; 0 keeps none. Several answers to one prompt share
     /// it through them.
     pub prefix_bytes: u64,
+    /// Where they are from one run to the next, if anywhere.
+    pub prefix_folder: Option<PathBuf>,
     /// Asks that may wait for a row. Whoever comes then is sent away.
     pub most_waiting: usize,
     /// How the next tokens are guessed.
@@ -164,6 +169,15 @@ fn work(settings: &Settings, desk: &mut Desk, live: Live) -> Result<()> {
         settings.limits.clone(),
     )?;
     generator.remember(settings.prefix_bytes);
+    let folder = settings.prefix_folder.as_ref().map(|path| {
+        let (kind, bytes) = (settings.kind, settings.prefix_bytes);
+        Folder::new(path, &checkpoint, &opened.tokenizer, kind, bytes)
+    });
+    let folder = folder.transpose()?;
+    if let Some(folder) = &folder {
+        let files = folder.read(&mut generator.known)?;
+        info!(files, "prefixes of an earlier run");
+    }
     generator.speculate(Speculator::new(
         settings.speculation.clone(),
         &opened.tokenizer,
@@ -171,7 +185,14 @@ fn work(settings: &Settings, desk: &mut Desk, live: Live) -> Result<()> {
         positions,
     )?)?;
     let mut engine = Engine::new(generator, opened, desk, live);
-    on_one_stream(|| engine.run())
+    on_one_stream(|| {
+        engine.run()?;
+        if let Some(folder) = &folder {
+            let files = folder.write(engine.generator.known())?;
+            info!(files, "prefixes for the next run");
+        }
+        Ok(())
+    })
 }
 
 /// What a panic has said.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use console::files::{open, replace};
+use console::files::{open, replace_private};
 use console::numbers::count;
 use mlx_rs::Array;
 use safetensors::tensor::{Metadata, TensorView};
@@ -48,14 +48,14 @@ pub struct PromptCache {
 }
 
 /// Writes the whole file beside `path` and renames it: whatever happens on the way, `path` is the old
-/// file or the new one, and never a part of it.
+/// file or the new one, and never a part of it. Its tokens are what somebody has said, so only its owner can read it.
 ///
 /// # Errors
 /// If the arrays cannot be evaluated, or the file cannot be written.
 pub fn save(path: &Path, identity: &Identity, cache: &PromptCache) -> Result<()> {
     let doing = || format!("saving the prompt cache to {}", path.display());
     let bytes = to_bytes(identity, cache).with_context(doing)?;
-    replace(path, &bytes).with_context(doing)
+    replace_private(path, &bytes).with_context(doing)
 }
 
 /// Reads a file that [`save`] wrote for the same identity.

@@ -91,8 +91,9 @@ function reason({ missed, cached, tokens }) {
   if (!missed && tokens - cached < BLOCK) return [`The rest is no whole block of ${BLOCK}.`];
   if (!missed && tokens - cached === BLOCK) return ["The last token has to run, and with it its block."];
   if (!missed) return [cached > 0 ? "No other prompt goes on from there." : "No prompt had begun like this."];
+  const by = missed.by > Number.MAX_SAFE_INTEGER ? "a prompt of an earlier run" : missed.by;
   const piece = (text) => el("code", {}, text.replaceAll(" ", "␣").replaceAll("\n", "↵") || "∅");
-  return ["Token ", count(missed.at), " is ", piece(missed.token), ", and was ", piece(missed.other), ` for ${missed.by}.`];
+  return ["Token ", count(missed.at), " is ", piece(missed.token), ", and was ", piece(missed.other), ` for ${by}.`];
 }
 
 export function panels() {

@@ -49,6 +49,7 @@ pub(crate) fn settings() -> Settings {
         limits: limits(),
         kind: CacheKind::Prealloc,
         prefix_bytes: 0,
+        prefix_folder: None,
         most_waiting: 64,
         speculation: Speculation::default(),
     }
