@@ -164,8 +164,8 @@ fn hear(mut answer: Answer, handle: &Handle, started: Instant, client: usize) ->
 fn run_of(got: &Got, prompt_tokens: usize, args: &AnswerArgs, opened: &Opened) -> Run {
     let LimitArgs { rows, guesses, .. } = &args.limits;
     let guesses = match &guesses.draft {
-        Some(draft) => format!(", guesses of {draft}"),
-        None if guesses.lookup => ", guesses by lookup".to_owned(),
+        Some(draft) => format!(", {draft}"),
+        None if guesses.lookup => ", lookup".to_owned(),
         None => String::new(),
     };
     let variant = format!(

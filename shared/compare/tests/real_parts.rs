@@ -119,7 +119,7 @@ fn a_ladder_is_measured_written_and_replaced_on_the_same_day() {
         (2, 6, 12)
     );
     let rungs: Vec<&str> = results.rungs().map(|step| step.variant.as_str()).collect();
-    let guessed = "8 rows, guesses by lookup";
+    let guessed = "8 rows, lookup";
     assert_eq!(rungs, ["naive", "prealloc", "4-bit", "8 rows", guessed]);
     assert!(results.steps.len() > rungs.len());
     for step in &results.steps {
