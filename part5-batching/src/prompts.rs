@@ -95,11 +95,22 @@ pub(crate) fn next_logits(model: &Model, prompts: &[&[u32]], cache: &mut Cache) 
     let hidden = model.hidden(&ids, cache)?; // [B, L, E]
     let place = |(row, ids): (usize, &&[u32])| (row * longest + ids.len() - 1) as i32;
     let places: Vec<i32> = prompts.iter().enumerate().map(place).collect();
-    let places = Array::from_slice(&places, &[places.len() as i32]);
+    scores(model, &hidden, &places)
+}
+
+/// The scores after some positions of `hidden` `[B, L, E]`, which are counted row by row: `[N, V]`.
+///
+/// # Cost
+/// The head is as wide as the vocabulary, so nothing is scored that nobody asks for.
+pub(crate) fn scores(model: &Model, hidden: &Array, places: &[i32]) -> Result<Array> {
     let size = hidden.dim(2);
-    let last = hidden.reshape(&[-1, size])?.take_axis(&places, 0)?; // [B, E]
-    let logits = model.logits(&last.reshape(&[-1, 1, size])?)?; // [B, 1, V]
-    Ok(logits.squeeze_axes(&[1])?)
+    let mut rows = hidden.reshape(&[-1, size])?;
+    if places.len() < rows.dim(0) as usize {
+        let places = Array::from_slice(places, &[places.len() as i32]);
+        rows = rows.take_axis(&places, 0)?; // [N, E]
+    }
+    let logits = model.logits(&rows.reshape(&[1, -1, size])?)?; // [1, N, V]
+    Ok(logits.squeeze_axes(&[0])?)
 }
 
 #[cfg(test)]

@@ -166,20 +166,6 @@ pub(crate) fn start(
     Ok(Some(all))
 }
 
-/// The scores after some positions of `hidden` `[B, L, E]`, which are counted row by row: `[N, V]`.
-///
-/// # Cost
-/// The head is as wide as the vocabulary, so nothing is scored that nobody asks for.
-pub(crate) fn scores(model: &Model, hidden: &Array, places: &[i32]) -> Result<Array> {
-    let all = hidden.dim(0) * hidden.dim(1);
-    let mut hidden = hidden.reshape(&[1, all, -1])?;
-    if places.len() < all as usize {
-        let places = Array::from_slice(places, &[places.len() as i32]);
-        hidden = hidden.take_axis(&places, 1)?;
-    }
-    Ok(model.logits(&hidden)?.squeeze_axes(&[0])?)
-}
-
 /// The same as [`Likely::start`] where each row has several positions, `logits` `[N, V]`: as many as `counts` says, the
 /// first row's first.
 pub(crate) fn start_several(

@@ -26,6 +26,7 @@ use crate::likely::{self, Told};
 use crate::limits::Memory;
 use crate::model::Model;
 use crate::plan::SequenceId;
+use crate::prompts;
 use crate::scheduler::Scheduler;
 use crate::sequence::{Rows, Sequence};
 use crate::stepped::{Stepped, Tried};
@@ -70,7 +71,7 @@ pub fn start(
     }
     let ids = Array::from_slice(&ids, &[rows.len() as i32, width as i32]);
     let hidden = batch.run_several(model, &ids)?; // [B, L, E]
-    let logits = likely::scores(model, &hidden, &places)?; // [N, V]
+    let logits = prompts::scores(model, &hidden, &places)?; // [N, V]
     let trials = rows.iter_mut().filter_map(|row| row.trial.as_mut());
     let mut samplers: Vec<&mut Sampler> = trials.flat_map(|trial| &mut trial.samplers).collect();
     let next = sample_rows(&mut samplers, &logits)?;

@@ -78,11 +78,6 @@ pub mod likely {
     }
 
     /// What the head makes of some positions: nothing.
-    pub(crate) fn scores(_: &Model, hidden: &Array, places: &[i32]) -> Result<Array> {
-        let numbers = places.iter().map(|place| hidden.numbers()[*place as usize]);
-        Ok(Array::new(numbers.collect(), &[places.len() as i32, 1]))
-    }
-
     pub(crate) fn start_several(
         _rows: &mut [&mut Sequence],
         _counts: &[usize],
