@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use console::interrupt::check_interrupted;
 use console::report::status;
-use shared::prompt_cache::{self, Identity, Layout, PromptCache, digest, fingerprint};
+use shared::prompt_cache::{self, Identity, Layout, PromptCache};
 use shared::request::Request;
 use shared::session::Session;
 
@@ -107,18 +107,12 @@ fn identity(session: &Session, kind: CacheKind) -> Result<Identity> {
         kind != CacheKind::Off,
         "--cache off stores nothing that a file could hold: take another one"
     );
-    Ok(Identity {
-        model: fingerprint(&session.checkpoint)?,
-        template: session
-            .tokenizer
-            .chat_template()
-            .map_or_else(String::new, digest),
-        // Concat and Prealloc hold the same positions: either can go on with the other's file.
-        stored: match kind {
-            CacheKind::Rotating { size, sinks } => {
-                format!("{size} positions, the first {sinks} for good")
-            }
-            _ => "all positions".to_owned(),
-        },
-    })
+    // Concat and Prealloc hold the same positions: either can go on with the other's file.
+    let stored = match kind {
+        CacheKind::Rotating { size, sinks } => {
+            format!("{size} positions, the first {sinks} for good")
+        }
+        _ => "all positions".to_owned(),
+    };
+    Identity::of(&session.checkpoint, &session.tokenizer, stored)
 }

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use console::report::warn;
 use mlx_rs::Array;
 use shared::checkpoint::Checkpoint;
-use shared::prompt_cache::{self, Identity, Layout, PromptCache, digest, fingerprint};
+use shared::prompt_cache::{self, Identity, Layout, PromptCache, digest};
 use shared::tokenizer::Tokenizer;
 
 use crate::kinds::{CacheKind, layer_kinds};
@@ -57,11 +57,7 @@ impl Folder {
             "--prefix-folder has nothing to keep with --prefix-mb 0"
         );
         fs::create_dir_all(path).with_context(|| format!("making {}", path.display()))?;
-        let identity = Identity {
-            model: fingerprint(checkpoint)?,
-            template: tokenizer.chat_template().map_or_else(String::new, digest),
-            stored: "all".to_owned(),
-        };
+        let identity = Identity::of(checkpoint, tokenizer, "all".to_owned())?;
         Ok(Self {
             path: path.to_owned(),
             layout: Layout::of(checkpoint),

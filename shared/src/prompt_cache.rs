@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::Checkpoint;
 use crate::hub::ModelFiles;
+use crate::tokenizer::Tokenizer;
 
 const FORMAT: &str = "prompt-cache";
 const VERSION: &str = "2";
@@ -36,6 +37,20 @@ pub struct Identity {
     pub template: String,
     /// What the cache stores: `all`, or the window that it has.
     pub stored: String,
+}
+
+impl Identity {
+    /// That of a model and its chat template, with what the cache stores.
+    ///
+    /// # Errors
+    /// If the model's files cannot be read.
+    pub fn of(checkpoint: &Checkpoint, tokenizer: &Tokenizer, stored: String) -> Result<Self> {
+        Ok(Self {
+            model: fingerprint(checkpoint)?,
+            template: tokenizer.chat_template().map_or_else(String::new, digest),
+            stored,
+        })
+    }
 }
 
 /// What a file holds.
