@@ -9,6 +9,7 @@ use console::answered;
 use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use console::interrupt::interrupted;
 use console::metrics::{FinishReason, Generation, Run, Together};
+use console::numbers::plural;
 use console::report::{Report, TextStream, status};
 use console::results::JsonReport;
 use shared::machine::{on_one_stream, peak_bytes, reset_peak, versions};
@@ -58,7 +59,7 @@ pub fn run(args: &AnswerArgs) -> Result<()> {
     let (generations, text, time) =
         on_one_stream(|| answer(&session, &model, &copies(&request, rows)))?;
     let run = |generation: &Generation| {
-        let variant = format!("{rows} {}", if rows == 1 { "row" } else { "rows" });
+        let variant = format!("{rows} {}", plural(rows, "row"));
         Run::from_generation(&variant, request.ids.len(), generation, text.clone())
             .load(load_time)
             .tokenize(tokenize_time)

@@ -90,7 +90,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let engine = open(&args.limits, &args.model)?;
     let opened = engine.handle.opened().context("no model is open")?;
     check(&load, opened)?;
-    let (ours, theirs) = measured(args, &load, &engine)?;
+    let (ours, theirs) = measured(args, &load, &engine, opened)?;
     let found = Found {
         model: args.model.model.clone(),
         machine,
@@ -119,12 +119,12 @@ fn check(load: &Load, opened: &Opened) -> Result<()> {
         .requests
         .iter()
         .map(|planned| planned.prompt_tokens + planned.output_tokens)
-        .max();
+        .max()
+        .unwrap_or(0);
     ensure!(
-        longest.is_none_or(|longest| longest <= context),
-        "a request has {} tokens of prompt and answer, and the model sees {context}: take shorter --prompt-tokens or \
-         --output-tokens",
-        longest.unwrap_or(0)
+        longest <= context,
+        "a request has {longest} tokens of prompt and answer, and the model sees {context}: take shorter \
+         --prompt-tokens or --output-tokens"
     );
     Ok(())
 }
@@ -137,8 +137,12 @@ fn ids(opened: &Opened) -> Vec<u32> {
 }
 
 /// The rounds of the engine and of the server, after one of each that does not count.
-fn measured(args: &BenchArgs, load: &Load, engine: &Running) -> Result<(Vec<Round>, Vec<Round>)> {
-    let opened = engine.handle.opened().context("no model is open")?;
+fn measured(
+    args: &BenchArgs,
+    load: &Load,
+    engine: &Running,
+    opened: &Opened,
+) -> Result<(Vec<Round>, Vec<Round>)> {
     let ids = ids(opened);
     let prompts: Vec<Vec<u32>> = (0..load.requests.len())
         .map(|at| load.prompt(at, &ids))

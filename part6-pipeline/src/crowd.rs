@@ -10,6 +10,7 @@ use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use console::interrupt::interrupted;
 use console::machine::Machine;
 use console::metrics::{FinishReason, Run, Timeline, Together};
+use console::numbers::plural;
 use console::report::{Report, TextStream};
 use console::results::JsonReport;
 use shared::machine::{self, peak_bytes, reset_peak, versions};
@@ -168,10 +169,7 @@ fn run_of(got: &Got, prompt_tokens: usize, args: &AnswerArgs, opened: &Opened) -
         None if guesses.lookup => ", lookup".to_owned(),
         None => String::new(),
     };
-    let variant = format!(
-        "{rows} {}{guesses}",
-        if *rows == 1 { "row" } else { "rows" }
-    );
+    let variant = format!("{rows} {}{guesses}", plural(*rows, "row"));
     let run = Run::from_timeline(&variant, prompt_tokens, &got.timeline).output(
         got.tokens.clone(),
         got.text.clone(),

@@ -22,7 +22,6 @@ pub fn one<W: Write>(report: &mut Report<W>, run: &Run) -> io::Result<()> {
         "peak MiB",
         "weights MiB",
     ];
-    let mib = |bytes: Option<u64>| or_dash(bytes.map(|bytes| bytes as f64 / MIB), 1);
     let row = vec![
         run.variant.clone(),
         or_dash(run.ttft_ms, 1),
@@ -50,7 +49,6 @@ pub fn rows<W: Write>(report: &mut Report<W>, all: &Together) -> io::Result<()> 
         "KV MiB",
     ];
     let Together { run, .. } = all;
-    let mib = |bytes: Option<u64>| or_dash(bytes.map(|bytes| bytes as f64 / MIB), 1);
     let row = vec![
         run.variant.clone(),
         or_dash(run.ttft_ms, 1),
@@ -64,6 +62,10 @@ pub fn rows<W: Write>(report: &mut Report<W>, all: &Together) -> io::Result<()> 
     report.blank()?;
     report.note(&same(all))?;
     report.note("Per row: the median, after the first token. In all: all tokens ÷ all time.")
+}
+
+fn mib(bytes: Option<u64>) -> String {
+    or_dash(bytes.map(|bytes| bytes as f64 / MIB), 1)
 }
 
 fn same(all: &Together) -> String {
