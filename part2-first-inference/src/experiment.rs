@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use console::cli::{ModelArgs, OutputArgs, PromptArgs, SamplingArgs};
 use console::metrics::Run;
-use console::numbers::{binary, fixed, or_dash};
+use console::numbers::{decimal, fixed, or_dash};
 use console::report::{Report, Stdout, TextStream, status};
 use console::results::JsonReport;
 use shared::machine::{self, on_one_stream, peak_bytes};
@@ -140,7 +140,7 @@ fn numbers(run: &Run) -> Vec<(&'static str, String)> {
     let ms = |value, decimals| format!("{} ms", or_dash(value, decimals));
     let (ttft, tpot) = (ms(run.ttft_ms, 1), ms(run.tpot_ms, 1));
     let (prefill, decode) = (or_dash(run.prefill_tps, 1), or_dash(run.decode_tps, 1));
-    let peak = run.peak_bytes.map_or_else(|| "–".to_owned(), binary);
+    let peak = run.peak_bytes.map_or_else(|| "–".to_owned(), decimal);
     vec![
         (
             "load",

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use console::machine::Machine;
 use console::metrics::{median, ms};
-use console::numbers::{binary, count, decimal, fixed};
+use console::numbers::{count, decimal, fixed, megabytes};
 use console::report::{Report, Stdout, status};
 use mlx_rs::{Array, Stream, with_stream};
 use shared::layers::ids_array;
@@ -20,7 +20,7 @@ use shared::session::Session;
 use crate::model::Model;
 
 /// Numbers of the arrays that are looked at: more than the caches of a CPU hold.
-const NUMBERS: usize = 16 << 20;
+const NUMBERS: usize = 16_000_000;
 /// Steps that the speed is measured with, after some that warm up.
 const STEPS: usize = 20;
 const WARM_UP: usize = 3;
@@ -66,7 +66,7 @@ fn lazy(report: &mut Report<Stdout>) -> Result<Array> {
         "1. An array is computed when it is needed. `a` has {} numbers of 32 bits, so {}; `b = a · a + a` \
          is described first, and computed when `eval` asks for it.",
         count(NUMBERS as u64),
-        binary(4 * NUMBERS as u64)
+        decimal(4 * NUMBERS as u64)
     ))?;
     report.blank()?;
     let before = active_bytes()?;
@@ -191,20 +191,20 @@ fn over_the_bus(seen: &[Moment]) -> String {
         "There are two memories: the CPU's first sum took {} ms longer than its second, in which {} came \
          over the bus, {} GB/s. A model that does not fit into the card pays that for each token.",
         fixed(copy, 1),
-        binary(bytes as u64),
+        decimal(bytes as u64),
         fixed(bytes / copy / 1e6, 1)
     )
 }
 
 fn moments<W: Write>(report: &mut Report<W>, seen: &[Moment]) -> Result<()> {
     let addresses = seen.iter().any(|moment| moment.address.is_some());
-    let mut head = vec!["what", "ms", "MLX holds MiB"];
+    let mut head = vec!["what", "ms", "MLX holds MB"];
     head.extend(addresses.then_some("at address"));
     let row = |moment: &Moment| {
         let mut row = vec![
             moment.what.clone(),
             console::numbers::or_dash(moment.ms, 3),
-            fixed(moment.held as f64 / f64::from(1 << 20), 1),
+            megabytes(Some(moment.held), 1),
         ];
         let address = moment.address.map(|address| format!("{address:#x}"));
         row.extend(addresses.then(|| address.unwrap_or_else(|| "–".to_owned())));
@@ -327,9 +327,9 @@ mod tests {
             (1.0, 64, 100),
         ]);
         let told = verdict(&machine("cuda"), &copied);
-        // 64 MiB in 20 ms.
+        // 64 MB in 20 ms.
         assert!(
-            told.contains("took 20.0 ms longer") && told.contains("3.4 GB/s"),
+            told.contains("took 20.0 ms longer") && told.contains("3.2 GB/s"),
             "{told}"
         );
     }

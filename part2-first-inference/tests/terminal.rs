@@ -58,7 +58,7 @@ fn no_line_of_the_report_is_wider_than_80_columns() {
         "time to first token",
         "TPOT",
         "time per output token",
-        "MiB, the most memory",
+        "MB, the most memory",
     ] {
         assert!(report.contains(words), "{words}: {report}");
     }
@@ -82,7 +82,7 @@ fn memory_is_shown_and_told_for_this_machine() {
         let line = text.lines().find(|line| line.starts_with(label)).unwrap();
         line.split_whitespace().collect()
     };
-    // 64 MiB of numbers; what is only described takes nothing, what is evaluated as much again.
+    // 64 MB of numbers; what is only described takes nothing, what is evaluated as much again.
     assert_eq!(row(" a, made by the host").last(), Some(&"64.0"));
     assert_eq!(row(" b, described").last(), Some(&"64.0"));
     assert_eq!(row(" b, evaluated").last(), Some(&"128.0"));

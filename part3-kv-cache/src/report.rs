@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use console::metrics::{Rounds, Run};
-use console::numbers::{count, fixed, or_dash};
+use console::numbers::{count, fixed, megabytes, or_dash};
 use console::report::Report;
 use console::results::JsonReport;
 use shared::machine::versions;
@@ -139,7 +139,6 @@ fn memory(bench: &Bench<'_>, variants: &[Variant], unit: Unit) -> Vec<Vec<String
     let row = |variant: &Variant| {
         let last = variant.measured.last()?;
         let kv = |bytes: u64| fixed(bytes as f64 / unit.bytes, 1);
-        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
         Some(vec![
             variant.label.to_owned(),
             count(last.run.positions_recomputed.unwrap_or(0)),
@@ -148,7 +147,7 @@ fn memory(bench: &Bench<'_>, variants: &[Variant], unit: Unit) -> Vec<Vec<String
             kv(per_token * last.offset as u64),
             kv(last.run.kv_bytes.unwrap_or(0)),
             kv(last.active),
-            or_dash(last.run.peak_bytes.map(mib), 1),
+            megabytes(last.run.peak_bytes, 1),
         ])
     };
     variants.iter().filter_map(row).collect()
@@ -198,31 +197,17 @@ struct Unit {
 }
 
 impl Unit {
-    const KIB: Self = Self {
+    const KB: Self = Self {
         head: [
-            "cache",
-            "again",
-            "offset",
-            "room",
-            "needs KiB",
-            "held KiB",
-            "MLX KiB",
-            "peak MiB",
+            "cache", "again", "offset", "room", "needs kB", "held kB", "MLX kB", "peak MB",
         ],
-        bytes: 1024.0,
+        bytes: 1e3,
     };
-    const MIB: Self = Self {
+    const MB: Self = Self {
         head: [
-            "cache",
-            "again",
-            "offset",
-            "room",
-            "needs MiB",
-            "held MiB",
-            "MLX MiB",
-            "peak MiB",
+            "cache", "again", "offset", "room", "needs MB", "held MB", "MLX MB", "peak MB",
         ],
-        bytes: 1024.0 * 1024.0,
+        bytes: 1e6,
     };
 
     fn of(variants: &[Variant]) -> Self {
@@ -232,10 +217,10 @@ impl Unit {
     }
 
     fn for_bytes(largest: u64) -> Self {
-        if largest >> 10 < 10_000 {
-            Self::KIB
+        if largest < 10_000_000 {
+            Self::KB
         } else {
-            Self::MIB
+            Self::MB
         }
     }
 }
@@ -263,7 +248,7 @@ mod tests {
 
     #[test]
     fn numbers_of_memory_stay_short() {
-        for bytes in [0, 4096, 9_999 << 10, 10_000 << 10, 4 << 30, 9 << 30] {
+        for bytes in [0, 4096, 9_999_000, 10_000_000, 4_000_000_000, 9_000_000_000] {
             let text = fixed(bytes as f64 / Unit::for_bytes(bytes).bytes, 1);
             assert!(text.len() <= "9,999.9".len(), "{bytes}: {text}");
         }

@@ -85,7 +85,7 @@ fn the_comparison_fits_80_columns_with_a_real_model_too() {
     let model = ["--model", path.to_str().unwrap(), "--prompt", "Stars"];
     let (code, stdout, stderr) = part3(&[&model[..], &["--max-tokens", "3"]].concat());
     assert_eq!(code, 0, "{stderr}");
-    assert!(stdout.contains(" held MiB "), "{stdout}");
+    assert!(stdout.contains(" held MB "), "{stdout}");
     for line in stdout.lines().skip(1) {
         assert!(line.chars().count() <= 80, "{line}");
     }
@@ -103,10 +103,10 @@ fn the_report_ends_with_its_result_and_tells_no_spread_of_one_run() {
     let (code, stdout, stderr) = part3(&["--max-tokens", "12", "--rounds", "1"]);
     assert_eq!(code, 0, "{stderr}");
     let last = stdout.lines().next_back().unwrap();
-    // 12 tokens of the prompt and all of the answer but its last, 4 KiB each.
+    // 12 tokens of the prompt and all of the answer but its last, 4,096 bytes each.
     assert!(last.starts_with(" The same 12 tokens, "), "{stdout}");
     assert!(
-        last.ends_with(" times as fast, for 92 KiB of keys and values."),
+        last.ends_with(" times as fast, for 94.21 kB of keys and values."),
         "{stdout}"
     );
     assert!(!stdout.contains("IQR"), "{stdout}");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use console::metrics::Rounds;
-use console::numbers::{count, difference, fixed, or_dash, plural, with_error};
+use console::numbers::{count, difference, fixed, megabytes, or_dash, plural, with_error};
 use console::report::{Column, Report, Rows, Stdout};
 use console::results::JsonReport;
 use console::text::{clip, one_line};
@@ -203,7 +203,7 @@ const SPEED: [Column<'_>; 7] = [
     ("decode", 15),
     ("×", 5),
     ("of roof", 7),
-    ("peak MiB", 8),
+    ("peak MB", 8),
     ("KV B/pos", 8),
 ];
 
@@ -220,7 +220,6 @@ fn speeds(report: &mut Report<Stdout>, bench: &Bench<'_>, rows: &[Row]) -> Resul
 fn speed(row: &Row, first: &Row) -> [String; 7] {
     let Rounds { run, n, .. } = &row.rounds;
     let ratio = run.decode_tps.zip(first.rounds.run.decode_tps);
-    let mebibytes = |bytes| bytes as f64 / f64::from(1 << 20);
     let decode = or_dash(run.decode_tps, 1);
     [
         row.variant.name.clone(),
@@ -231,7 +230,7 @@ fn speed(row: &Row, first: &Row) -> [String; 7] {
         },
         or_dash(ratio.map(|(a, b)| a / b), 2),
         run.mbu.map_or_else(|| or_dash(None, 0), percent),
-        or_dash(run.peak_bytes.map(mebibytes), 1),
+        megabytes(run.peak_bytes, 1),
         count(row.kv_bytes_per_position),
     ]
 }

@@ -194,7 +194,7 @@ impl PromptCache {
 /// they are converted to, and samples of the weights' bytes.
 ///
 /// # Cost
-/// 64 blocks of 4 KiB per file, not all of it: a fine-tuned model differs nearly everywhere, and a
+/// 64 blocks of 4,096 bytes per file, not all of it: a fine-tuned model differs nearly everywhere, and a
 /// cache that takes as long to check as the weights take to read would be of no use.
 ///
 /// # Errors

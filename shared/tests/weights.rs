@@ -875,11 +875,11 @@ fn a_model_that_does_not_fit_is_refused_with_the_numbers() {
 #[test]
 fn a_model_that_fits_but_not_at_the_moment_is_told_with_the_numbers() {
     let tiny = tiny();
-    assert_eq!(tiny.crowded(300 << 20), None);
-    let told = tiny.crowded(200 << 20).unwrap();
+    assert_eq!(tiny.crowded(300_000_000), None);
+    let told = tiny.crowded(200_000_000).unwrap();
     assert_eq!(
         told,
-        "tiny needs 270.01 MiB, but other programs leave 200.00 MiB of this machine's memory: close some, \
+        "tiny needs 270.69 MB, but other programs leave 200.00 MB of this machine's memory: close some, \
          or it may be slow or be ended by the system"
     );
 }

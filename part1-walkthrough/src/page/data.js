@@ -76,10 +76,10 @@ function compact(value, unit = "") {
   const digits = step[0] === 1 ? 0 : scaled < 10 ? 2 : scaled < 100 ? 1 : 0;
   return `${scaled.toFixed(digits)}\u00a0${step[1]}${unit}`.trim();
 }
-/** Memory, as the terminal tells it: in KiB, MiB and GiB. */
-function binary(bytes) {
-  const power = [3, 2, 1].find((power) => bytes >= 1024 ** power);
-  return power ? `${(bytes / 1024 ** power).toFixed(2)}\u00a0${["KiB", "MiB", "GiB"][power - 1]}` : `${count(bytes)}\u00a0B`;
+/** Bytes, as the terminal tells them: in kB, MB and GB. */
+function decimal(bytes) {
+  const power = [3, 2, 1].find((power) => bytes >= 1000 ** power);
+  return power ? `${(bytes / 1000 ** power).toFixed(2)}\u00a0${["kB", "MB", "GB"][power - 1]}` : `${count(bytes)}\u00a0B`;
 }
 const small = (value) => (value === 0 ? "0" : value.toExponential(1).replace("e-", " · 10⁻").replace(/⁻(\d+)$/, (_, d) =>
   `⁻${[...d].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[digit]).join("")}`));

@@ -24,14 +24,14 @@ function recomputeStep() {
       fact(count(again), `of ${count(sum(computed))} positions were computed again, in each layer`),
       fact(`${fixed(flops_naive / Math.max(1, flops_cached), 1)} ×`, `${compact(flops_naive, "FLOP")} instead of ${compact(flops_cached, "FLOP")}`),
       fact(largest_change === 0 ? "0" : small(largest_change), "largest difference between the keys and values of the first round and of the last"),
-      fact(binary(kv_bytes), "a cache of prompt and answer takes")),
+      fact(decimal(kv_bytes), "a cache of prompt and answer takes")),
     el("figure", {}, ...triangles,
       el("div.keys", {}, key("var(--good)", "computed for the first time"), key("color-mix(in oklab, var(--bad) 45%, var(--cell))", "computed again"), key("var(--ghost)", "read from the cache")),
       el("figcaption", {}, `One row per round, one cell per position, prompt first. A cache costs ${count(kv_bytes_per_token)} bytes for each token.${heads}`)),
     el("div.panel.scroll", {}, el("table", {},
       el("caption.note", {}, `After this prompt of ${L} tokens, for answers of n tokens.`),
       el("thead", {}, el("tr", {}, ...["n", "computed again", "of the answer", "cache"].map((title) => el("th", { scope: "col" }, title)))),
-      el("tbody", {}, ...answers.map((answer) => el("tr", {}, el("td", {}, count(answer.tokens)), el("td", {}, count(answer.repeated)), el("td", {}, count(answer.of_answer)), el("td", {}, binary(answer.kv_bytes))))))));
+      el("tbody", {}, ...answers.map((answer) => el("tr", {}, el("td", {}, count(answer.tokens)), el("td", {}, count(answer.repeated)), el("td", {}, count(answer.of_answer)), el("td", {}, decimal(answer.kv_bytes))))))));
 }
 
 /** The rounds of the loop without a cache and with one, side by side, played round by round. */
@@ -60,7 +60,7 @@ const key = (fill, text) => el("span", {}, el("i", { "--k": fill }), text);
 
 function budgetStep() {
   const { budget } = trace;
-  const measures = [["parameters", "parameters", (v) => compact(v)], ["flops", "FLOP", (v) => compact(v)], ["bytes", "bytes to read", (v) => binary(v)], ["micros", "time, µs", (v) => count(v)]];
+  const measures = [["parameters", "parameters", (v) => compact(v)], ["flops", "FLOP", (v) => compact(v)], ["bytes", "bytes to read", (v) => decimal(v)], ["micros", "time, µs", (v) => count(v)]];
   const total = (name) => budget.reduce((sum, cost) => sum + cost[name], 0);
   fill("#budget .idea", `One pass over the ${L} tokens of the prompt, part by part, summed over ${model.layers} layers. Parameters, operations and bytes are counted; the time is the median of five passes with a wait after each part, on the machine that wrote this page. Where other programs kept it busy, the times are not worth comparing.`);
   const shares = budget.flatMap((cost, part) => measures.map(([name, label]) => ({ label, part, name: cost.part, share: cost[name] / (total(name) || 1) })));

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use console::numbers::{binary, count, fixed, plural};
+use console::numbers::{count, decimal, fixed, plural};
 use shared::sampling::Sampling;
 
 use super::picture::{self, BeforeAfter};
@@ -184,7 +184,7 @@ fn cost_row(cost: &Cost) -> Vec<String> {
         cost.part.clone(),
         count(cost.parameters),
         fixed(cost.flops as f64 / 1e6, 2),
-        binary(cost.bytes),
+        decimal(cost.bytes),
         fixed(cost.micros, 0),
     ]
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use console::numbers::{binary, count, fixed};
+use console::numbers::{count, decimal, fixed};
 
 use super::{Screen, tiny};
 use crate::trace::{Recompute, Trace};
@@ -61,7 +61,7 @@ fn kv(trace: &Trace) -> String {
         format!(
             " (with all {} query heads it would be {}: only key/value heads are kept)",
             model.heads,
-            binary(found.kv_bytes_per_token_all_heads)
+            decimal(found.kv_bytes_per_token_all_heads)
         )
     };
     format!(
@@ -71,7 +71,7 @@ fn kv(trace: &Trace) -> String {
         model.kv_heads,
         model.head_dim,
         model.activation_bytes,
-        binary(found.kv_bytes_per_token)
+        decimal(found.kv_bytes_per_token)
     )
 }
 
@@ -91,7 +91,7 @@ fn answers<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
                 count(answer.tokens),
                 count(answer.repeated),
                 count(answer.of_answer),
-                binary(answer.kv_bytes),
+                decimal(answer.kv_bytes),
             ]
         })
         .collect();

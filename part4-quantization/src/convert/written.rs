@@ -18,7 +18,7 @@ use crate::finite::check_finite;
 use crate::floats::{self, Fit, check_range};
 use crate::quantize::{Grid, Rounding, quantize_rows};
 
-/// Weights that are worked on at once: 16 MiB in f32.
+/// Weights that are worked on at once: 17 MB in f32.
 const PIECE: usize = 4 << 20;
 /// The same for float modes: MLX compares each weight with 16 numbers.
 const PIECE_OF_FLOATS: usize = 1 << 20;

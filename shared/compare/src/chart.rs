@@ -62,7 +62,7 @@ fn picture(area: &Area<'_>, results: &Results) -> Drawn {
         let most = step.rows as f64 * step.decode_tps.max;
         most.max(step.throughput_tps.median)
     });
-    let memory = of(|step| mib(step.peak_bytes));
+    let memory = of(|step| megabytes(step.peak_bytes));
     for (index, step) in results.steps.iter().enumerate() {
         let y = (HEAD + STEP * index as u32) as i32;
         if index == 0 || results.steps[index - 1].number != step.number {
@@ -114,7 +114,7 @@ fn head(area: &Area<'_>, results: &Results) -> Drawn {
     let memory = [
         (WEIGHTS, "weights"),
         (KV, "KV"),
-        (REST, "rest of the peak, MiB"),
+        (REST, "rest of the peak, MB"),
     ];
     legend(area, MEMORY.left, &memory)
 }
@@ -161,10 +161,10 @@ fn speeds(area: &Area<'_>, step: &Step, y: i32, largest: f64) -> Drawn {
 
 /// Weights, keys and values, and what else there was at the moment of the peak.
 fn memories(area: &Area<'_>, step: &Step, y: i32, largest: f64) -> Drawn {
-    let peak = mib(step.peak_bytes);
+    let peak = megabytes(step.peak_bytes);
     let parts = [
-        (WEIGHTS, mib(step.weight_bytes)),
-        (KV, mib(step.kv_bytes)),
+        (WEIGHTS, megabytes(step.weight_bytes)),
+        (KV, megabytes(step.kv_bytes)),
         (REST, peak),
     ];
     let mut from = 0.0;
@@ -183,8 +183,8 @@ fn memories(area: &Area<'_>, step: &Step, y: i32, largest: f64) -> Drawn {
     )
 }
 
-fn mib(bytes: Option<u64>) -> f64 {
-    bytes.unwrap_or(0) as f64 / f64::from(1 << 20)
+fn megabytes(bytes: Option<u64>) -> f64 {
+    bytes.unwrap_or(0) as f64 / 1e6
 }
 
 /// A column of bars on one scale.

@@ -22,9 +22,9 @@ const HEAD: [(&str, &str, usize); 8] = [
     ("decode", "tok/s a row", 14),
     ("all rows", "tok/s", 10),
     ("×", "part 2", 7),
-    ("peak", "MiB", 7),
-    ("weights", "MiB", 8),
-    ("KV", "MiB", 7),
+    ("peak", "MB", 7),
+    ("weights", "MB", 8),
+    ("KV", "MB", 7),
 ];
 
 /// Columns of the name in front of the numbers: a variant, and whether its tokens are the same.
@@ -102,16 +102,16 @@ fn title(step: &Step) -> String {
 }
 
 fn numbers(step: &Step) -> String {
-    let mib = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / f64::from(1 << 20));
+    let mb = |bytes: Option<u64>| bytes.map(|bytes| bytes as f64 / 1e6);
     let cells = [
         narrow(Some(step.ttft_ms.median), 1),
         narrow(Some(step.tpot_ms.median), 2),
         spread(step.decode_tps),
         narrow(Some(step.throughput_tps.median), 1),
         narrow(step.ratio_to_part2, 2),
-        narrow(mib(step.peak_bytes), 1),
-        narrow(mib(step.weight_bytes), 1),
-        narrow(mib(step.kv_bytes), 2),
+        narrow(mb(step.peak_bytes), 1),
+        narrow(mb(step.weight_bytes), 1),
+        narrow(mb(step.kv_bytes), 2),
     ];
     let cells = cells.iter().zip(HEAD);
     let cells: String = cells

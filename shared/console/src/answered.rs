@@ -3,10 +3,8 @@
 use std::io::{self, Write};
 
 use crate::metrics::{Run, Together};
-use crate::numbers::{or_dash, plural};
+use crate::numbers::{megabytes, or_dash, plural};
 use crate::report::Report;
-
-const MIB: f64 = 1024.0 * 1024.0;
 
 /// One answer as a table.
 ///
@@ -19,8 +17,8 @@ pub fn one<W: Write>(report: &mut Report<W>, run: &Run) -> io::Result<()> {
         "TPOT ms",
         "decode tok/s",
         "MBU %",
-        "peak MiB",
-        "weights MiB",
+        "peak MB",
+        "weights MB",
     ];
     let row = vec![
         run.variant.clone(),
@@ -28,8 +26,8 @@ pub fn one<W: Write>(report: &mut Report<W>, run: &Run) -> io::Result<()> {
         or_dash(run.tpot_ms, 2),
         or_dash(run.decode_tps, 1),
         or_dash(run.mbu.map(|share| 100.0 * share), 1),
-        mib(run.peak_bytes),
-        mib(run.weight_bytes),
+        megabytes(run.peak_bytes, 1),
+        megabytes(run.weight_bytes, 1),
     ];
     report.table(&head, &[row])
 }
@@ -45,8 +43,8 @@ pub fn rows<W: Write>(report: &mut Report<W>, all: &Together) -> io::Result<()> 
         "TPOT ms",
         "tok/s per row",
         "tok/s in all",
-        "peak MiB",
-        "KV MiB",
+        "peak MB",
+        "KV MB",
     ];
     let Together { run, .. } = all;
     let row = vec![
@@ -55,17 +53,13 @@ pub fn rows<W: Write>(report: &mut Report<W>, all: &Together) -> io::Result<()> 
         or_dash(run.tpot_ms, 2),
         or_dash(run.decode_tps, 1),
         or_dash(all.throughput_tps, 1),
-        mib(run.peak_bytes),
-        mib(run.kv_bytes),
+        megabytes(run.peak_bytes, 1),
+        megabytes(run.kv_bytes, 1),
     ];
     report.table(&head, &[row])?;
     report.blank()?;
     report.note(&same(all))?;
     report.note("Per row: the median, after the first token. In all: all tokens ÷ all time.")
-}
-
-fn mib(bytes: Option<u64>) -> String {
-    or_dash(bytes.map(|bytes| bytes as f64 / MIB), 1)
 }
 
 fn same(all: &Together) -> String {
@@ -97,9 +91,9 @@ mod tests {
         let timeline = Timeline::from_instants(start, (0..tokens.len()).map(at).collect());
         Run::from_timeline("2 rows", 12, &timeline)
             .output(tokens.to_vec(), "x".into(), FinishReason::Length)
-            .peak_bytes(15 << 20)
-            .weight_bytes(14 << 20)
-            .kv_bytes(1 << 20)
+            .peak_bytes(15_000_000)
+            .weight_bytes(14_000_000)
+            .kv_bytes(1_000_000)
     }
 
     fn printed(rows: &[Run]) -> String {

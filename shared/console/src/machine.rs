@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::numbers::{decimal, fixed, gib};
+use crate::numbers::{decimal, fixed};
 
 /// The machine that ran it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,9 +38,21 @@ impl Machine {
         let Self {
             name, os, backend, ..
         } = self;
-        let ram = gib(self.ram_bytes);
+        let ram = self.memory_text();
         let Versions { mlx, mlx_rs, .. } = versions;
         format!("{name}, {ram}, {os}, MLX {mlx} ({backend}), mlx-rs {mlx_rs}")
+    }
+
+    /// Its memory, such as `25.28 GB`. Memory is made and sold in powers of two, and on a Mac all of it is
+    /// seen: `17.18 GB (sold as 16 GB)`.
+    pub fn memory_text(&self) -> String {
+        const SOLD: u64 = 1 << 30;
+        let text = decimal(self.ram_bytes);
+        if self.ram_bytes >= SOLD && self.ram_bytes.is_multiple_of(SOLD) {
+            format!("{text} (sold as {} GB)", self.ram_bytes / SOLD)
+        } else {
+            text
+        }
     }
 
     /// Decode steps per second that the memory allows when `bytes_per_step` must be read for each:
@@ -180,7 +192,12 @@ mod tests {
         let row = machine(None).describe(&versions);
         assert_eq!(
             row,
-            "Apple M4 Pro, 24.00 GiB, macOS 15.1, MLX 0.32.2 (metal), mlx-rs 0.33.0"
+            "Apple M4 Pro, 25.77 GB (sold as 24 GB), macOS 15.1, MLX 0.32.2 (metal), mlx-rs 0.33.0"
         );
+        let container = Machine {
+            ram_bytes: 25_280_000_000,
+            ..machine(None)
+        };
+        assert_eq!(container.memory_text(), "25.28 GB");
     }
 }

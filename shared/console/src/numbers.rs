@@ -1,4 +1,4 @@
-//! Numbers as text: fixed decimals, thousands separators, and always which kind of byte.
+//! Numbers as text: fixed decimals, thousands separators, and one family of units for bytes.
 
 /// What stands where a value is undefined.
 const DASH: &str = "–";
@@ -59,33 +59,22 @@ pub fn difference(value: f64, error: Option<f64>) -> String {
     }
 }
 
-/// Bytes in GiB = 2³⁰, for memory: `3.97 GiB`.
-pub fn gib(bytes: u64) -> String {
-    format!("{} GiB", fixed(bytes as f64 / (1_u64 << 30) as f64, 2))
-}
-
 /// Bytes in the largest of kB, MB and GB (powers of 1000) that leaves at least 1, else in bytes.
+///
+/// For files, memory and bandwidth alike: data sheets give bandwidth in powers of 1000, and then bytes ÷
+/// bandwidth is a time without a factor of 1.024, 1.049 or 1.074 between them.
 pub fn decimal(bytes: u64) -> String {
-    scaled(bytes, 1000.0, ["kB", "MB", "GB"])
-}
-
-/// Bytes in the largest of KiB, MiB and GiB (powers of 1024) that leaves at least 1, else in bytes.
-pub fn binary(bytes: u64) -> String {
-    scaled(bytes, 1024.0, ["KiB", "MiB", "GiB"])
-}
-
-fn scaled(bytes: u64, base: f64, units: [&str; 3]) -> String {
-    let power = [3, 2, 1]
-        .into_iter()
-        .find(|&power| bytes as f64 >= base.powi(power));
-    match power {
-        Some(p) => format!(
-            "{} {}",
-            fixed(bytes as f64 / base.powi(p), 2),
-            units[p as usize - 1]
-        ),
+    let units = [(1e9, "GB"), (1e6, "MB"), (1e3, "kB")];
+    let unit = units.iter().find(|(size, _)| bytes as f64 >= *size);
+    match unit {
+        Some((size, name)) => format!("{} {name}", fixed(bytes as f64 / size, 2)),
         None => format!("{} B", count(bytes)),
     }
+}
+
+/// Bytes as a number of MB = 10⁶ bytes, for a column whose head has the unit; a dash for None.
+pub fn megabytes(bytes: Option<u64>, decimals: usize) -> String {
+    or_dash(bytes.map(|bytes| bytes as f64 / 1e6), decimals)
 }
 
 /// Puts a comma before every third digit from the end.
@@ -138,18 +127,12 @@ mod tests {
     }
 
     #[test]
-    fn units_of_bytes_say_which_kind_they_are() {
-        assert_eq!(gib(4_263_000_000), "3.97 GiB");
-    }
-
-    #[test]
     fn a_size_picks_the_unit_that_leaves_at_least_one() {
         assert_eq!(decimal(999), "999 B");
         assert_eq!(decimal(1_000), "1.00 kB");
         assert_eq!(decimal(14_610_000), "14.61 MB");
         assert_eq!(decimal(2_000_000_000_000), "2,000.00 GB");
-        assert_eq!(binary(1_023), "1,023 B");
-        assert_eq!(binary(1 << 20), "1.00 MiB");
-        assert_eq!(binary(3 << 30), "3.00 GiB");
+        assert_eq!(megabytes(Some(1 << 20), 2), "1.05");
+        assert_eq!(megabytes(None, 2), "–");
     }
 }

@@ -3,15 +3,15 @@
 use anyhow::{Result, ensure};
 
 use super::Checkpoint;
-use console::numbers::{binary, count};
+use console::numbers::{count, decimal};
 
 /// For the program, and for what a step computes on the way.
-const MARGIN: u64 = 256 << 20;
+const MARGIN: u64 = 256_000_000;
 
 impl Checkpoint {
     /// Refuses a model that cannot fit, before it drives the machine into swap.
     ///
-    /// Counted: the weights, keys and values for `positions`, and 256 MiB for the program and for
+    /// Counted: the weights, keys and values for `positions`, and 256 MB for the program and for
     /// what a step computes on the way.
     ///
     /// Compared with all memory of the machine, not with what is free: other programs can go, files that
@@ -31,7 +31,7 @@ impl Checkpoint {
             (String::new(), "")
         } else {
             let positions = count(positions as u64);
-            let text = format!(" and {} for {positions} positions", binary(kv));
+            let text = format!(" and {} for {positions} positions", decimal(kv));
             (text, ", or a shorter prompt with a smaller --max-tokens")
         };
         ensure!(
@@ -39,9 +39,9 @@ impl Checkpoint {
             "{} needs {}, {} for the weights{for_positions}, but this machine has {}; take a smaller or \
              quantized model{or_shorter}",
             self.name,
-            binary(needed),
-            binary(weights),
-            binary(ram_bytes)
+            decimal(needed),
+            decimal(weights),
+            decimal(ram_bytes)
         );
         Ok(())
     }
@@ -55,8 +55,8 @@ impl Checkpoint {
                 "{} needs {}, but other programs leave {} of this machine's memory: close some, or it \
                  may be slow or be ended by the system",
                 self.name,
-                binary(needed),
-                binary(available)
+                decimal(needed),
+                decimal(available)
             )
         })
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::Checkpoint;
 use console::cli::FloatType;
-use console::numbers::{binary, count, decimal};
+use console::numbers::{count, decimal};
 use repacking::blocks::{Form, Kind};
 
 use crate::config::{Family, RopeScaling};
@@ -40,7 +40,7 @@ impl Checkpoint {
         if let Some(ram) = ram_bytes {
             let positions = config.max_position_embeddings;
             let fits = match self.check_fit(positions, ram) {
-                Ok(()) => format!("in {}, with the full context", binary(ram)),
+                Ok(()) => format!("in {}, with the full context", decimal(ram)),
                 Err(refusal) => format!("not with the full context: {refusal}"),
             };
             rows.push(("fits", fits));
@@ -203,9 +203,9 @@ impl Checkpoint {
         let full = per_token.saturating_mul(self.config.max_position_embeddings as u64);
         format!(
             "{} per token in {} bits, {} at full context",
-            binary(per_token),
+            decimal(per_token),
             8 * bytes,
-            binary(full)
+            decimal(full)
         )
     }
 }

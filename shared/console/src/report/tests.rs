@@ -26,7 +26,7 @@ fn a_card_aligns_its_values_and_wraps_long_ones() {
         ),
         (
             "machine",
-            "Apple M4 Pro, 24.00 GiB, macOS 15.1, MLX 0.32.2 (metal), mlx-rs 0.33.0",
+            "Apple M4 Pro, 25.77 GB (sold as 24 GB), macOS 15.1, MLX 0.32.2 (metal), mlx-rs 0.33.0",
         ),
         (
             "unlike Llama",
@@ -46,7 +46,7 @@ fn a_table_has_its_units_in_the_head_and_its_numbers_at_the_right() {
         "TPOT ms",
         "ITL p95",
         "decode tok/s",
-        "peak GiB",
+        "peak GB",
         "vs off",
     ];
     let rows = [

@@ -51,7 +51,7 @@ fn table(series: &Series, results: &Results, stem: &str) -> String {
 }
 
 const HEAD: &str = "\
-| part | what it adds | TTFT ms | TPOT ms | decode tok/s per row | tok/s of all rows | peak MiB | weights MB | KV KiB | × part 2 | tokens |
+| part | what it adds | TTFT ms | TPOT ms | decode tok/s per row | tok/s of all rows | peak MB | weights MB | KV kB | × part 2 | tokens |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
@@ -62,13 +62,13 @@ fn caption(results: &Results, stem: &str) -> String {
         .as_deref()
         .map_or_else(String::new, |dtype| format!(" in {dtype}"));
     format!(
-        "**{}{dtype}** on {} ({} cores, {:.0} GiB, {}, MLX {} on {}, mlx-rs {}), {}: \
+        "**{}{dtype}** on {} ({} cores, {}, {}, MLX {} on {}, mlx-rs {}), {}: \
          {} prompt tokens, {} new ones, greedy; median ± half the interquartile range of {} fresh \
          processes each, in alternating order. [All numbers]({}/{stem}.json)",
         results.model,
         machine.name,
         machine.cores,
-        machine.ram_bytes as f64 / f64::from(1 << 30),
+        machine.memory_text(),
         machine.os,
         results.versions.mlx,
         machine.backend,
@@ -103,9 +103,9 @@ fn row(series: &Series, step: &Step, reference: bool) -> String {
         spread(&step.tpot_ms),
         spread(&step.decode_tps),
         spread(&step.throughput_tps),
-        bytes(step.peak_bytes, f64::from(1 << 20)),
+        bytes(step.peak_bytes, 1e6),
         bytes(step.weight_bytes, 1e6),
-        bytes(step.kv_bytes, 1024.0),
+        bytes(step.kv_bytes, 1e3),
         step.ratio_to_part2
             .map_or_else(String::new, |ratio| format!("{ratio:.2}")),
         tokens,

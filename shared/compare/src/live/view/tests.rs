@@ -62,7 +62,7 @@ fn three_lanes_stand_side_by_side_in_120_columns() {
     let start = Instant::now();
     let mut lanes = two(start);
     let mut failed = lane(4, start, 3, 50);
-    failed.err(b"error: the model needs 12.1 GiB, this machine has 8.0: take a smaller one\n");
+    failed.err(b"error: the model needs 12.1 GB, this machine has 8.0: take a smaller one\n");
     failed.ended(status(1), 0);
     lanes.push(failed);
     insta::assert_snapshot!(drawn(&lanes, start, 120, 24));
@@ -96,7 +96,7 @@ fn a_lane_that_dies_is_told_in_its_place_and_among_the_scores() {
     let start = Instant::now();
     let mut lanes = five(start);
     let mut died = lane(5, start, 3, 50);
-    died.err(b"error: 8 rows: they need 12.1 GiB, this machine has 8.0: take fewer --rows\n");
+    died.err(b"error: 8 rows: they need 12.1 GB, this machine has 8.0: take fewer --rows\n");
     died.ended(status(1), 0);
     lanes[3] = died;
     insta::assert_snapshot!(drawn(&lanes, start, 80, 30));
