@@ -20,10 +20,12 @@ use shared::tokenizer::Tokenizer;
 use crate::candidates::likeliest;
 use crate::decoder::Decoder;
 use crate::meanings::meanings;
+use crate::order::order;
 use crate::pass::Pass;
 use crate::pictures::norms;
 use crate::tokenize::name;
 use crate::trace::{AddedPosition, Embedded, Embedding, Map, Neighbour, Point, Shifted};
+use crate::widths::widths;
 
 /// Neighbours that are looked up for each token.
 const NEIGHBOURS: usize = 5;
@@ -45,6 +47,8 @@ pub fn embedding(decoder: &dyn Decoder, tokenizer: &Tokenizer, pass: &Pass) -> R
         tokens: tokens.collect(),
         map: map(decoder, tokenizer, &pass.ids, &near)?,
         meanings: meanings(decoder, tokenizer)?,
+        widths: widths(decoder),
+        order: order(decoder, tokenizer)?,
         added_positions: added_positions(pass)?,
     })
 }

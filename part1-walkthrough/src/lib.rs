@@ -36,6 +36,8 @@
 //! And to be read last:
 //!
 //! - [`meanings`]: words along two directions that have names
+//! - [`widths`]: what a wider vector costs
+//! - [`order`]: the same words in another order, with positions and without
 //! - [`merging`]: how a word was put together from bytes, merge by merge
 //! - [`extras`]: one word in two sentences, a piece left out, several tokenizers beside each other
 
@@ -53,6 +55,7 @@ pub mod gpt2;
 pub mod llama;
 pub mod meanings;
 pub mod merging;
+pub mod order;
 pub mod page;
 pub mod pass;
 pub mod pictures;
@@ -63,3 +66,4 @@ pub mod subject;
 pub mod tokenize;
 pub mod trace;
 pub mod walk;
+pub mod widths;

@@ -185,7 +185,11 @@ pub fn journey<W: Write>(
     report.blank()?;
     let mut screen = Screen { report, pace };
     for stop in stops {
-        let title = format!("{} {stop}", *stop as usize + 1);
+        let title = format!(
+            "{} of {} · {stop}",
+            *stop as usize + 1,
+            Stop::LAST as usize + 1
+        );
         picture::heading(screen.report, &title, stop.aside())?;
         screen.report.blank()?;
         match stop {

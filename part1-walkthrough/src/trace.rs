@@ -21,8 +21,8 @@ use crate::extras::compare::Comparison;
 
 pub use attend::{Check, Focus, Layer, Shape, Strips};
 pub use embed::{
-    AddedPosition, Direction, Embedded, Embedding, Map, Meaning, Meanings, Neighbour, Point,
-    Positions, Shifted,
+    AddedPosition, Direction, Embedded, Embedding, Map, Meaning, Meanings, Neighbour, Order, Point,
+    Positions, Reading, Shifted, Width,
 };
 pub use floats::Floats;
 pub use loops::{Answer, Cost, Decode, Recompute, Round};

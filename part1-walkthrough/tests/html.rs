@@ -391,7 +391,7 @@ fn numbers_of_the_page_are_named_as_they_were_made() {
         page.text("#budget .idea")
             .contains("the median of five passes")
     );
-    let cache = console::numbers::binary(trace.recompute.kv_bytes).replace(' ', "\u{a0}");
+    let cache = console::numbers::decimal(trace.recompute.kv_bytes).replace(' ', "\u{a0}");
     assert!(page.text(".again .facts").contains(&cache), "{cache}");
     // Why a token is out is told in the terminal's words.
     let told: Vec<(u32, String)> = page.json(

@@ -116,6 +116,32 @@ fn animals_lie_apart_from_the_sky_and_verbs_above_both() {
     }
 }
 
+/// Both sides are computed: the same pass, with the rotation left out and with it.
+#[test]
+fn without_positions_nobody_can_tell_who_bit_whom() {
+    let trace = walked(&tiny(), &plan(SENTENCE));
+    let found = trace.embedding.order.as_ref().unwrap();
+    assert_eq!(
+        found.texts,
+        ["The dog bit the man.", "The man bit the dog."]
+    );
+    assert!(found.sums < 1e-4, "{}", found.sums);
+    let (without, with) = (&found.without, &found.with);
+    assert!(without.difference < 1e-4 * without.length, "{without:?}");
+    assert!(with.difference > 0.05 * with.length, "{with:?}");
+    assert!(without.cosines[..2].iter().all(|cosine| *cosine > 0.9999));
+    assert!(with.cosines[0] > 0.9999 && with.cosines[1] < without.cosines[1]);
+    for (a, b) in without.attention[0].iter().zip(&without.attention[1]) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+    for shares in without.attention.iter().chain(&with.attention) {
+        assert!(
+            (shares.iter().sum::<f32>() - 1.0).abs() < 1e-5,
+            "{shares:?}"
+        );
+    }
+}
+
 /// As part 3 counts: 12 tokens and 64 new ones leave 75 positions in a cache.
 #[test]
 fn a_cache_has_no_place_for_the_last_token_of_an_answer() {
@@ -261,13 +287,13 @@ fn same(a: &Value, b: &Value) -> bool {
 fn steps_can_be_picked() {
     let text = part1(&["--from=decode", "--to=recompute", "--max-tokens=2"]);
     assert!(
-        text.contains("5 decode") && text.contains("6 recompute"),
+        text.contains("5 of 6 · decode") && text.contains("6 of 6 · recompute"),
         "{text}"
     );
-    assert!(!text.contains("4 predict"), "{text}");
+    assert!(!text.contains("4 of 6"), "{text}");
     let text = part1(&["--step=embed", "--pace=0.01", "--max-tokens=1"]);
     assert!(
-        text.contains("2 embed") && !text.contains("3 attend"),
+        text.contains("2 of 6 · embed") && !text.contains("3 of 6"),
         "{text}"
     );
 }

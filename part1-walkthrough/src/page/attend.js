@@ -5,6 +5,8 @@ const weight = (layer, head, query, key) => attention[layer][(head * L + query) 
 
 function attendStep() {
   fill("#attend .shape", ...trace.focus.shapes.map((shape) => el("span", {}, sizes(shape))));
+  const known = trace.embedding.widths.filter((width) => width.source);
+  fill(".elsewhere", `${model.layers} layers of ${model.heads} heads, one layer after the other. ${known.map((width) => `${width.model} has ${width.layers} layers`).join(", ")}.`);
   arcs();
   pickers();
   mosaic();

@@ -7,7 +7,58 @@ function embedStep() {
   watch(draw);
   watch(neighbours);
   meanings();
+  widths();
   (trace.positions.kind === "rotated" ? rotated : learned)(find(".positions"));
+  order();
+}
+
+/** What a wider vector costs. */
+function widths() {
+  const rows = trace.embedding.widths.map((width) => el("tr", {}, el("th", { scope: "row" }, width.model),
+    el("td", {}, count(width.width)), el("td", {}, String(width.layers)), el("td", {}, compact(width.parameters)),
+    el("td", {}, decimal(2 * width.parameters)), el("td", {}, compact(width.multiplications))));
+  const sources = trace.embedding.widths.filter((width) => width.source).map((width) => `${width.model} (${width.source})`);
+  find(".widths").replaceChildren(el("div.panel", {}, el("h3", {}, "What a wider vector costs"),
+    el("p.note", {}, `A row has room for ${count(model.width)} directions. More cost memory and time in every layer: a matrix from ${count(model.width)} numbers to ${count(model.width)} has ${count(model.width ** 2)} weights, twice the width four times as many, and a token is multiplied with all of them.`),
+    el("div.scroll", { tabindex: 0, role: "region", "aria-label": "What a wider vector costs, scrolls sideways" }, el("table", {},
+      el("thead", {}, el("tr", {}, ...["model", "width", "layers", "weights", "in 16 bits", "multi­plied"].map((title) => el("th", { scope: "col" }, title)))),
+      el("tbody", {}, ...rows))),
+    el("p.note", {}, `Computed from the sizes of ${sources.join(", ")}; multiplied: weights that a token is multiplied with. What it is multiplied with besides, its keys and values, grows with the text.`)));
+}
+
+/** The same words in another order, with positions and without. */
+function order() {
+  const found = trace.embedding.order;
+  if (!found) return;
+  const last = found.pieces.at(-1);
+  const sentence = (reading, side) => {
+    const at = found.places.map((place, piece) => (side ? place : piece));
+    const pieces = found.pieces.map((text, piece) => ({ text, at: at[piece], share: reading.attention[side][piece] })).toSorted((a, b) => a.at - b.at);
+    return el("p.tokens", {}, ...pieces.map(({ text, share }) => el(`span.part${shade(share) > 0.55 ? ".hot" : ""}`, { "--s": shade(share), title: `${text} ${percent(share)}` }, piece(text), " ", el("small", {}, share.toFixed(2)))));
+  };
+  const side = (title, reading, verdict) => el("div.reading", {}, el("h4", {}, title), sentence(reading, 0), sentence(reading, 1),
+    el("p.note", {}, "What “", last, "” collects from the two differs by ", el("b.number", {}, fixed(reading.difference, 2)), ` (it is ${fixed(reading.length, 2)} long): ${verdict}`));
+  const picture = el("div", {});
+  find(".order").replaceChildren(el("div.panel", {}, el("h3", {}, "Who bit whom? The same words in another order"),
+    el("p.note", {}, `The rows of the pieces are the same in both sentences, and so is the sum of them (difference ${fixed(found.sums, 2)}): a bag of words. The colour is how much “${last}”, which sees them all, looks at each piece in layer 0, head ${found.head}.`),
+    el("div.two.readings", {},
+      side("Without positions", found.without, "nobody can tell who bit whom."),
+      side("With positions", found.with, "the order is in it.")),
+    picture,
+    el("p.note", {}, "The line is how alike the two vectors of “", last, "” are after each layer (cosine; 1 is the same). In later layers even the mask tells something of the order without positions, since each word has seen only those before it.")));
+  const lines = [["without positions", found.without, "var(--muted)"], ["with positions", found.with, "var(--accent)"]];
+  const points = lines.flatMap(([name, { cosines }, stroke]) => cosines.map((cosine, after) => ({ name, cosine, after, stroke })));
+  const ends = points.filter((point) => point.after === model.layers);
+  chart(picture, () => ({
+    height: 200, marginLeft: 44, marginRight: 130, marginBottom: 36, ariaLabel: "Cosine after each layer, without positions and with them",
+    style: { background: "transparent", color: "var(--ink)", fontSize: "12px", overflow: "visible" },
+    x: { label: "layers behind it", ticks: Math.min(model.layers, 10), tickFormat: "d" }, y: { label: "cosine", nice: true, ticks: 4 },
+    marks: [
+      Plot.line(points, { x: "after", y: "cosine", z: "name", stroke: "stroke", strokeWidth: 2.5 }),
+      Plot.dot(points, { x: "after", y: "cosine", fill: "stroke", r: 3.5, title: (point) => `${point.name}, ${point.after} layers: ${fixed(point.cosine, 3)}` }),
+      Plot.text(ends, { x: "after", y: "cosine", text: (point) => `${fixed(point.cosine, 3)} ${point.name.split(" ")[0]}`, dx: 8, textAnchor: "start", fill: "var(--ink)" }),
+    ],
+  }))();
 }
 
 /** A dozen words along two directions that have names. */
@@ -18,7 +69,7 @@ function meanings() {
   const [right, up] = found.axes;
   const picture = el("div", {});
   find(".meanings").replaceChildren(el("figure", {}, el("h3", {}, "A map of meanings"), picture,
-    el("figcaption", {}, `To the right: the direction from ${list(right.from)} to ${list(right.to)}. Upwards: from ${list(up.from)} to ${list(up.to)}. The words on the map are in neither. These are two of ${count(model.width)} directions; every further one costs memory and time in each layer.`)));
+    el("figcaption", {}, `To the right: the direction from ${list(right.from)} to ${list(right.to)}. Upwards: from ${list(up.from)} to ${list(up.to)}. The words on the map are in neither.`)));
   chart(picture, (width) => ({
     height: Math.min(420, Math.max(280, width * 0.5)), margin: 30, marginRight: 64,
     ariaLabel: "Words along two directions",
@@ -27,9 +78,31 @@ function meanings() {
     marks: [
       Plot.ruleX([0], { stroke: "var(--line)" }), Plot.ruleY([0], { stroke: "var(--line)" }),
       Plot.dot(found.points, { x: "x", y: "y", r: 5, fill: "var(--accent)", title: (point) => `${point.piece} ${fixed(point.x, 2)}, ${fixed(point.y, 2)}` }),
-      Plot.text(found.points, { x: "x", y: "y", text: (point) => plain(point.piece).trim(), dx: 9, textAnchor: "start", fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4, paintOrder: "stroke" }),
+      ...named(found.points, width, Math.min(420, Math.max(280, width * 0.5))),
     ],
   }))();
+}
+
+/** Where each point's name has room: at its right, at its left, above or below it. */
+function named(points, width, height) {
+  const ends = (axis) => [Math.min(...points.map((point) => point[axis])), Math.max(...points.map((point) => point[axis]))];
+  const [[left, right], [bottom, top]] = [ends("x"), ends("y")];
+  const at = (point) => [((point.x - left) / (right - left || 1)) * (width - 134), ((top - point.y) / (top - bottom || 1)) * (height - 100)];
+  const meet = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
+  const taken = points.map(at).map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
+  return points.map((point) => {
+    const [x, y] = at(point);
+    const wide = 7.5 * plain(point.piece).trim().length;
+    const places = [
+      { textAnchor: "start", dx: 9, dy: 0, box: [x + 7, y - 7, x + 10 + wide, y + 7] },
+      { textAnchor: "end", dx: -9, dy: 0, box: [x - 10 - wide, y - 7, x - 7, y + 7] },
+      { textAnchor: "middle", dx: 0, dy: -14, box: [x - wide / 2, y - 21, x + wide / 2, y - 7] },
+      { textAnchor: "middle", dx: 0, dy: 14, box: [x - wide / 2, y + 7, x + wide / 2, y + 21] },
+    ];
+    const { box, ...place } = places.find((place) => !taken.some((other) => meet(other, place.box))) ?? places[0];
+    taken.push(box);
+    return Plot.text([point], { x: "x", y: "y", text: (point) => plain(point.piece).trim(), ...place, fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4, paintOrder: "stroke" });
+  });
 }
 
 /** The map of the vectors. */

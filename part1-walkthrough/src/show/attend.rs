@@ -6,7 +6,7 @@ use anyhow::Result;
 use console::numbers::fixed;
 
 use super::{Screen, picture, piece, sizes, tiny};
-use crate::trace::{Check, Floats, Focus, Layer, Positions, Trace};
+use crate::trace::{Check, Floats, Focus, Layer, Positions, Trace, Width};
 
 pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> {
     let focus = &trace.focus;
@@ -19,9 +19,11 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
         )?;
     }
     screen.say(&format!(
-        "{} blocks, one after the other, change the vectors. Each adds to the stream what attention \
+        "{} blocks, one after the other, change the vectors{}. Each adds to the stream what attention \
          collects from earlier tokens, and what the MLP makes of it. The arrays of layer {}:",
-        trace.model.layers, focus.layer
+        trace.model.layers,
+        elsewhere(&trace.embedding.widths),
+        focus.layer
     ))?;
     screen.report.blank()?;
     let shapes: Vec<Vec<String>> = focus
@@ -35,6 +37,15 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
     heat_map(screen, trace)?;
     layers(screen, trace)?;
     checks(screen, &trace.checks)
+}
+
+/// ` (GPT-2 small has 12, …)`
+fn elsewhere(widths: &[Width]) -> String {
+    let known = widths.iter().filter(|width| width.source.is_some());
+    let known: Vec<String> = known
+        .map(|width| format!("{} has {}", width.model, width.layers))
+        .collect();
+    format!(" ({})", known.join(", "))
 }
 
 /// The formula in numbers, for the last token.

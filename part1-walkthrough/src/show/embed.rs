@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::Result;
-use console::numbers::fixed;
+use console::numbers::{count, decimal, fixed};
 
 use super::picture::{self, Dot, plane};
 use super::{Screen, piece, short};
-use crate::trace::{Embedded, Map, Meanings, Neighbour, Positions, Token, Trace};
+use crate::trace::{Embedded, Map, Meanings, Neighbour, Order, Positions, Token, Trace, Width};
 
 /// Neighbours that have room in a row.
 const NEIGHBOURS: usize = 3;
@@ -37,9 +37,14 @@ pub(super) fn show<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Resul
     let dots = dots(map);
     screen.picture(|report| plane(report, &dots))?;
     if let Some(found) = &trace.embedding.meanings {
-        meanings(screen, e, found)?;
+        meanings(screen, found)?;
     }
-    positions(screen, trace)
+    widths(screen, e, &trace.embedding.widths)?;
+    positions(screen, trace)?;
+    match &trace.embedding.order {
+        Some(found) => order(screen, found),
+        None => Ok(()),
+    }
 }
 
 fn rows(trace: &Trace) -> Vec<Vec<String>> {
@@ -70,7 +75,7 @@ fn neighbour(near: &Neighbour) -> String {
 }
 
 /// Words along two named directions.
-fn meanings<W: Write>(screen: &mut Screen<'_, W>, e: usize, found: &Meanings) -> Result<()> {
+fn meanings<W: Write>(screen: &mut Screen<'_, W>, found: &Meanings) -> Result<()> {
     let list = |words: &[String]| {
         words
             .iter()
@@ -81,8 +86,7 @@ fn meanings<W: Write>(screen: &mut Screen<'_, W>, e: usize, found: &Meanings) ->
     let [right, up] = &found.axes;
     screen.say(&format!(
         "A map of meanings: to the right the direction from {} to {}, upwards the one from {} to {}. The \
-         words on it are in neither. These are 2 of {e} directions that a row has room for; more cost \
-         memory and time in every layer.",
+         words on it are in neither.",
         list(&right.from),
         list(&right.to),
         list(&up.from),
@@ -100,6 +104,102 @@ fn meanings<W: Write>(screen: &mut Screen<'_, W>, e: usize, found: &Meanings) ->
         })
         .collect();
     screen.picture(|report| plane(report, &dots))
+}
+
+/// What more directions cost.
+fn widths<W: Write>(screen: &mut Screen<'_, W>, e: usize, found: &[Width]) -> Result<()> {
+    screen.say(&format!(
+        "A row has room for {e} directions. More cost memory and time in every layer: a matrix from {e} \
+         numbers to {e} has {} weights, twice the width four times as many, and a token is multiplied with \
+         all of them.",
+        count((e * e) as u64)
+    ))?;
+    screen.report.blank()?;
+    let millions = |number: u64| fixed(number as f64 / 1e6, 1);
+    let row = |width: &Width| {
+        vec![
+            short(&width.model),
+            count(width.width as u64),
+            width.layers.to_string(),
+            millions(width.parameters),
+            decimal(2 * width.parameters),
+            millions(width.multiplications),
+        ]
+    };
+    let rows: Vec<Vec<String>> = found.iter().map(row).collect();
+    let head = [
+        "model",
+        "width",
+        "layers",
+        "weights M",
+        "in 16 bits",
+        "multiplied M a token",
+    ];
+    screen.picture(|report| report.table(&head, &rows))?;
+    let sources = found.iter().filter_map(|width| {
+        let source = width.source.as_ref()?;
+        Some(format!("{} ({source})", width.model))
+    });
+    screen.say(&format!(
+        "Computed from the sizes of {}; what a token is multiplied with besides, its keys and values, grows \
+         with the text.",
+        sources.collect::<Vec<_>>().join(", ")
+    ))?;
+    Ok(screen.report.blank()?)
+}
+
+/// The same words in another order.
+fn order<W: Write>(screen: &mut Screen<'_, W>, found: &Order) -> Result<()> {
+    let [a, b] = &found.texts;
+    let last = found.pieces.last().map_or("", |piece| piece);
+    screen.picture(|report| report.card(&[("A", a), ("B", b)]))?;
+    screen.say(&format!(
+        "Who bit whom? The rows of their pieces are the same, and so is the sum of them (difference {:.2}): a \
+         bag of words. Where {last:?}, which sees them all, looks in layer 0, head {}, without positions and \
+         with them:",
+        found.sums, found.head
+    ))?;
+    screen.report.blank()?;
+    let columns = [&found.without, &found.with].map(|reading| &reading.attention);
+    let rows: Vec<Vec<String>> = (0..found.pieces.len())
+        .map(|at| {
+            let cells = columns.iter().flat_map(|both| both.iter());
+            let mut row = vec![piece(&found.pieces[at])];
+            row.extend(cells.map(|shares| shade(shares[at])));
+            row
+        })
+        .collect();
+    let head = ["looks at", "A without", "B without", "A with", "B with"];
+    screen.picture(|report| report.text_table(&head, &rows, &[0]))?;
+    let (without, with) = (&found.without, &found.with);
+    screen.say(&format!(
+        "What attention adds to it there is {:.2} long. Without positions A and B differ by {:.2}: nobody can \
+         tell who bit whom. With positions they differ by {:.2}. In later layers even the mask tells something \
+         of the order, since each word has seen only those before it: the cosine of the two vectors is {} \
+         without positions and {} with them after the last layer.",
+        with.length,
+        without.difference,
+        with.difference,
+        end(&without.cosines),
+        end(&with.cosines)
+    ))?;
+    Ok(screen.report.blank()?)
+}
+
+/// The last of some cosines.
+fn end(cosines: &[f32]) -> String {
+    fixed(f64::from(cosines.last().copied().unwrap_or(f32::NAN)), 3)
+}
+
+/// A share with a bar of eight cells.
+fn shade(share: f32) -> String {
+    const CELLS: usize = 8;
+    let filled = (share.clamp(0.0, 1.0) * CELLS as f32).round() as usize;
+    format!(
+        "{}{} {share:.2}",
+        "█".repeat(filled),
+        "░".repeat(CELLS - filled)
+    )
 }
 
 fn dots(map: &Map) -> Vec<Dot<'_>> {
@@ -127,7 +227,7 @@ fn positions<W: Write>(screen: &mut Screen<'_, W>, trace: &Trace) -> Result<()> 
                  adding something: pair i of the D = {} numbers of a head by position · θ^(-2i/D), with \
                  θ = {}. One arrow is one pair; the first ones whirl, the last ones hardly move.",
                 2 * frequencies.len(),
-                console::numbers::count(*theta as u64)
+                count(*theta as u64)
             ))?;
             screen.report.blank()?;
             let rows = turns(trace, frequencies);

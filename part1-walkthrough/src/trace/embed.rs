@@ -13,6 +13,10 @@ pub struct Embedding {
     pub map: Map,
     /// A dozen words along two directions that have names; None where the vocabulary lacks too many.
     pub meanings: Option<Meanings>,
+    /// What a wider vector costs: this model, and some that are known.
+    pub widths: Vec<Width>,
+    /// The same words in another order; None where a tokenizer cuts the sentences into different pieces.
+    pub order: Option<Order>,
     /// Where this model adds a vector per position (GPT-2): per token the length of that vector and
     /// of the sum. Empty where positions enter by rotation.
     pub added_positions: Vec<AddedPosition>,
@@ -45,6 +49,55 @@ pub struct Meaning {
     pub x: f32,
     /// Along the second.
     pub y: f32,
+}
+
+/// A model's width, and what that takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Width {
+    /// Its name.
+    pub model: String,
+    /// Where its sizes are published; None for the model that is watched.
+    pub source: Option<String>,
+    /// E
+    pub width: usize,
+    /// Number of blocks.
+    pub layers: usize,
+    /// Number of weights.
+    pub parameters: u64,
+    /// Weights that one token is multiplied with.
+    pub multiplications: u64,
+}
+
+/// Two sentences of the same tokens in another order, and what their last token collects from each.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Order {
+    /// The sentences.
+    pub texts: [String; 2],
+    /// The pieces of the first, as [`Token::piece`](super::Token::piece).
+    pub pieces: Vec<String>,
+    /// Where each of them stands in the second.
+    pub places: Vec<usize>,
+    /// Length of the difference between the sums of all rows of the table: nothing but rounding.
+    pub sums: f32,
+    /// The head of the first layer that is drawn.
+    pub head: usize,
+    /// Nothing says where a token stands.
+    pub without: Reading,
+    /// The model as it is.
+    pub with: Reading,
+}
+
+/// What the last token makes of both sentences.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// For each piece of the first sentence: how much that head looks at it in each sentence.
+    pub attention: [Vec<f32>; 2],
+    /// Length of what attention adds in the first layer, in the first sentence.
+    pub length: f32,
+    /// Length of the difference to what it adds in the second.
+    pub difference: f32,
+    /// After the embedding and after each layer: cosine between its two vectors.
+    pub cosines: Vec<f32>,
 }
 
 /// The vector of one token, as the table has it: the same in every sentence.
