@@ -42,28 +42,33 @@ pub fn layers(decoder: &dyn Decoder, pass: &Pass) -> Result<Vec<Layer>> {
     pass.blocks.iter().enumerate().map(picture).collect()
 }
 
-/// Numbers of q, k and v that a page has room for: 5⅓ characters each.
+/// Numbers of q, k and v that a page has room for, 5⅓ characters each; fewer of a model whose vocabulary and layers
+/// take more of the page themselves.
 const STRIPS: usize = 75_000;
+const STRIPS_OF_LARGE: usize = 45_000;
 
-/// Queries, keys and values of all layers, if a page has room for them.
-pub fn strips(decoder: &dyn Decoder, pass: &Pass) -> Result<Option<Vec<Strips>>> {
+/// Queries, keys and values of as many layers as a page has room for: those nearest to `layer` first.
+pub fn strips(decoder: &dyn Decoder, pass: &Pass, layer: usize) -> Result<Vec<Strips>> {
     let facts = decoder.facts();
     let heads = facts.heads + 2 * facts.kv_heads;
-    if facts.layers * heads * pass.length() * facts.head_dim > STRIPS {
-        return Ok(None);
-    }
-    let strips = |block: &BlockPass| {
+    let numbers = heads * pass.length() * facts.head_dim; // of a layer
+    let room = if facts.layers * numbers > STRIPS {
+        STRIPS_OF_LARGE / numbers
+    } else {
+        facts.layers
+    };
+    let mut nearest: Vec<usize> = (0..facts.layers).collect();
+    nearest.sort_by_key(|other| other.abs_diff(layer));
+    let strips = |layer: usize| {
+        let block = &pass.blocks[layer];
         Ok(Strips {
+            layer,
             q: to_f32(&block.q)?.into(),
             k: to_f32(&block.k)?.into(),
             v: to_f32(&block.plain.v)?.into(),
         })
     };
-    pass.blocks
-        .iter()
-        .map(strips)
-        .collect::<Result<_>>()
-        .map(Some)
+    nearest.into_iter().take(room).map(strips).collect()
 }
 
 /// One head of one layer in slow motion.

@@ -50,8 +50,8 @@ pub struct Trace {
     pub positions: Positions,
     /// Step 3: per layer, who looked at whom and what was added.
     pub layers: Vec<Layer>,
-    /// q, k and v of every layer; None where they are more than a page has room for.
-    pub strips: Option<Vec<Strips>>,
+    /// q, k and v of the layers that a page has room for, those nearest to the one in slow motion first.
+    pub strips: Vec<Strips>,
     /// One head in slow motion.
     pub focus: Focus,
     /// What each layer would have said, had it been the last one.

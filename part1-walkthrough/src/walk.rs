@@ -64,7 +64,7 @@ pub fn walk_from(subject: &Subject, plan: &Plan, request: &Request) -> Result<Tr
         tokens: tokenize::tokens(tokenizer, ids)?,
         embedding: embed::embedding(decoder, tokenizer, &pass)?,
         positions,
-        strips: pictures::strips(decoder, &pass)?,
+        strips: pictures::strips(decoder, &pass, layer)?,
         layers,
         focus,
         lens,

@@ -622,6 +622,88 @@ fn the_map_of_meanings_has_every_word() {
 }
 
 #[test]
+fn the_price_of_width_and_the_bitten_man_are_the_traces() {
+    let trace = sentence();
+    let Some(page) = shown(trace) else { return };
+    let cells: Vec<String> = page
+        .json("[...document.querySelectorAll('.widths tbody tr td:first-of-type')].map((cell) => cell.textContent)");
+    assert_eq!(cells, ["256", "768", "4,096", "12,288"]);
+    let found = trace.embedding.order.as_ref().unwrap();
+    let differences: Vec<String> = page.json(
+        "[...document.querySelectorAll('.reading .number')].map((number) => number.textContent)",
+    );
+    let expected =
+        [&found.without, &found.with].map(|reading| format!("{:.2}", reading.difference));
+    assert_eq!(differences, expected);
+    let pieces = |nth: usize| -> Vec<String> {
+        page.json(&format!(
+            "[...document.querySelectorAll('.reading .tokens')[{nth}].querySelectorAll('.piece')].map((piece) => piece.textContent)"
+        ))
+    };
+    assert_eq!(pieces(0), found.pieces);
+    assert_eq!(pieces(0).len(), pieces(1).len());
+    assert_ne!(pieces(0), pieces(1));
+    assert!(
+        page.text(".elsewhere")
+            .contains("GPT-2 small has 12 layers")
+    );
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_long_prompt_keeps_the_strips_of_the_layers_that_have_room_and_says_so() {
+    let trace = trace_of(
+        "The sun is a star and a star is a sun, says the old man who reads books all day long.",
+    );
+    let l = trace.tokens.len();
+    let inside: Vec<usize> = trace.strips.iter().map(|strips| strips.layer).collect();
+    assert!((1..8).contains(&inside.len()), "{l} tokens: {inside:?}");
+    assert_eq!(inside[0], trace.focus.layer);
+    let Some(page) = shown(&trace) else { return };
+    let canvases = || page.number("document.querySelectorAll('.worked canvas').length");
+    assert_eq!(canvases(), (3 * l + 2) as f64);
+    let told = page.text(".worked .note");
+    assert!(told.contains("more than this page has room for"), "{told}");
+    let missing = (0..8).find(|layer| !inside.contains(layer)).unwrap();
+    page.choose("pick-layer", missing);
+    let told = page.text(".worked .note");
+    assert!(
+        told.contains(&format!("Layer {missing} is not among them")),
+        "{told}"
+    );
+    assert_eq!(canvases(), (3 * l + 2) as f64);
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn the_page_says_of_the_cranes_what_a_decoder_cannot_know() {
+    let cranes = ["The crane ate a fish.", "The crane lifted the steel."];
+    let found = senses::compare(&subject("tiny"), cranes, None, None).unwrap();
+    let mut trace = trace_of(cranes[0]);
+    trace.comparison = Some(found.clone());
+    let Some(page) = shown(&trace) else { return };
+    let cosines: Vec<String> =
+        page.json("[...document.querySelectorAll('.unknown td')].map((cell) => cell.textContent)");
+    assert_eq!(cosines, vec!["1.000"; found.first.cosines.len()]);
+    let later: Vec<String> = page.json(
+        "[...document.querySelectorAll('.unknown .later')].map((piece) => piece.textContent)",
+    );
+    let after = |side: usize| {
+        let side = &found.first.sides[side];
+        side.tokens[side.position + 1..]
+            .iter()
+            .map(|token| token.piece.clone())
+    };
+    assert_eq!(later, after(0).chain(after(1)).collect::<Vec<_>>());
+    let repeated = found.repeated.unwrap();
+    assert_eq!(
+        page.text(".cosine .number"),
+        format!("{:.3}", repeated.cosines.last().unwrap())
+    );
+    assert_eq!(page.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn the_stream_has_the_words_of_the_lens_and_the_lengths_that_layers_add() {
     let trace = sentence();
     let Some(page) = shown(trace) else { return };

@@ -1,3 +1,18 @@
+/** What a decoder cannot know: what comes after the word. */
+function unknown({ first }, word) {
+  const sides = first.sides.map((side) => el("p.tokens", {}, ...side.tokens.map((token, at) =>
+    el(`span.part${at === side.position ? ".joined" : at > side.position ? ".later" : ""}`, {}, piece(token.piece)))));
+  const rows = first.cosines.map((cosine, at) => el("td", {}, fixed(cosine, 3)));
+  find("#senses .compared").prepend(el("div.panel.unknown", {},
+    el("h3", {}, "What a decoder cannot know"),
+    el("p.note", {}, `Each sentence once: ${word} sees what stands before it. The pale pieces come later, and it knows nothing of them. So the two vectors stay the same, layer after layer:`),
+    ...sides,
+    el("div.scroll", { tabindex: 0, role: "region", "aria-label": "Cosine after each layer, scrolls sideways" }, el("table", {},
+      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "after"), ...first.cosines.map((_, at) => el("th", { scope: "col" }, at ? `layer ${at - 1}` : "embedding")))),
+      el("tbody", {}, el("tr", {}, el("th", { scope: "row" }, "cosine"), ...rows)))),
+    el("p.note", {}, `Read twice, as below, the second ${word} has a whole sentence behind it.`)));
+}
+
 /** One word in two sentences: the same vector at first, two at last. Only if the program compared two. */
 function sensesStep() {
   const found = trace.comparison;
@@ -25,5 +40,6 @@ function sensesStep() {
   find("#senses .compared").replaceChildren(
     el("div.panel", {}, el("h3", {}, `How alike the two vectors of ${word} are`), cosine, layers.node), meters,
     el("div.panel", {}, el("h3", {}, "The heads that moved it most"), el("p.note", {}, "The stronger the colour, the more of its attention goes there."), ...rows));
+  if (found.repeated) unknown(found, word);
   layers.series(drift.cosines.length, -1);
 }

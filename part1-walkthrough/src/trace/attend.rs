@@ -63,6 +63,8 @@ pub struct Focus {
 /// Queries, keys and values of one layer, as attention multiplies them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Strips {
+    /// The layer.
+    pub layer: usize,
     /// After the rotation, `[H, L, D]`.
     pub q: Floats,
     /// After the rotation, `[Hkv, L, D]`.
