@@ -18,7 +18,7 @@ use crate::generate::Generator;
 use crate::handle::AskId;
 use crate::limits::Limits;
 use crate::plan::{Plan, SequenceId, Why};
-use crate::stepped::Stepped;
+use crate::stepped::{Stepped, Tried};
 
 /// Reports that a reader may be late by. More are lost for it.
 const LATE: usize = 512;
@@ -89,6 +89,10 @@ pub struct Report {
     pub kv: Kv,
     /// What is kept of earlier prompts.
     pub prefix: Prefix,
+    /// What guesses have brought.
+    pub guesses: Guesses,
+    /// Rows that stop guessing for a while, since it lost time.
+    pub paused: Vec<String>,
     /// Who got a row.
     pub begun: Vec<Begun>,
     /// Whose answer is complete, or not wanted any more.
@@ -106,6 +110,10 @@ pub struct Row {
     pub from: usize,
     /// The one behind the last.
     pub to: usize,
+    /// Tokens behind them that were guessed, and ran along.
+    pub guessed: usize,
+    /// The first so many of those were right, and are kept.
+    pub right: usize,
 }
 
 /// A row that had to sit out.
@@ -150,6 +158,25 @@ pub struct Prefix {
     pub prompt_tokens: u64,
     /// Those of them that were there.
     pub cached_tokens: u64,
+}
+
+/// What guesses at the next tokens have brought so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Guesses {
+    /// Tokens that were guessed.
+    pub guessed: u64,
+    /// Those of them that were right.
+    pub right: u64,
+    /// How often a row has stopped guessing for a while.
+    pub paused: u64,
+}
+
+impl Guesses {
+    fn add(&mut self, tried: &Tried) {
+        self.guessed += tried.guessed as u64;
+        self.right += tried.right as u64;
+        self.paused += u64::from(tried.stopped);
+    }
 }
 
 /// Somebody got a row.
@@ -199,6 +226,8 @@ pub struct Ended {
     pub cached: usize,
     /// Tokens of the answer.
     pub tokens: usize,
+    /// What guesses have brought to it.
+    pub guesses: Guesses,
 }
 
 /// The engine's side: what it notes of each answer, and the report that is being made.
@@ -222,6 +251,7 @@ struct Watched {
     first: Option<Duration>,
     last: Duration,
     tokens: usize,
+    guesses: Guesses,
     why: Option<&'static str>,
 }
 
@@ -298,8 +328,15 @@ impl Watch {
                 watched.take(step, now);
             }
         }
+        for tried in &step.tried {
+            self.report.guesses.add(tried);
+            if let Some(watched) = self.answers.get_mut(&tried.id) {
+                watched.guesses.add(tried);
+            }
+        }
         if self.live.readers() > 0 {
             self.plan(&step.plan);
+            self.tried(&step.tried);
         }
         self.last = now;
     }
@@ -330,10 +367,16 @@ impl Watch {
             self.queue(generator);
             let _ = self.live.reports.send(Arc::new(self.report.clone()));
         }
-        let Report { step, prefix, .. } = self.report;
+        let Report {
+            step,
+            prefix,
+            guesses,
+            ..
+        } = self.report;
         self.report = Report {
             step,
             prefix,
+            guesses,
             at: ms(self.last),
             ..Report::default()
         };
@@ -351,6 +394,8 @@ impl Watch {
                 },
                 from: piece.range.start,
                 to: piece.range.end,
+                guessed: 0,
+                right: 0,
             })
         };
         let held = |(id, why): &(SequenceId, Why)| {
@@ -361,6 +406,22 @@ impl Watch {
         self.report.held = plan.held.iter().filter_map(held).collect();
         self.report.preempted = plan.preempted.iter().filter_map(name).collect();
         self.report.waiting.why = plan.queue.map(|why| why.to_string());
+    }
+
+    /// What became of guesses, to the rows that had them.
+    fn tried(&mut self, all: &[Tried]) {
+        for tried in all {
+            let Some(watched) = self.answers.get(&tried.id) else {
+                continue;
+            };
+            let mut rows = self.report.rows.iter_mut();
+            if let Some(row) = rows.find(|row| row.id == watched.name) {
+                (row.guessed, row.right) = (row.guessed + tried.guessed, row.right + tried.right);
+            }
+            if tried.stopped {
+                self.report.paused.push(watched.name.clone());
+            }
+        }
     }
 
     fn queue(&mut self, generator: &Generator<'_>) {
@@ -408,6 +469,7 @@ impl Watched {
             prompt_tokens: self.prompt_tokens,
             cached: self.cached,
             tokens: self.tokens,
+            guesses: self.guesses,
         }
     }
 }

@@ -124,6 +124,41 @@ fn each_token_of_prompts_and_answers_is_in_a_report_of_its_step() {
     );
 }
 
+/// A prompt that says the same again and again: what follows the latest tokens is known from before.
+#[test]
+fn what_was_guessed_and_kept_is_in_the_report_of_its_step_and_adds_up_to_the_metrics() {
+    let server = Server::start(&["--lookup", "--always-guess"]);
+    let mut watcher = Watcher::new(&server);
+    watcher.next();
+    let prompt = "The cat sat on the mat. ".repeat(8);
+    let body = json!({"prompt": prompt, "max_tokens": 48, "temperature": 0, "ignore_eos": true});
+    server.post("/v1/completions", &body);
+    let reports = watcher.until_ended(1);
+    let sum = |key: &str| -> u64 {
+        let rows = each(&reports, "rows");
+        rows.map(|row| row[key].as_u64().unwrap()).sum()
+    };
+    let (guessed, right) = (sum("guessed"), sum("right"));
+    assert!(right > 0 && right <= guessed, "{right} of {guessed}");
+    let last = &reports.last().unwrap()["guesses"];
+    assert_eq!(last["guessed"], guessed);
+    assert_eq!(last["right"], right);
+    let ended = each(&reports, "ended").next().unwrap();
+    assert_eq!(ended["guesses"]["guessed"], guessed);
+    assert_eq!(ended["guesses"]["right"], right);
+    for (name, value) in [
+        ("num_draft_tokens", guessed),
+        ("num_accepted_tokens", right),
+    ] {
+        let name = format!("spec_decode_{name}_total");
+        assert_eq!(server.metric(&name), value as f64, "{name}");
+    }
+    // Each guess that was kept has saved a step.
+    let tokens = ended["tokens"].as_u64().unwrap();
+    let decoded = each(&reports, "rows").filter(|row| row["does"] == "decode");
+    assert!((decoded.count() as u64) < tokens, "{tokens}");
+}
+
 #[test]
 fn whoever_leaves_is_told_to_have_left_and_who_stops_to_have_stopped() {
     let server = Server::start(&[]);

@@ -340,6 +340,54 @@ fn chats_at_once_become_a_batch_and_the_page_shows_its_rows_its_prefixes_and_wha
 }
 
 #[test]
+fn guesses_are_shown_where_they_are_made_with_what_was_kept_of_them() {
+    let plain = Server::start(&[]);
+    let Some(page) = opened(&plain) else { return };
+    say(
+        &page,
+        "the cat and the dog and the cat and the dog and the cat and the dog",
+    );
+    wait_for_answer(&page);
+    assert!(page.number("Number(document.querySelector('.guesses').hidden)") > 0.0);
+    no_complaints(&page);
+    drop(page);
+
+    let server = Server::start(&["--lookup", "--always-guess"]);
+    let Some(page) = opened(&server) else { return };
+    let settings = json!({"max_tokens": 120, "temperature": 0});
+    page.act(&format!(
+        "localStorage['pipeline.settings'] = JSON.stringify({settings})"
+    ));
+    page.reload();
+    page.wait_for("document.querySelector('.bar .state').dataset.state === 'ready'");
+    say(
+        &page,
+        "the cat and the dog and the cat and the dog and the cat and the dog",
+    );
+    page.wait_for("!document.querySelector('.guesses').hidden");
+    wait_for_answer(&page);
+    page.wait_for("document.querySelectorAll('.guessers li').length === 1");
+    thread::sleep(Duration::from_millis(500)); // the last steps are on their way
+    let numbers = |text: &str| -> Vec<u64> {
+        let text = text.replace(',', "");
+        text.split(|c: char| !c.is_ascii_digit())
+            .filter_map(|number| number.parse().ok())
+            .collect()
+    };
+    let summary = page.text(".guesses .summary");
+    let all = numbers(&summary);
+    assert!(all[1] <= all[0] && all[0] > 0, "{summary}");
+    assert!(
+        summary.contains("No request has stopped guessing."),
+        "{summary}"
+    );
+    let own = numbers(&page.text(".guessers .why"));
+    assert_eq!((own[0], own[1]), (all[1], all[0]));
+    assert_eq!(count(&page, ".legend .guess:not([hidden])"), 2.0);
+    no_complaints(&page);
+}
+
+#[test]
 fn a_server_that_goes_away_is_missed_and_one_that_comes_back_is_found() {
     let server = Server::start(&[]);
     let Some(page) = opened(&server) else { return };

@@ -48,7 +48,7 @@ export function time(ms) {
 }
 
 /** Bytes as a person would say them. */
-export const bytes = (number) => (number >= 1e6 ? `${(number / 1e6).toFixed(1)} MB` : `${(number / 1e3).toFixed(0)} kB`);
+export const bytes = (number) => (number >= 1e9 ? `${(number / 1e9).toFixed(2)} GB` : number >= 1e6 ? `${(number / 1e6).toFixed(1)} MB` : `${(number / 1e3).toFixed(0)} kB`);
 
 /** The value that a share of all values is below. */
 export function percentile(values, share) {

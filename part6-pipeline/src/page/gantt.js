@@ -106,6 +106,11 @@ function drawLane(lane, to, x) {
     const left = x(span.from);
     context.fillRect(left, top, Math.max(1, x(until) - left), tall);
   }
+  context.fillStyle = colours.ink;
+  for (const at of lane.paused) {
+    context.fillRect(x(at) - 2, top, 1.5, tall);
+    context.fillRect(x(at) + 1, top, 1.5, tall);
+  }
   context.strokeStyle = colours.cross;
   for (const at of lane.preempted) {
     const left = x(at);
@@ -118,26 +123,30 @@ function drawLane(lane, to, x) {
   }
 }
 
-/** In each two pixels the step that had most: prompts on top of answers. */
+/** What a step is made of, from below: a token for each row that answers, what was guessed besides, prompts. */
+const PARTS = ["decode", "right", "wrong", "prompt"];
+const tokens = (step) => PARTS.reduce((sum, part) => sum + step[part], 0);
+
+/** In each two pixels the step that had most. */
 function bars(to, x) {
   const { context, width, height, colours } = picture;
   const columns = [];
   let most = 16;
   for (const step of live.steps) {
     if (step.at < to - WINDOW || step.at - step.took > to) continue;
-    const sum = step.decode + step.prompt;
+    const sum = tokens(step);
     most = Math.max(most, sum);
     const last = Math.floor(x(step.at) / 2);
     for (let at = Math.max(0, Math.floor(x(step.at - step.took) / 2)); at <= last; at++) {
-      if (!columns[at] || columns[at].decode + columns[at].prompt < sum) columns[at] = step;
+      if (!columns[at] || tokens(columns[at]) < sum) columns[at] = step;
     }
   }
   const bottom = height - AXIS;
-  const tall = (tokens) => (tokens * (BARS - 4)) / most;
-  for (const [part, colour] of [["decode", "decode"], ["prompt", "prompt"]]) {
-    context.fillStyle = colours[colour];
+  const tall = (sum) => (sum * (BARS - 4)) / most;
+  for (const [nth, part] of PARTS.entries()) {
+    context.fillStyle = colours[part];
     columns.forEach((step, at) => {
-      const base = part === "prompt" ? tall(step.decode) : 0;
+      const base = tall(PARTS.slice(0, nth).reduce((sum, below) => sum + step[below], 0));
       const own = tall(step[part]);
       if (own > 0) context.fillRect(at * 2, bottom - base - own, 2, own);
     });
@@ -179,12 +188,15 @@ function point(event) {
     if (span) return write(find(".gantt .pointed"), describe(lane, span));
   }
   const step = live.steps.find((step) => step.at - step.took <= at && at <= step.at);
-  if (step) write(find(".gantt .pointed"), `A step of ${time(step.took)}: ${count(step.decode)} tokens of answers, ${count(step.prompt)} of prompts.`);
+  if (step) write(find(".gantt .pointed"), `A step of ${time(step.took)}: ${count(step.decode + step.right)} tokens of answers, ${count(step.prompt)} of prompts.${ofGuesses(step)}`);
 }
+
+const ofGuesses = ({ right, wrong }) => (right + wrong > 0 ? ` ${count(right)} of ${count(right + wrong)} guessed tokens were kept.` : "");
 
 function describe(lane, span) {
   const begun = lane.begun ? `, ${count(lane.begun.prompt_tokens)} tokens of prompt, ${count(lane.begun.cached)} of them cached` : "";
-  return `Request ${lane.id} ${STATES[span.state]} for ${time(span.to - span.from)}${begun}.`;
+  const pauses = lane.paused.length > 0 ? ` Guesses took longer than they saved: it stopped guessing for a while, where the two lines are.` : "";
+  return `Request ${lane.id} ${STATES[span.state]} for ${time(span.to - span.from)}${begun}.${lane.guesses ? ofGuesses({ right: lane.guesses.right, wrong: lane.guesses.guessed - lane.guesses.right }) : ""}${pauses}`;
 }
 
 /** For those who do not see it, now and then. */

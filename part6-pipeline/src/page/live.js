@@ -8,6 +8,8 @@ const STEPS = 4096;
 const REQUESTS = 1024;
 /** After so many milliseconds without a request, another run begins. */
 const PAUSE = 3000;
+/** Requests of which is told how they guess. */
+const GUESSERS = 32;
 /** Lanes that are drawn. */
 export const LANES = 24;
 
@@ -19,10 +21,12 @@ export const live = {
   last: null,
   lanes: new Map(),
   slots: [],
-  /** Of each step: when it ended, how long it took, tokens of answers and of prompts. */
+  /** Of each step: when it ended, how long it took, tokens of answers and of prompts, and of guesses right and wrong ones. */
   steps: [],
   /** Who got a row last, with what was there of its prompt. */
   starts: [],
+  /** Who guesses or has guessed, the latest first: tokens that were guessed, those that were right, and pauses. */
+  guessers: [],
   /** The requests of this run that have ended. */
   ended: [],
   /** Steps as the simulator learns from them. */
@@ -97,7 +101,7 @@ function hear({ name, data }) {
 /** Another server: what was measured of the one before is not of this one. */
 function forgetRun() {
   forgetLanes();
-  live.ended.length = live.measured.length = live.starts.length = live.mostUsed = 0;
+  live.ended.length = live.measured.length = live.starts.length = live.guessers.length = live.mostUsed = 0;
 }
 
 /** Another engine, or the same one after a while in which nobody listened. */
@@ -123,15 +127,29 @@ function take(report) {
     report.waiting.first.forEach((id) => extend(id, "queued", from, report.at));
     note(report);
   }
+  report.rows.filter((row) => row.guessed > 0).forEach((row) => guessed(row.id, row, from));
+  report.paused.forEach((id) => {
+    guessed(id, { guessed: 0, right: 0 }, from).pauses += 1;
+    lane(id, from).paused.push(from);
+  });
   report.preempted.forEach((id) => lane(id, from).preempted.push(from));
   report.ended.forEach(end);
   prune(report.at - WINDOW - 1000);
 }
 
+/** What became of a guess of a request. */
+function guessed(id, { guessed, right }, at) {
+  const found = live.guessers.find((other) => other.id === id) ?? { id, guessed: 0, right: 0, pauses: 0 };
+  Object.assign(found, { guessed: found.guessed + guessed, right: found.right + right, at });
+  live.guessers = [found, ...live.guessers.filter((other) => other !== found)].slice(0, GUESSERS);
+  lane(id, at).guesses = found;
+  return found;
+}
+
 function lane(id, at) {
   let found = live.lanes.get(id);
   if (!found) {
-    found = { id, slot: null, spans: [], preempted: [], begun: null, ended: null, positions: 0 };
+    found = { id, slot: null, spans: [], preempted: [], paused: [], guesses: null, begun: null, ended: null, positions: 0 };
     live.lanes.set(id, found);
   }
   if (found.slot === null && found.ended === null) {
@@ -158,7 +176,9 @@ function note({ at, took, rows }) {
   const decode = rows.filter((row) => row.does === "decode");
   const pieces = rows.filter((row) => row.does !== "decode").map((row) => [row.to - row.from, row.from]);
   const prompt = pieces.reduce((sum, [tokens]) => sum + tokens, 0);
-  live.steps.push({ at, took, decode: decode.length, prompt });
+  const sum = (part) => decode.reduce((sum, row) => sum + row[part], 0);
+  const right = sum("right");
+  live.steps.push({ at, took, decode: decode.length, prompt, right, wrong: sum("guessed") - right });
   if (took <= 0) return;
   const context = decode.reduce((sum, row) => sum + row.to, 0);
   live.measured.push({ rows: decode.length, context, pieces, ms: took });

@@ -41,7 +41,7 @@ function speed() {
   const sum = (part) => second.reduce((sum, step) => sum + step[part], 0);
   const runs = live.last?.rows.length > 0;
   const middle = percentile(second.map((step) => step.took), 0.5);
-  tile("speed")(runs ? count(sum("decode")) : "0", runs ? `and ${count(sum("prompt"))} of prompts; a step takes ${time(middle)}` : "nothing runs");
+  tile("speed")(runs ? count(sum("decode") + sum("right")) : "0", runs ? `and ${count(sum("prompt"))} of prompts; a step takes ${time(middle)}` : "nothing runs");
 }
 
 function times() {
@@ -58,13 +58,47 @@ function memory() {
   find(".tiles .meter i").style.width = `${limit ? Math.min(100, (100 * used) / limit) : 0}%`;
 }
 
+/** Only where guesses are made. */
+function guesses() {
+  const all = live.last?.guesses;
+  const guess = all && all.guessed + all.paused > 0;
+  find(".guesses").hidden = !guess;
+  document.querySelectorAll(".legend .guess").forEach((item) => (item.hidden = !guess));
+  if (!guess) return;
+  const share = all.guessed > 0 ? `${((100 * all.right) / all.guessed).toFixed(0)} %` : "none";
+  write(find(".guesses .summary"), `${count(all.guessed)} tokens were guessed and ${count(all.right)} of them kept: ${share}. Each one kept saves its request a step. ${pauses(all.paused)}`);
+  const rows = live.guessers.slice(0, 8);
+  const most = Math.max(1, ...rows.map((row) => row.guessed));
+  const list = find(".guessers");
+  const key = JSON.stringify(rows);
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(...rows.map((row) => guesser(row, most)));
+}
+
+function pauses(times) {
+  if (times === 0) return "No request has stopped guessing.";
+  const often = times === 1 ? "Once a request has stopped guessing for a while" : `Requests have stopped guessing for a while, ${count(times)} times in all`;
+  return `${often}, since it took longer than it saved.`;
+}
+
+function guesser({ id, guessed, right, pauses }, most) {
+  const bar = el("span.bar");
+  bar.style.width = `${(100 * guessed) / most}%`;
+  const part = el("i");
+  part.style.width = `${guessed > 0 ? (100 * right) / guessed : 0}%`;
+  bar.append(part);
+  const paused = pauses > 0 ? ` It stopped guessing for a while${pauses === 1 ? "" : `, ${count(pauses)} times`}.` : "";
+  return el("li", {}, el("span.id", {}, id), el("span.track", { "aria-hidden": "true" }, bar), el("span.why", {}, `${count(right)} of ${count(guessed)} guessed tokens were kept.${paused}`));
+}
+
 function prefix() {
   const tree = live.last?.prefix;
   if (tree && tree.hits + tree.misses > 0) {
     const share = tree.prompt_tokens > 0 ? (100 * tree.cached_tokens) / tree.prompt_tokens : 0;
     write(find(".prefix .summary"), `${bytes(tree.bytes)} are kept. ${count(tree.hits)} of ${count(tree.hits + tree.misses)} prompts found a beginning, and with it ${share.toFixed(0)} % of all tokens of prompts.`);
   }
-  const list = find(".starts");
+  const list = find(".prefix .starts");
   const ids = live.starts.map((start) => start.id).join();
   if (list.dataset.ids === ids) return;
   list.dataset.ids = ids;
@@ -102,6 +136,6 @@ export function panels() {
   setInterval(() => {
     if (!changed || document.hidden) return;
     changed = false;
-    for (const part of [rows, queue, speed, times, memory, prefix]) part();
+    for (const part of [rows, queue, speed, times, memory, guesses, prefix]) part();
   }, PERIOD);
 }
