@@ -141,6 +141,9 @@ fn address(array: &Array) -> Result<usize> {
 
 /// What the four sums say about copies, on this machine.
 fn verdict(machine: &Machine, seen: &[Moment]) -> String {
+    if machine.backend == "cuda" {
+        return over_the_bus(seen);
+    }
     let same = seen
         .windows(2)
         .all(|pair| pair[0].address == pair[1].address);
@@ -158,7 +161,6 @@ fn verdict(machine: &Machine, seen: &[Moment]) -> String {
              to copy them to."
         ),
         "metal" => format!("{stayed}, which unified memory does not need: please report it."),
-        "cuda" => format!("{stayed}. {}", over_the_bus(seen)),
         _ => format!(
             "{stayed}: two streams read the same bytes. What cannot be shown here: MLX has no GPU on this \
              machine, so there is neither a GPU that reads the CPU's bytes, as on a Mac, nor a second \
@@ -167,19 +169,11 @@ fn verdict(machine: &Machine, seen: &[Moment]) -> String {
     }
 }
 
-/// With two memories the first use on the other side has the copy in it, the second one has not.
+/// With two memories the first use on the other side has the copy in it, the second one has not. The host's address
+/// says nothing there: before the copy it has none.
 fn over_the_bus(seen: &[Moment]) -> String {
-    let [
-        _,
-        Moment {
-            ms: Some(first), ..
-        },
-        Moment {
-            ms: Some(second), ..
-        },
-        ..,
-    ] = seen
-    else {
+    let times: Vec<f64> = seen.iter().filter_map(|moment| moment.ms).collect();
+    let [gpu, first, second, gpu_again] = times[..] else {
         return String::new();
     };
     let copy = first - second;
@@ -187,9 +181,18 @@ fn over_the_bus(seen: &[Moment]) -> String {
     if copy <= 0.2 * second {
         return "There are two memories, but no copy could be seen between them.".to_owned();
     }
+    let back = if gpu_again > 1.2 * gpu {
+        format!(
+            " The GPU's next sum took {} ms instead of {}: its bytes were no longer in its own memory.",
+            fixed(gpu_again, 1),
+            fixed(gpu, 1)
+        )
+    } else {
+        String::new()
+    };
     format!(
         "There are two memories: the CPU's first sum took {} ms longer than its second, in which {} came \
-         over the bus, {} GB/s. A model that does not fit into the card pays that for each token.",
+         over the bus, {} GB/s.{back} A model that does not fit into the card pays that for each token.",
         fixed(copy, 1),
         decimal(bytes as u64),
         fixed(bytes / copy / 1e6, 1)
@@ -320,18 +323,22 @@ mod tests {
         let told = verdict(&machine("cuda"), &still);
         assert!(told.contains("no copy could be seen"), "{told}");
 
-        let copied = sums([
-            (1.0, 64, 100),
-            (30.0, 64, 100),
-            (10.0, 64, 100),
-            (1.0, 64, 100),
+        // As an H200 gave it: before the copy the host has no address.
+        let mut copied = sums([
+            (2.9, 64, 100),
+            (37.5, 64, 100),
+            (17.5, 64, 100),
+            (8.9, 64, 100),
         ]);
+        copied[0].address = None;
         let told = verdict(&machine("cuda"), &copied);
         // 64 MB in 20 ms.
         assert!(
             told.contains("took 20.0 ms longer") && told.contains("3.2 GB/s"),
             "{told}"
         );
+        assert!(told.contains("took 8.9 ms instead of 2.9"), "{told}");
+        assert!(!told.contains("address"), "{told}");
     }
 
     #[test]
