@@ -3,12 +3,11 @@
 use anyhow::{Result, bail};
 
 /// What there is.
-pub(super) const HELP: &str = "\
- /new            begins another conversation
+pub(super) const HELP: &str = " /new            begins another conversation
  /retry          takes the last answer back and asks again
  /system [TEXT]  what the model is told before the conversation
  /save NAME      keeps the conversation under a name, or as a file
- /load [NAME]    goes on with one that was kept; without a name: which there are
+ /load [NAME]    goes on with one that was kept; alone, it lists them
  /stats          what the last answer has cost
  /explain [N]    why the last answer has its first token, or its Nth
  /model MODEL    changes the model; the conversation goes on
@@ -85,6 +84,14 @@ impl Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn help_fits_a_terminal_of_80_columns() {
+        for line in HELP.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+            assert!(line.is_empty() || line.starts_with(' '), "{line}");
+        }
+    }
 
     #[test]
     fn what_is_no_command_is_said() {
