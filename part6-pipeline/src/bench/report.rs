@@ -58,9 +58,14 @@ pub(super) fn print<W: Write>(report: &mut Report<W>, found: &Found) -> Result<(
     report.blank()?;
     report.note(&same(found))?;
     let rounds = found.engine.len();
+    let what = match rounds {
+        1 => "One round, so no spread.".to_owned(),
+        _ => format!(
+            "Medians of {rounds} rounds in turns, ± half the IQR; the ratio is that of each pair."
+        ),
+    };
     report.note(&format!(
-        "Medians of {rounds} rounds in turns, ± half the IQR; the ratio is that of each pair. engine: asked directly; \
-         server: over HTTP on this machine, whose cores the client needs, too."
+        "{what} engine: asked directly; server: over HTTP on this machine, whose cores the client needs, too."
     ))?;
     Ok(())
 }
@@ -107,15 +112,16 @@ fn row(name: &str, number: Number, found: &Found) -> Vec<String> {
 }
 
 fn spread(values: &[f64], decimals: usize) -> String {
-    match Summary::of(values) {
-        Some(Summary {
-            median, half_iqr, ..
-        }) => format!(
-            "{} ± {}",
-            fixed(median, decimals),
-            fixed(half_iqr, decimals)
-        ),
-        None => "–".to_owned(),
+    let Some(Summary {
+        median, half_iqr, ..
+    }) = Summary::of(values)
+    else {
+        return "–".to_owned();
+    };
+    let median = fixed(median, decimals);
+    match values {
+        [_] => median,
+        _ => format!("{median} ± {}", fixed(half_iqr, decimals)),
     }
 }
 
