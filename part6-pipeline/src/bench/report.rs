@@ -4,7 +4,6 @@ use std::io::Write;
 
 use anyhow::Result;
 use console::metrics::Summary;
-use console::numbers::fixed;
 use console::report::Report;
 use console::serving::Serving;
 use part5_batching::load::Load;
@@ -112,17 +111,7 @@ fn row(name: &str, number: Number, found: &Found) -> Vec<String> {
 }
 
 fn spread(values: &[f64], decimals: usize) -> String {
-    let Some(Summary {
-        median, half_iqr, ..
-    }) = Summary::of(values)
-    else {
-        return "–".to_owned();
-    };
-    let median = fixed(median, decimals);
-    match values {
-        [_] => median,
-        _ => format!("{median} ± {}", fixed(half_iqr, decimals)),
-    }
+    Summary::of(values).map_or_else(|| "–".to_owned(), |summary| summary.text(decimals))
 }
 
 /// Answers of all rounds that are not those of the engine's first one.

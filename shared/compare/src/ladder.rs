@@ -181,14 +181,7 @@ fn margin(step: &Step) -> String {
 
 /// `117.1 ± 7.2`
 fn spread(spread: Summary) -> String {
-    let Summary {
-        median, half_iqr, ..
-    } = spread;
-    let decimals = usize::from(median < 1000.0);
-    if spread.min == spread.max {
-        return format!("{median:.decimals$}"); // one measurement has no spread
-    }
-    format!("{median:.decimals$} ± {half_iqr:.decimals$}")
+    spread.text(usize::from(spread.median < 1000.0))
 }
 
 /// A number in at most seven columns: decimals go before digits do. A dash where there is none.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
+use crate::numbers::fixed;
 
 /// When a request started, and when each of its tokens was evaluated.
 ///
@@ -196,6 +197,15 @@ impl Summary {
             min: at(0.0)?,
             max: at(100.0)?,
         })
+    }
+
+    /// The median with its spread, `117.1 ± 7.2`; a single measurement has none.
+    pub fn text(&self, decimals: usize) -> String {
+        let median = fixed(self.median, decimals);
+        if self.min == self.max {
+            return median;
+        }
+        format!("{median} ± {}", fixed(self.half_iqr, decimals))
     }
 }
 
@@ -644,6 +654,11 @@ mod tests {
         };
         assert_eq!(summary, expected);
         assert_eq!(Summary::of(&[]), None);
+        assert_eq!(
+            Summary::of(&[1_000.0, 1_200.0, 2_000.0]).unwrap().text(1),
+            "1,200.0 ± 250.0"
+        );
+        assert_eq!(Summary::of(&[2.0]).unwrap().text(2), "2.00");
     }
 
     #[test]

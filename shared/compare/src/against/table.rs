@@ -20,13 +20,8 @@ pub fn print<W: Write>(report: &mut Report<W>, beside: &Beside) -> io::Result<()
     let part = format!("{} {}", short(&beside.part), one_line(&beside.variant));
     let head = ["", &part, "mlx-lm", "ratio"];
     let rows = beside.rows.iter().map(|row| {
-        let [ours, theirs] = [row.ours, row.theirs].map(|side| spread(side, decimals(side.median)));
-        vec![
-            row.name.to_owned(),
-            ours,
-            theirs,
-            spread(row.ratio, 2) + " ×",
-        ]
+        let [ours, theirs] = [row.ours, row.theirs].map(|side| side.text(decimals(side.median)));
+        vec![row.name.to_owned(), ours, theirs, row.ratio.text(2) + " ×"]
     });
     report.table(&head, &rows.collect::<Vec<_>>())?;
     report.blank()?;
@@ -89,17 +84,6 @@ fn decimals(median: f64) -> usize {
         median if median < 1000.0 => 1,
         _ => 0,
     }
-}
-
-fn spread(summary: Summary, decimals: usize) -> String {
-    let Summary {
-        median, half_iqr, ..
-    } = summary;
-    format!(
-        "{} ± {}",
-        fixed(median, decimals),
-        fixed(half_iqr, decimals)
-    )
 }
 
 fn tokens(beside: &Beside) -> String {

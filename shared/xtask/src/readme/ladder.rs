@@ -125,5 +125,5 @@ fn spread(spread: &Summary) -> String {
         median if median < 1000.0 => 1,
         _ => 0,
     };
-    format!("{:.digits$} ± {:.digits$}", spread.median, spread.half_iqr)
+    spread.text(digits)
 }
