@@ -110,6 +110,7 @@ impl<'a> Generator<'a> {
     pub fn cancel(&mut self, id: SequenceId) -> Result<()> {
         self.scheduler.end(id);
         self.sequences.remove(&id);
+        self.speculator.leave(id)?;
         self.batch.leave(id)
     }
 
@@ -151,7 +152,7 @@ impl<'a> Generator<'a> {
         let mut step = self.started.pop_front().context("no step was started")?;
         step.read(&mut self.sequences);
         trial::settle(&mut step, self)?;
-        self.speculator.learn(&mut step, &mut self.sequences);
+        self.speculator.learn(&mut step, &mut self.sequences)?;
         for id in step.ended() {
             self.finish(id)?;
         }

@@ -211,13 +211,17 @@ impl Sequence {
 
 /// The sequences of the rows of a batch, in their order: what is gathered here is what the rows have of their own.
 #[derive(Debug)]
-pub struct Rows<'a>(pub(crate) Vec<&'a mut Sequence>);
+pub struct Rows<'a>(
+    pub(crate) Vec<&'a mut Sequence>,
+    /// Whose they are.
+    pub(crate) Vec<SequenceId>,
+);
 
 impl<'a> Rows<'a> {
     /// Looks the rows up in all that have not ended.
     pub fn of(all: &'a mut BTreeMap<SequenceId, Sequence>, rows: &[SequenceId]) -> Self {
         let (Some(first), Some(last)) = (rows.iter().min(), rows.iter().max()) else {
-            return Self(Vec::new());
+            return Self(Vec::new(), Vec::new());
         };
         let place = |id: &SequenceId| rows.iter().position(|row| row == id);
         let mut found: Vec<(usize, &mut Sequence)> = all
@@ -225,7 +229,12 @@ impl<'a> Rows<'a> {
             .filter_map(|(id, sequence)| Some((place(id)?, sequence)))
             .collect();
         found.sort_by_key(|(row, _)| *row);
-        Self(found.into_iter().map(|(_, sequence)| sequence).collect())
+        let ids = found.iter().filter_map(|(row, _)| rows.get(*row).copied());
+        let ids = ids.collect();
+        Self(
+            found.into_iter().map(|(_, sequence)| sequence).collect(),
+            ids,
+        )
     }
 
     /// What the step runs: ids `[B, 1]`.

@@ -33,7 +33,6 @@ use crate::sequence::{Rows, Sequence};
 use crate::stepped::{Stepped, Tried};
 
 pub use draft::Draft;
-use draft::Followed;
 pub use gain::{MOST, Record, Times, break_even};
 pub use lookup::lookup;
 pub use tour::{SpeculateArgs, run};
@@ -94,7 +93,6 @@ pub struct Speculator {
 pub(crate) struct Guesses {
     /// How good they were.
     record: Record,
-    followed: Followed,
     /// It was clear that a guess would lose time, so there was none.
     gave_up: bool,
 }
@@ -152,31 +150,29 @@ impl Speculator {
         if !self.is_on() {
             return Ok(None);
         }
-        let (rows, most) = (&mut rows.0, most.min(self.how.most));
+        let most = most.min(self.how.most);
         if most == 0 {
-            for row in rows {
+            for row in &mut rows.0 {
                 row.guesses.record.rest(row.ids.len(), NO_ROOM);
             }
             return Ok(None);
         }
-        let mut guesses: Vec<Vec<u32>> = rows.iter().map(|row| self.look(row, most)).collect();
-        let counts: Vec<usize> = match &self.draft {
+        let mut guesses: Vec<Vec<u32>> = rows.0.iter().map(|row| self.look(row, most)).collect();
+        let mut counts: Vec<usize> = match &self.draft {
             None => guesses.iter().map(Vec::len).collect(),
-            Some(draft) => (rows.iter())
+            Some(draft) => (rows.0.iter())
                 .map(|row| draft.most(row, room(row, most)))
                 .collect(),
         };
-        let width = self.width(rows, &counts);
+        let width = self.width(&mut rows.0, &counts);
         self.since_plain = if width > 1 { self.since_plain + 1 } else { 0 };
         if width == 1 {
             return Ok(None);
         }
-        if let Some(draft) = &self.draft {
-            for ((row, count), guess) in rows.iter_mut().zip(counts).zip(&mut guesses) {
-                let mut followed = mem::take(&mut row.guesses.followed);
-                *guess = draft.guess(row, &mut followed, count.min(width - 1))?;
-                row.guesses.followed = followed;
-            }
+        if let Some(draft) = &mut self.draft {
+            let cut = |count: &mut usize| *count = (*count).min(width - 1);
+            counts.iter_mut().for_each(cut);
+            guesses = draft.guess(rows, &counts)?;
         }
         guesses
             .iter_mut()
@@ -222,19 +218,22 @@ impl Speculator {
         best
     }
 
+    /// Nothing is left of what was known of a request, whose memory is wanted back.
+    pub(crate) fn leave(&mut self, id: SequenceId) -> Result<()> {
+        self.draft.as_mut().map_or(Ok(()), |draft| draft.leave(id))
+    }
+
     /// What a step took and what it brought.
     pub(crate) fn learn(
         &mut self,
         step: &mut Stepped,
         sequences: &mut BTreeMap<SequenceId, Sequence>,
-    ) {
+    ) -> Result<()> {
         if !self.is_on() {
-            return;
+            return Ok(());
         }
         for id in &step.plan.preempted {
-            if let Some(sequence) = sequences.get_mut(id) {
-                sequence.guesses.followed = Followed::default(); // memory is what was too little
-            }
+            self.leave(*id)?; // memory is what was too little
         }
         for piece in &step.plan.pieces {
             let sequence = sequences.get_mut(&piece.id);
@@ -248,7 +247,7 @@ impl Speculator {
             self.last = None; // the next step begins when somebody comes
         }
         let Some(last) = last.filter(|_| step.prompt_tokens == 0) else {
-            return;
+            return Ok(());
         };
         let guessed = step.tried.iter().map(|tried| tried.guessed).max();
         let width = 1 + guessed.unwrap_or(0);
@@ -263,6 +262,7 @@ impl Speculator {
                 }
             }
         }
+        Ok(())
     }
 }
 

@@ -187,7 +187,7 @@ impl Sequence {
 
 impl Batch {
     /// Several tokens of every row: ids `[B, L]`, in the order of the rows → what the layers make of them `[B, L, E]`.
-    fn run_several(&mut self, model: &Model, ids: &Array) -> Result<Array> {
+    pub(crate) fn run_several(&mut self, model: &Model, ids: &Array) -> Result<Array> {
         ensure!(
             self.can_go_back(),
             "a ring has overwritten what it would go back to: nothing can be tried out"
@@ -205,7 +205,7 @@ impl Batch {
     }
 
     /// A row forgets its latest positions. Nothing happens if it is not here.
-    fn go_back(&mut self, id: SequenceId, positions: usize) -> Result<()> {
+    pub(crate) fn go_back(&mut self, id: SequenceId, positions: usize) -> Result<()> {
         if let Some(row) = self.row(id) {
             let seen = self.seen(row);
             ensure!(

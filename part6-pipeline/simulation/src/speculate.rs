@@ -39,7 +39,17 @@ impl Speculator {
             .then_some(guesses))
     }
 
-    pub(crate) fn learn(&mut self, _: &mut Stepped, _: &mut BTreeMap<SequenceId, Sequence>) {}
+    pub(crate) fn learn(
+        &mut self,
+        _: &mut Stepped,
+        _: &mut BTreeMap<SequenceId, Sequence>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn leave(&mut self, _: SequenceId) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// None in half of the steps, else some tokens, one of which may be wrong.
