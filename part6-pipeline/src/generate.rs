@@ -275,20 +275,19 @@ impl<'a> Generator<'a> {
     fn prompt(&mut self, piece: &Piece) -> Result<()> {
         let sequence = self.sequences.get_mut(&piece.id);
         let sequence = sequence.context("a piece of nobody's prompt")?;
+        let known = &mut self.known;
         let cache = sequence.cache.take();
         let mut cache = cache.unwrap_or_else(|| empty_cache(self.kind, self.config));
         if !piece.last {
-            sequence.prefill(self.model, &mut cache, piece.range.clone())?;
+            known.prefill(sequence, self.model, &mut cache, piece.range.clone())?;
             sequence.cache = Some(cache);
             return Ok(());
         }
         let Range { start, end } = piece.range;
-        if let Some(border) = self.known.checkpoint(start, end) {
-            if start < border {
-                sequence.prefill(self.model, &mut cache, start..border)?;
-            }
+        if let Some(border) = known.checkpoint(start, end) {
+            known.prefill(sequence, self.model, &mut cache, start..border)?;
             let ids = &sequence.ids[..border];
-            self.known.keep_checkpoint(ids, sequence.by, &cache)?;
+            known.keep_checkpoint(ids, sequence.by, &cache)?;
         }
         // Two runs where a ring has to forget.
         let mut runs = cache.pieces(piece.range.end, piece.range.len())?;
@@ -306,7 +305,7 @@ impl<'a> Generator<'a> {
         sequence.start(next, piece.range.len())?;
         let arrays: Vec<&Array> = cache.arrays().collect();
         let ids = &sequence.ids[..piece.range.end];
-        self.known.keep(ids, sequence.by, &arrays, 0)?;
+        known.keep(ids, sequence.by, &arrays, 0)?;
         self.batch.join(&[piece.id], &[piece.range.end], cache)
     }
 }

@@ -1,7 +1,11 @@
 //! Keys and values of beginnings of prompts: out of caches into the tree, and out of the tree into caches.
 //!
 //! Where a cache stores all positions, each block of the tree has those of its tokens. A window that forgets cannot be
-//! put together out of blocks: there the tree has checkpoints, whole windows as they were at the end of a block.
+//! put together out of blocks: there the tree has checkpoints, whole windows as they were at the end of a block. A prompt
+//! leaves one near its end, for the next turn of its chat, and one where it leaves the way of an earlier prompt, for the
+//! third that begins so: what two have in common is often what an application always begins with.
+
+use std::ops::Range;
 
 use anyhow::{Context, Result};
 use mlx_rs::ops::indexing::TryIndexOp;
@@ -12,11 +16,13 @@ use crate::cache::{Cache, KvCache};
 use crate::generate::Generator;
 use crate::keys_values::KeysValues;
 use crate::kinds::{CacheKind, layer_kinds};
+use crate::model::Model;
 use crate::plan::SequenceId;
 use crate::prealloc::Prealloc;
 use crate::prefix::{BLOCK, Missed, Pin, Prefixes};
 use crate::quantized_cache::QuantizedCache;
 use crate::rotating::Rotating;
+use crate::sequence::Sequence;
 
 /// What is kept of prompts that ran.
 ///
@@ -42,6 +48,8 @@ pub struct Beginning {
     pub pin: Pin,
     /// Why there are not more of them.
     pub missed: Option<Missed>,
+    /// So many tokens are those of an earlier prompt, and where they end there is no checkpoint.
+    pub fork: Option<usize>,
 }
 
 impl Known {
@@ -73,7 +81,10 @@ impl Known {
                 .then(|| self.joined(&blocks))
                 .transpose()?
         };
+        let known = found.values.len() * BLOCK;
+        let begun = cache.as_ref().map_or(0, |cache| cache.offset() as usize);
         Ok(Beginning {
+            fork: (self.forgets() && known > begun).then_some(known),
             cache,
             pin: found.pin,
             missed: found.missed,
@@ -115,6 +126,33 @@ impl Known {
         let border = end.saturating_sub(1) / BLOCK * BLOCK;
         let needed = self.forgets() && self.keeps;
         (needed && border > 0 && border >= start).then_some(border)
+    }
+
+    /// Runs a piece of a prompt before its last token, if there is any: up to where it leaves the way of an earlier
+    /// prompt, which gets a checkpoint, and then the rest.
+    ///
+    /// # Cost
+    /// One more run of the model for such a prompt, and a copy of its window.
+    pub fn prefill(
+        &mut self,
+        sequence: &mut Sequence,
+        model: &Model,
+        cache: &mut Cache,
+        piece: Range<usize>,
+    ) -> Result<()> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        let within = |fork: &usize| piece.start < *fork && *fork <= piece.end;
+        let Some(fork) = sequence.fork.filter(within) else {
+            return sequence.prefill(model, cache, piece);
+        };
+        sequence.prefill(model, cache, piece.start..fork)?;
+        self.keep_checkpoint(&sequence.ids[..fork], sequence.by, cache)?;
+        if fork < piece.end {
+            sequence.prefill(model, cache, fork..piece.end)?;
+        }
+        Ok(())
     }
 
     /// The cache of exactly these tokens, which are whole blocks.
@@ -178,6 +216,7 @@ impl Generator<'_> {
             }
             let beginning = self.known.find(&sequence.ids)?;
             (sequence.pin, sequence.missed) = (Some(beginning.pin), beginning.missed);
+            sequence.fork = beginning.fork;
             if let Some(cache) = beginning.cache {
                 self.resume(id, cache)?;
             }

@@ -49,6 +49,8 @@ pub struct Sequence {
     pub pin: Option<Pin>,
     /// Why it could not begin with more.
     pub missed: Option<Missed>,
+    /// Where it leaves the way of an earlier prompt, if whoever comes next can begin there only if it makes a checkpoint.
+    pub(crate) fork: Option<usize>,
     /// How its next tokens are guessed, and how good that was.
     pub(crate) guesses: Guesses,
     /// A guess that is being tried out.
@@ -70,6 +72,7 @@ impl Sequence {
             by: 0,
             pin: None,
             missed: None,
+            fork: None,
             guesses: Guesses::default(),
             trial: None,
             request,

@@ -7,6 +7,7 @@ mod engines;
 use engines::{Heard, alone, ids, limits, listen, request, settings, spawn, tokenizer, wait_until};
 use part6_pipeline::ask::{Ask, Event};
 use part6_pipeline::kinds::CacheKind;
+use part6_pipeline::limits::Limits;
 use part6_pipeline::quantized_cache::KvBits;
 use part6_pipeline::thread::{Running, Settings};
 use shared::sampling::Sampling;
@@ -81,6 +82,142 @@ fn warm_and_cold_have_the_same_tokens_whatever_stores_the_keys() {
             assert_eq!(heard.ids(0), cold(&next).ids(0), "{kind:?}, turn {number}");
         }
     }
+}
+
+/// A ring, and pieces of a prompt in which the engine may cut it. One that keeps its first positions shows them to
+/// whoever begins a piece, so there the pieces are as short with a checkpoint as without.
+const RINGS: [(CacheKind, usize); 3] = [
+    (CacheKind::Rotating { size: 40, sinks: 0 }, 64),
+    (
+        CacheKind::Rotating {
+            size: 200,
+            sinks: 0,
+        },
+        48,
+    ),
+    (CacheKind::Rotating { size: 40, sinks: 4 }, 16),
+];
+
+fn ring((kind, piece): (CacheKind, usize), bytes: u64) -> Settings {
+    Settings {
+        kind,
+        limits: Limits { piece, ..limits() },
+        ..keeping(bytes)
+    }
+}
+
+/// With what is told of each token, whose bits then have to be the same, too.
+fn closely(ids: &[u32], max_tokens: usize) -> Ask {
+    Ask {
+        logprobs: Some(1),
+        ..ask(ids, max_tokens)
+    }
+}
+
+#[test]
+fn where_two_prompts_part_a_ring_keeps_a_checkpoint_for_the_third() {
+    for of in RINGS {
+        let (cold, running) = (spawn(ring(of, 0)), spawn(ring(of, 1 << 30)));
+        for fork in [15, 16, 17, 47, 64, 97, 128, 140] {
+            for user in 0..3 {
+                let mut prompt = ids(fork, fork);
+                prompt.push(7 + user as u32);
+                prompt.extend(ids(49 - user, 100 + user));
+                let ask = closely(&prompt, 5);
+                let (heard, expected) = (get(&running, &ask), get(&cold, &ask));
+                let told = format!("{of:?}, {fork}, {user}");
+                assert_eq!(heard.tokens, expected.tokens, "{told}");
+                let known = if user < 2 { 0 } else { fork / 16 * 16 };
+                assert_eq!(heard.cached, Some(known), "{told}");
+                assert_eq!(heard.usage.unwrap().cached_tokens, known);
+                let missed = heard.missed.map(|missed| missed.at);
+                assert!(user == 0 || missed == Some(fork), "{told}: {missed:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn with_one_system_prompt_and_other_users_a_ring_hits_from_the_third_request_on() {
+    for of in RINGS {
+        let (cold, running) = (spawn(ring(of, 0)), spawn(ring(of, 1 << 30)));
+        let system = ids(200, 3);
+        for user in 0..4 {
+            let mut chat = [&system[..], &[20 + user as u32], &ids(30, user)].concat();
+            let mut known = if user < 2 { 0 } else { 192 };
+            for turn in 0..2 {
+                let ask = closely(&chat, 12);
+                let (heard, expected) = (get(&running, &ask), get(&cold, &ask));
+                assert_eq!(heard.tokens, expected.tokens, "{of:?}, {user}, {turn}");
+                assert_eq!(heard.cached, Some(known), "{of:?}, {user}, {turn}");
+                known = (chat.len() - 1) / 16 * 16;
+                chat.extend(heard.ids(0));
+                chat.extend(ids(9, turn));
+            }
+        }
+    }
+}
+
+#[test]
+fn checkpoints_at_forks_are_within_the_budget_and_the_oldest_of_them_go() {
+    let of = RINGS[0];
+    let one = {
+        let running = spawn(ring(of, 1 << 30));
+        get(&running, &ask(&ids(65, 0), 1));
+        running.handle.status().prefix_bytes
+    };
+    let budget = one * 5 + one / 2;
+    let running = spawn(ring(of, budget));
+    let cold = spawn(ring(of, 0));
+    let mut hits = 0;
+    for number in 0..40 {
+        // Applications come and go; of each some users at a time.
+        let (application, user) = (number / 8, number % 8);
+        let mut prompt = ids(70, 50 + application);
+        prompt.extend([30 + user as u32, 5, 6, 7]);
+        prompt.extend(ids(20, user));
+        let (heard, expected) = (
+            get(&running, &ask(&prompt, 4)),
+            get(&cold, &ask(&prompt, 4)),
+        );
+        assert_eq!(heard.ids(0), expected.ids(0), "{number}");
+        hits += usize::from(heard.cached == Some(64));
+        let bytes = running.handle.status().prefix_bytes;
+        assert!(bytes <= budget, "{bytes} of {budget}");
+    }
+    assert_eq!(hits, 5 * 6, "all but the first two of each");
+}
+
+#[test]
+fn whoever_leaves_before_the_fork_leaves_no_checkpoint_and_harms_nobody() {
+    let of = (CacheKind::Rotating { size: 40, sinks: 0 }, 32);
+    let mut running = spawn(ring(of, 1 << 30));
+    let cold = spawn(ring(of, 0));
+    let common = ids(180, 6);
+    let of_user = |user: u32| [&common[..], &[40 + user, 8, 9], &ids(60, user as usize)].concat();
+    get(&running, &ask(&of_user(0), 3));
+    for pieces in 0..8 {
+        let mut leaves = running
+            .handle
+            .submit(ask(&of_user(1 + pieces), 30))
+            .unwrap();
+        let mut seen = 0;
+        while seen < pieces {
+            match leaves.blocking_next().unwrap() {
+                Event::Progress { .. } => seen += 1,
+                Event::Delta { .. } => break,
+                _ => {}
+            }
+        }
+        drop(leaves);
+    }
+    for user in 20..24 {
+        let ask = ask(&of_user(user), 10);
+        assert_eq!(get(&running, &ask).ids(0), get(&cold, &ask).ids(0));
+    }
+    assert_eq!(get(&running, &ask(&of_user(30), 3)).cached, Some(176));
+    let status = wait_until(&mut running, |status| status.running == 0);
+    assert_eq!((status.waiting, status.kv_tokens), (0, 0));
 }
 
 #[test]

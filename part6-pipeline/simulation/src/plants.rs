@@ -20,6 +20,14 @@ pub const PLANTS: &[(&str, &str, &str, &str)] = &[
         "self.tree.find(ids)",
     ),
     (
+        "a checkpoint where prompts part has seen more than they have in common",
+        "reuse.rs",
+        "sequence.prefill(model, cache, piece.start..fork)?;",
+        "sequence.prefill(model, cache, piece.clone())?;
+        self.keep_checkpoint(&sequence.ids[..fork], sequence.by, cache)?;
+        return Ok(());",
+    ),
+    (
         "what a row uses is evicted",
         "nodes.rs",
         "node.is_some_and(|node| node.pin.others() == 0)",
