@@ -17,6 +17,7 @@
 mod draft;
 mod gain;
 mod lookup;
+mod report;
 mod tour;
 
 use std::collections::BTreeMap;

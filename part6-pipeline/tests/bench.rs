@@ -129,3 +129,46 @@ fn several_clients_who_ask_the_same_get_the_same() {
     let long = refusal(&["answer", "--model", "/no/such/model"]);
     assert!(long.contains("/no/such/model"), "{long}");
 }
+
+#[test]
+fn what_guesses_bring_is_told_of_each_kind_of_text_and_is_in_the_file() {
+    let place = TempDir::new().unwrap();
+    let file = place.path().join("speculation.json");
+    let few = ["--rounds", "2", "--max-tokens", "24", "--guess", "3"];
+    let rows = ["--rows", "2", "--dtype", "f32"];
+    let out = ["speculate", "--out", file.to_str().unwrap()];
+    let (text, json) = report(&[&out[..], &few, &rows].concat());
+    assert!(
+        text.contains("break-even") || text.contains("even"),
+        "{text}"
+    );
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert_eq!(written, json);
+    assert_eq!(
+        (&json["model"], &json["draft"]),
+        (&"tiny".into(), &"tiny-draft".into())
+    );
+    assert_eq!(
+        (&json["rows"], &json["guess"], &json["n"]),
+        (&2.into(), &3.into(), &2.into())
+    );
+    let lanes = json["lanes"].as_array().unwrap();
+    assert_eq!(lanes.len(), 3 * 5);
+    for lane in lanes {
+        assert_eq!(lane["same_tokens"], true);
+        assert!(lane["gain"]["median"].as_f64().unwrap() > 0.0, "{lane}");
+        let number = |key: &str| lane[key].as_u64().unwrap();
+        assert!(number("right") <= number("guessed") && number("guessed") <= 3 * number("trials"));
+        let places = lane["right_by_place"].as_array().unwrap();
+        assert_eq!(places.is_empty(), number("trials") == 0);
+        if lane["guesses"] == "draft" {
+            assert_eq!(places.len(), 3);
+            assert!(
+                lane["cost"].as_f64().unwrap() > 0.0 && number("trials") > 0,
+                "{lane}"
+            );
+        }
+    }
+    let place = refusal(&["speculate", "--out", "/no/such/folder/x.json"]);
+    assert!(place.contains("/no/such/folder"), "{place}");
+}

@@ -1,16 +1,16 @@
 //! What guesses bring: the same answers with and without them, in turns.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
-use console::cli::{ModelArgs, SamplingArgs};
+use console::cli::{ModelArgs, OutputArgs, SamplingArgs};
+use console::files;
 use console::interrupt::check_interrupted;
-use console::metrics::median;
-use console::numbers::{fixed, or_dash};
-use console::report::{Report, clear_status, status, warn};
+use console::machine::Versions;
+use console::report::{Report, Stdout, clear_status, status, warn};
 use shared::checkpoint::Checkpoint;
 use shared::kernels::rows_have_equal_bits;
 use shared::machine::{on_one_stream, versions};
@@ -18,7 +18,8 @@ use shared::request::{Request, Step};
 use shared::sampling::Sampling;
 use shared::session::Session;
 
-use super::{MOST, Speculation, Speculator, Way, break_even};
+use super::report::{self, Measured};
+use super::{MOST, Speculation, Speculator, Way};
 use crate::generate::Generator;
 use crate::kinds::CacheKind;
 use crate::limits::{Limits, Memory, Policy};
@@ -68,6 +69,13 @@ pub struct SpeculateArgs {
         default_value_t = 5
     )]
     rounds: usize,
+
+    #[command(flatten)]
+    output: OutputArgs,
+
+    /// Also write all of it to this file, as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    out: Option<PathBuf>,
 }
 
 /// Kinds of text, each as far as an answer goes on with it.
@@ -98,13 +106,13 @@ struct Lane<'a> {
 
 /// What one round of a lane brought.
 #[derive(Debug, Default)]
-struct Sample {
-    tokens: Vec<Vec<u32>>,
+pub(super) struct Sample {
+    pub(super) tokens: Vec<Vec<u32>>,
     /// Tokens a second, of all rows, after the first one of each.
-    rate: f64,
+    pub(super) rate: f64,
     /// How long steps took, by the tokens of each row that they ran.
-    steps: BTreeMap<usize, Vec<f64>>,
-    tried: Vec<Tried>,
+    pub(super) steps: BTreeMap<usize, Vec<f64>>,
+    pub(super) tried: Vec<Tried>,
 }
 
 /// Measures and reports.
@@ -118,11 +126,59 @@ pub fn run(args: &SpeculateArgs) -> Result<()> {
         args.max_tokens > MOST,
         "--max-tokens must be more than {MOST}, or there is nothing to measure"
     );
+    if let Some(path) = &args.out {
+        files::directory(path).context("out")?;
+    }
     let session = Session::open(&args.model)?;
     let model = Model::load(&session.checkpoint)?;
     let mut lanes = lanes(args, &session, &model)?;
+    let versions = versions()?;
     let mut report = Report::stdout();
-    let mut card = session.about(&versions()?);
+    card(&mut report, args, &session, &versions)?;
+    let mut found = Vec::new();
+    for (text, prompt) in TEXTS {
+        let ids = session.tokenizer.encode_prompt(prompt, true)?;
+        let samples = on_one_stream(|| measure(&mut lanes, args, &ids, text))?;
+        let of_lane = |(lane, of_lane): (&Lane<'_>, &Vec<Sample>)| {
+            report::Lane::of(
+                (text, ids.len()),
+                lane.name,
+                of_lane,
+                &samples[0],
+                args.guess,
+            )
+        };
+        found.extend(lanes.iter().zip(&samples).filter_map(of_lane));
+    }
+    clear_status();
+    let rows: Vec<Vec<String>> = found.iter().map(report::Lane::row).collect();
+    report.table(&report::HEAD, &rows)?;
+    report.blank()?;
+    report.note(report::NOTE)?;
+    let draft = args.draft();
+    let measured = Measured {
+        part: env!("CARGO_PKG_NAME"),
+        model: &args.model.model,
+        draft: draft.as_deref(),
+        machine: &session.machine,
+        versions: &versions,
+        rows: args.rows,
+        max_tokens: args.max_tokens,
+        guess: args.guess,
+        temperature: args.sampling.temperature,
+        n: args.rounds,
+        lanes: found,
+    };
+    write(&mut report, args, &measured)
+}
+
+fn card(
+    report: &mut Report<Stdout>,
+    args: &SpeculateArgs,
+    session: &Session,
+    versions: &Versions,
+) -> Result<()> {
+    let mut card = session.about(versions);
     card.push((
         "answers".to_owned(),
         format!(
@@ -131,34 +187,28 @@ pub fn run(args: &SpeculateArgs) -> Result<()> {
         ),
     ));
     report.card(&card)?;
-    report.blank()?;
-    let mut rows = Vec::new();
-    for (text, prompt) in TEXTS {
-        let ids = session.tokenizer.encode_prompt(prompt, true)?;
-        let samples = on_one_stream(|| measure(&mut lanes, args, &ids, text))?;
-        rows.extend(told(text, &lanes, &samples, args.guess));
+    Ok(report.blank()?)
+}
+
+/// As JSON, wherever that is asked for.
+fn write(report: &mut Report<Stdout>, args: &SpeculateArgs, measured: &Measured<'_>) -> Result<()> {
+    if let Some(path) = &args.out {
+        let text = serde_json::to_string_pretty(measured)? + "\n";
+        files::replace(path, text.as_bytes())?;
+        report.note(&format!("All of it is in {}.", path.display()))?;
     }
-    clear_status();
-    let head = [
-        "",
-        "guesses",
-        "tok/s",
-        "gain",
-        "from–to",
-        "per step",
-        "cost",
-        "even",
-        "right %",
-    ];
-    report.table(&head, &rows)?;
-    report.blank()?;
-    report.note(
-        "The same tokens in all lanes of a text. gain: to the same answer without guesses, median and spread of all \
-         rounds. cost: steps without guesses that take as long as one with all of them, draft model included. even: how \
-         often each token must be right to lose nothing (–: always is not enough). right: how often the first, \
-         second, … token was. *: the engine's usual way, which does not guess while that loses.",
-    )?;
+    if args.output.json {
+        report.json_line(&serde_json::to_value(measured)?)?;
+    }
     Ok(())
+}
+
+impl SpeculateArgs {
+    /// The model that guesses, if one does.
+    fn draft(&self) -> Option<String> {
+        let usual = (self.model.model == "tiny").then(|| "tiny-draft".to_owned());
+        self.draft.clone().or(usual)
+    }
 }
 
 fn lanes<'a>(
@@ -166,11 +216,10 @@ fn lanes<'a>(
     session: &'a Session,
     model: &'a Model,
 ) -> Result<Vec<Lane<'a>>> {
-    let usual = (args.model.model == "tiny").then(|| "tiny-draft".to_owned());
     let mut ways = vec![("none", Way::Off, true)];
     ways.push(("lookup", Way::Lookup, true));
     ways.push(("lookup*", Way::Lookup, false));
-    if let Some(draft) = args.draft.clone().or(usual) {
+    if let Some(draft) = args.draft() {
         let way = Way::Draft(ModelArgs {
             model: draft,
             revision: None,
@@ -307,54 +356,4 @@ fn answer(generator: &mut Generator<'_>, request: &Request, rows: usize) -> Resu
     sample.rate = first as f64 / decoding.as_secs_f64();
     sample.tokens = answers.into_values().collect();
     Ok(sample)
-}
-
-/// The rows of the table for one text.
-fn told(text: &str, lanes: &[Lane<'_>], samples: &[Vec<Sample>], guess: usize) -> Vec<Vec<String>> {
-    let step = |samples: &[Sample], width: usize| {
-        let steps = samples.iter().filter_map(|sample| sample.steps.get(&width));
-        median(&steps.flatten().copied().collect::<Vec<f64>>())
-    };
-    let plain = step(&samples[0], 1);
-    let row = |(lane, of_lane): (&Lane<'_>, &Vec<Sample>)| {
-        let rates: Vec<f64> = of_lane.iter().map(|sample| sample.rate).collect();
-        // Of each round: what slowed it down has slowed the other lane down, too.
-        let pairs = rates.iter().zip(&samples[0]);
-        let mut gains: Vec<f64> = pairs.map(|(rate, plain)| rate / plain.rate).collect();
-        gains.sort_by(f64::total_cmp);
-        let spread = format!("{:.2}–{:.2}", gains[0], gains[gains.len() - 1]);
-        let tried: Vec<&Tried> = of_lane.iter().flat_map(|sample| &sample.tried).collect();
-        let guessed: Vec<&&Tried> = tried.iter().filter(|tried| tried.guessed > 0).collect();
-        let brought: usize = guessed.iter().map(|tried| 1 + tried.right).sum();
-        let per_step = brought as f64 / guessed.len() as f64;
-        let cost = step(of_lane, 1 + guess).zip(plain);
-        let cost = cost.map(|(took, plain)| took / plain);
-        vec![
-            text.to_owned(),
-            lane.name.to_owned(),
-            or_dash(median(&rates), 0),
-            or_dash(median(&gains), 2),
-            spread,
-            or_dash(Some(per_step).filter(|_| !guessed.is_empty()), 2),
-            or_dash(cost.filter(|_| !guessed.is_empty()), 2),
-            or_dash(
-                cost.filter(|_| !guessed.is_empty())
-                    .and_then(|cost| break_even(guess, cost)),
-                2,
-            ),
-            right(&guessed, 0..guess),
-        ]
-    };
-    lanes.iter().zip(samples).map(row).collect()
-}
-
-/// How often the tokens of a guess were right, in percent.
-fn right(tried: &[&&Tried], places: Range<usize>) -> String {
-    let share = |place: usize| {
-        let guessed = tried.iter().filter(|tried| tried.guessed > place).count();
-        let right = tried.iter().filter(|tried| tried.right > place).count();
-        (guessed > 0).then(|| fixed(100.0 * right as f64 / guessed as f64, 0))
-    };
-    let all: Vec<String> = places.map_while(share).collect();
-    all.join(" ")
 }
