@@ -103,6 +103,8 @@ pub enum Grammar {
     Regex(String),
     /// A grammar in Lark's notation, as llguidance reads it.
     Lark(String),
+    /// The same of JSON values and the texts between them.
+    Values(String),
 }
 
 /// What an ask gets, in this order: `Started`, some `Progress`, `Prompt` if it was asked for, then for every

@@ -185,16 +185,16 @@ impl Constraint {
     }
 }
 
-/// A value that meets a schema, between two texts.
+/// Values that meet schemas, each under the name that it has in some rules in Lark.
 ///
 /// # Errors
-/// If the schema has what is not supported.
-pub fn between(before: &str, schema: &Value, after: &str) -> Result<Grammar> {
-    let schema = schema::prepared(schema)?;
-    let (before, after) = (Value::from(before), Value::from(after));
-    Ok(Grammar::Lark(format!(
-        "start: {before} value {after}\nvalue: %json {schema}"
-    )))
+/// If a schema has what is not supported.
+pub fn values(rules: &str, schemas: &[(&str, &Value)]) -> Result<Grammar> {
+    let mut grammar = rules.to_owned();
+    for (name, schema) in schemas {
+        grammar += &format!("\n{name}: %json {}", schema::prepared(schema)?);
+    }
+    Ok(Grammar::Values(grammar))
 }
 
 fn failed(error: &anyhow::Error) -> anyhow::Error {

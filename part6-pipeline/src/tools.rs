@@ -4,12 +4,13 @@
 //! looks like a call and is none (another name, no name) stays text.
 
 mod call;
+mod either;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use crate::ask::Grammar;
-use crate::constraint::between;
+use crate::constraint::values;
 use call::{Call, Said};
 
 /// Tools of one request.
@@ -154,25 +155,27 @@ impl Tools {
         if chosen.is_empty() {
             return Ok(None);
         }
-        let at = |place: usize| match family {
-            Family::Mistral => format!("#/items/anyOf/{place}/properties/arguments"),
-            _ => format!("#/anyOf/{place}/properties/{}", family.arguments()),
-        };
-        let calls =
-            (chosen.iter().enumerate()).map(|(place, tool)| call_schema(tool, family, &at(place)));
-        let any = json!({"anyOf": calls.collect::<Vec<_>>()});
+        let calls = calls_schema(&chosen, family, "#", Some(1));
         Ok(Some(match family {
-            Family::Hermes => between("<tool_call>\n", &any, "\n</tool_call>")?,
-            Family::Llama3 => Grammar::Schema(any),
-            Family::Mistral => Grammar::Schema(
-                json!({"type": "array", "items": any, "minItems": 1, "maxItems": 1}),
-            ),
+            Family::Hermes => values(
+                r#"start: "<tool_call>\n" call "\n</tool_call>""#,
+                &[("call", &calls)],
+            )?,
+            Family::Llama3 | Family::Mistral => Grammar::Schema(calls),
         }))
     }
 
     /// Finds the calls in an answer.
     pub fn parser(&self, family: Family) -> ToolParser {
         ToolParser::new(family, self.names().map(str::to_owned).collect())
+    }
+
+    /// Finds the calls in an answer that matches [`grammar_or`](Self::grammar_or): all of it is calls, or nothing is.
+    pub fn parser_or(&self, family: Family) -> ToolParser {
+        ToolParser {
+            or_value: true,
+            ..self.parser(family)
+        }
     }
 }
 
@@ -224,6 +227,29 @@ fn choice(given: Option<&Value>, offered: bool) -> Result<Choice> {
             needs(Choice::Function(name.to_owned()))
         }
     }
+}
+
+/// A call of one of some tools; of Mistral a list of them, at most so many. `at` is where it will stand.
+fn calls_schema(tools: &[&Value], family: Family, at: &str, most: Option<usize>) -> Value {
+    let items = if family == Family::Mistral {
+        "/items"
+    } else {
+        ""
+    };
+    let call = |(place, tool): (usize, &&Value)| {
+        let arguments = family.arguments();
+        let at = format!("{at}{items}/anyOf/{place}/properties/{arguments}");
+        call_schema(tool, family, &at)
+    };
+    let any = json!({"anyOf": tools.iter().enumerate().map(call).collect::<Vec<_>>()});
+    if family != Family::Mistral {
+        return any;
+    }
+    let mut list = json!({"type": "array", "items": any, "minItems": 1});
+    if let Some(most) = most {
+        list["maxItems"] = most.into();
+    }
+    list
 }
 
 /// One call as JSON. `at` is where its arguments will stand.
@@ -304,6 +330,8 @@ pub struct ToolParser {
     /// What was not decided yet.
     held: String,
     calls: usize,
+    /// Whether an answer that does not begin with a call is a value, in which nothing is one.
+    or_value: bool,
 }
 
 const OPEN: &str = "<tool_call>";
@@ -317,6 +345,7 @@ impl ToolParser {
             place: Place::Start,
             held: String::new(),
             calls: 0,
+            or_value: false,
         }
     }
 
@@ -363,6 +392,13 @@ impl ToolParser {
 
     /// Of Llama 3 and Mistral a call is the whole answer.
     fn start(&mut self) -> bool {
+        if self.or_value {
+            return match either::is_call(&self.held, self.family, &self.names) {
+                Some(true) => self.go(Place::Call(Box::default())),
+                Some(false) => self.go(Place::Text),
+                None => false,
+            };
+        }
         let rest = self.held.trim_start();
         let marks: &[&str] = match self.family {
             Family::Hermes => &[],
@@ -388,20 +424,15 @@ impl ToolParser {
     }
 
     fn text(&mut self, pieces: &mut Vec<Piece>) -> bool {
-        if self.family == Family::Hermes
-            && let Some(at) = self.held.find(OPEN)
-        {
+        let marked = self.family == Family::Hermes && !self.or_value;
+        if marked && let Some(at) = self.held.find(OPEN) {
             let text: String = self.held.drain(..at).collect();
             pieces.push(Piece::Text(text));
             return self.go(Place::Call(Box::default()));
         }
         // The beginning of a mark is held back.
-        let keeps = match self.family {
-            Family::Hermes => (1..OPEN.len())
-                .rev()
-                .find(|n| self.held.ends_with(&OPEN[..*n])),
-            _ => None,
-        };
+        let ends = |n: &usize| self.held.ends_with(&OPEN[..*n]);
+        let keeps = marked.then(|| (1..OPEN.len()).rev().find(ends)).flatten();
         let end = self.held.len() - keeps.unwrap_or(0);
         pieces.push(Piece::Text(self.held.drain(..end).collect()));
         false

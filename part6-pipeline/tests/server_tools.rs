@@ -221,10 +221,6 @@ fn what_cannot_be_called_is_refused_by_name() {
             json!({"tools": tools(), "parallel_tool_calls": 1}),
             "parallel_tool_calls",
         ),
-        (
-            json!({"tools": tools(), "response_format": schema}),
-            "response_format",
-        ),
         (json!({"tools": unmet, "tool_choice": "required"}), "tools"),
     ] {
         assert_eq!(refused(&server, body.clone()), param, "{body}");
@@ -237,4 +233,164 @@ fn what_cannot_be_called_is_refused_by_name() {
     assert_eq!(tiny.chat(fine).status, 200);
     let told = json!({"messages": [{"role": "tool", "tool_call_id": "c", "content": "x"}]});
     assert_eq!(refused(&tiny, told), "messages");
+}
+
+/// What an answer has to be if it does not call.
+fn format() -> Value {
+    json!({"type": "json_schema", "json_schema": {"name": "told", "schema": {
+        "type": "object",
+        "properties": {"told": {"type": "string", "maxLength": 9}, "sure": {"$ref": "#/$defs/sure"}},
+        "required": ["told", "sure"], "additionalProperties": false, "$defs": {"sure": {"type": "boolean"}},
+    }}})
+}
+
+fn meets_format(text: &str) {
+    let value: Value = serde_json::from_str(text).unwrap();
+    assert!(value["told"].as_str().unwrap().chars().count() <= 9);
+    assert!(value["sure"].is_boolean() && value.as_object().unwrap().len() == 2);
+}
+
+/// Makes the tokens with which one of two texts goes on likelier than all others.
+fn rather(server: &Server, text: &str, than: &str) -> Value {
+    let ids = |text: &str| -> Vec<u64> {
+        let reply = server.post("/tokenize", &json!({"content": text}));
+        let ids = reply.json()["tokens"].clone();
+        serde_json::from_value(ids).unwrap()
+    };
+    let others = ids(than);
+    let own = ids(text).into_iter().filter(|id| !others.contains(id));
+    own.map(|id| (id.to_string(), json!(100))).collect()
+}
+
+#[test]
+fn beside_tools_an_answer_is_a_call_or_meets_the_format_in_every_family_whole_and_in_events() {
+    for (name, template) in templates() {
+        let server = serve(&with_template(&template));
+        let call = match name.as_str() {
+            "llama" => "{\"name\": \"clock\"",
+            "mistral" => "[",
+            _ => "<tool_call>",
+        };
+        for (likely, unlikely, calls) in [(call, "{\"told\":", true), ("{\"told\":", call, false)] {
+            for seed in 0..2 {
+                let bias = rather(&server, likely, unlikely);
+                let ask = |stream: bool| {
+                    let body = json!({
+                        "tools": tools(), "response_format": format(), "max_tokens": 200, "seed": seed,
+                        "parallel_tool_calls": false, "logit_bias": bias, "stream": stream,
+                    });
+                    server.chat(body)
+                };
+                let whole = ask(false);
+                assert_eq!(whole.status, 200, "{name}: {whole:?}");
+                let answer = whole.json()["choices"][0].clone();
+                let message = &answer["message"];
+                if calls {
+                    assert_eq!(answer["finish_reason"], "tool_calls", "{name}: {answer}");
+                    assert_eq!(message["content"], Value::Null, "{name}");
+                    let one = called(&message["tool_calls"][0]);
+                    let (streamed, reason) = put_together(&ask(true));
+                    assert_eq!(reason, "tool_calls");
+                    assert_eq!(streamed.as_array().unwrap().len(), 1);
+                    assert_eq!(called(&streamed[0]), one, "{name}");
+                    continue;
+                }
+                assert_eq!(answer["finish_reason"], "stop", "{name}: {answer}");
+                assert!(message.get("tool_calls").is_none(), "{name}: {answer}");
+                let text = message["content"].as_str().unwrap();
+                meets_format(text);
+                let chunks = ask(true).chunks();
+                let delta = |chunk: &Value| chunk["choices"][0]["delta"].clone();
+                let deltas: Vec<Value> = chunks.iter().map(delta).collect();
+                assert!(deltas.iter().all(|delta| delta.get("tool_calls").is_none()));
+                let texts = deltas.iter().filter_map(|delta| delta["content"].as_str());
+                assert_eq!(texts.collect::<String>(), text, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_that_has_to_call_calls_whatever_format_others_would_have() {
+    let (_, template) = templates().remove(0);
+    let server = serve(&with_template(&template));
+    for format in [format(), json!({"type": "json_object"})] {
+        let body = json!({
+            "tools": tools(), "tool_choice": "required", "response_format": format, "max_tokens": 200, "seed": 1,
+        });
+        let answer = server.chat(body).json()["choices"][0].clone();
+        assert_eq!(answer["finish_reason"], "tool_calls", "{answer}");
+        called(&answer["message"]["tool_calls"][0]);
+    }
+}
+
+#[test]
+fn a_format_that_could_be_taken_for_a_call_is_refused_where_calls_have_no_mark() {
+    let any = json!({"type": "json_object"});
+    let named = |schema: Value| json!({"type": "json_schema", "json_schema": {"name": "x", "schema": schema}});
+    let person = json!({"type": "object", "properties": {"name": {"type": "string"}, "age": {"type": "integer"}}});
+    let people = named(json!({"type": "array", "items": person}));
+    let person = named(person);
+    for (family, format, fine) in [
+        ("qwen", &any, true),
+        ("qwen", &person, true),
+        ("qwen", &people, true),
+        ("llama", &any, false),
+        ("llama", &person, false),
+        ("llama", &people, true),
+        ("mistral", &any, true),
+        ("mistral", &person, true),
+        ("mistral", &people, false),
+    ] {
+        let mut all = templates().into_iter();
+        let (_, template) = all.find(|(name, _)| name == family).unwrap();
+        let server = serve(&with_template(&template));
+        let body = json!({"tools": tools(), "response_format": format, "max_tokens": 3});
+        let reply = server.chat(body.clone());
+        if fine {
+            assert_eq!(reply.status, 200, "{family}, {format}: {reply:?}");
+            continue;
+        }
+        assert_eq!(
+            (reply.status, reply.param().as_str()),
+            (400, "response_format"),
+            "{family}, {format}"
+        );
+        let message = reply.error()["message"].clone();
+        assert!(
+            message.as_str().unwrap().contains("tool_choice"),
+            "{message}"
+        );
+        for choice in ["none", "required"] {
+            let mut body = body.clone();
+            body["tool_choice"] = choice.into();
+            assert_eq!(server.chat(body).status, 200);
+        }
+    }
+}
+
+#[test]
+fn beside_tools_what_is_not_supported_is_told_of_its_own_field() {
+    let (_, template) = templates().remove(0);
+    let server = serve(&with_template(&template));
+    let unmet = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object", "not": {}}}}]);
+    let unmet_format =
+        json!({"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}});
+    for (body, param) in [
+        (
+            json!({"tools": unmet, "response_format": format()}),
+            "tools",
+        ),
+        (
+            json!({"tools": tools(), "response_format": unmet_format}),
+            "response_format",
+        ),
+    ] {
+        let reply = server.chat(body);
+        assert_eq!(
+            (reply.status, reply.param().as_str()),
+            (400, param),
+            "{reply:?}"
+        );
+    }
 }

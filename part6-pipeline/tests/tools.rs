@@ -4,9 +4,18 @@
 
 mod answers;
 
+use std::fs;
+use std::path::Path;
+
 use answers::{Asked, Tiny};
+use part6_pipeline::ask::Grammar;
+use part6_pipeline::constraint::{Constraint, Vocabulary};
 use part6_pipeline::tools::{Choice, Family, Piece, ToolParser, Tools};
 use serde_json::{Value, json};
+use shared::checkpoint::Checkpoint;
+use shared::hub;
+use shared::tokenizer::Tokenizer;
+use tempfile::TempDir;
 
 fn weather() -> Value {
     json!({"type": "function", "function": {"name": "get_weather", "description": "tells the weather", "parameters": {
@@ -209,4 +218,178 @@ fn a_call_that_must_come_comes_with_arguments_of_its_schema() {
         }
     }
     assert_eq!(tools(json!("auto")).grammar(Family::Hermes).unwrap(), None);
+}
+
+/// However it comes, what an answer says that is calls or a value.
+fn found_or(family: Family, text: &str) -> Found {
+    let tools = tools(json!("auto"));
+    let whole = read(tools.parser_or(family), std::iter::once(text.to_owned()));
+    for size in [1, 2, 3, 7] {
+        let chars: Vec<char> = text.chars().collect();
+        let parts = chars.chunks(size).map(|part| part.iter().collect());
+        let in_parts = read(tools.parser_or(family), parts);
+        assert_eq!(in_parts, whole, "{text} in parts of {size}");
+    }
+    whole
+}
+
+#[test]
+fn an_answer_that_is_calls_or_a_value_is_what_it_begins_as() {
+    for (family, text) in [
+        (
+            Family::Hermes,
+            "{\"a\": \"<tool_call>{'name': 'clock', 'arguments': {}}</tool_call>\"}",
+        ),
+        (Family::Hermes, "{\"name\": \"clock\", \"arguments\": {}}"),
+        (Family::Llama3, "{\"name\": \"Ann\", \"parameters\": {}}"),
+        (
+            Family::Llama3,
+            "{\"age\": 1, \"name\": \"clock\", \"parameters\": {}}",
+        ),
+        (
+            Family::Llama3,
+            "[{\"name\": \"clock\", \"parameters\": {}}]",
+        ),
+        (Family::Llama3, "{\"name\": \"cl"), // cut off before it was clear
+        (
+            Family::Mistral,
+            "[{\"title\": \"clock\", \"arguments\": {}}]",
+        ),
+        (Family::Mistral, "{\"name\": \"clock\", \"arguments\": {}}"),
+        (Family::Mistral, "[\"{\", \"name\"]"),
+        (Family::Mistral, "3.5"),
+    ] {
+        assert_eq!(found_or(family, text), calls(&[], text), "{text}");
+    }
+    let clock = calls(&[("clock", "{}")], "");
+    let hermes = "<tool_call>\n{\"name\": \"clock\", \"arguments\": {}}\n</tool_call>";
+    assert_eq!(found_or(Family::Hermes, hermes), clock);
+    let twice = calls(&[("clock", "{}"), ("clock", "{}")], "");
+    assert_eq!(
+        found_or(Family::Hermes, &format!("{hermes}\n{hermes}")),
+        twice
+    );
+    let llama = "{ \"name\":\n\"clock\", \"parameters\": {}}";
+    assert_eq!(found_or(Family::Llama3, llama), clock);
+    let mistral = "[ {\"name\":\"clock\", \"arguments\": {}} ]";
+    assert_eq!(found_or(Family::Mistral, mistral), clock);
+}
+
+fn said() -> Grammar {
+    Grammar::Schema(json!({
+        "$id": "https://example.org/said", "type": "object",
+        "$defs": {"word": {"type": "string", "maxLength": 6}},
+        "properties": {"words": {"type": "array", "items": {"$ref": "#/$defs/word"}, "maxItems": 3}, "n": {"type": "number"}},
+        "required": ["words", "n"], "additionalProperties": false,
+    }))
+}
+
+fn or_said(family: Family, parallel: bool, vocabulary: &Vocabulary) -> (Tools, Grammar) {
+    let mut tools = tools(json!("auto"));
+    tools.parallel = parallel;
+    tools.check_format(family, &said(), vocabulary).unwrap();
+    let grammar = tools.grammar_or(family, &said(), vocabulary).unwrap();
+    (tools, grammar)
+}
+
+#[test]
+fn what_may_call_or_else_has_a_format_does_one_of_both() {
+    let tiny = Tiny::open();
+    let Grammar::Schema(schema) = said() else {
+        unreachable!()
+    };
+    for family in [Family::Hermes, Family::Llama3, Family::Mistral] {
+        let (tools, grammar) = or_said(family, false, &tiny.vocabulary);
+        for seed in 0..6 {
+            let answer = tiny.answer(&Asked::drawn(grammar.clone(), seed));
+            let found = read(
+                tools.parser_or(family),
+                std::iter::once(answer.text.clone()),
+            );
+            let [(name, arguments)] = &found.calls[..] else {
+                assert!(found.calls.is_empty(), "{answer:?}");
+                let value: Value = serde_json::from_str(&found.text).unwrap();
+                answers::validity::check(&value, &schema, &schema).unwrap();
+                continue;
+            };
+            assert_eq!(found.text, "", "{answer:?}");
+            let arguments: Value = serde_json::from_str(arguments).unwrap();
+            if name == "get_weather" {
+                let schema = &weather()["function"]["parameters"];
+                answers::validity::check(&arguments, schema, schema).unwrap();
+            } else {
+                assert_eq!(arguments, json!({}));
+            }
+        }
+    }
+}
+
+/// How much of a text may come, and whether more than white space may come after it.
+fn may_come(tiny: &Tiny, grammar: &Grammar, text: &str) -> (bool, bool) {
+    let mut constraint = Constraint::new(&tiny.vocabulary, grammar).unwrap();
+    let ids = tiny.tokenizer.encode_bare(text).unwrap();
+    let all = ids.iter().all(|id| constraint.accept(*id).is_ok());
+    (
+        all && constraint.is_complete(),
+        all && !constraint.must_stop(),
+    )
+}
+
+#[test]
+fn several_calls_may_come_where_they_are_allowed_and_nothing_comes_after_a_value() {
+    let tiny = Tiny::open();
+    let hermes = "<tool_call>\n{\"name\": \"clock\", \"arguments\": {}}\n</tool_call>";
+    let twice = format!("{hermes}\n{hermes}");
+    let mistral =
+        "[{\"name\": \"clock\", \"arguments\": {}}, {\"name\": \"clock\", \"arguments\": {}}]";
+    let value = "{\"words\": [], \"n\": 2}";
+    for parallel in [true, false] {
+        let (_, grammar) = or_said(Family::Hermes, parallel, &tiny.vocabulary);
+        assert_eq!(may_come(&tiny, &grammar, hermes), (true, parallel));
+        assert_eq!(may_come(&tiny, &grammar, &twice).0, parallel);
+        assert_eq!(may_come(&tiny, &grammar, value), (true, false));
+        let mixed = format!("{hermes}\n{value}");
+        assert!(!may_come(&tiny, &grammar, &mixed).0);
+        let (_, grammar) = or_said(Family::Mistral, parallel, &tiny.vocabulary);
+        assert_eq!(may_come(&tiny, &grammar, mistral).0, parallel);
+        assert_eq!(may_come(&tiny, &grammar, value), (true, false));
+    }
+}
+
+/// The embedded model's vocabulary, in which the mark of Mistral's calls is a token that is no text.
+fn with_mark() -> (TempDir, Checkpoint) {
+    let place = TempDir::new().unwrap();
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/models/tiny");
+    for file in fs::read_dir(tiny).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), place.path().join(file.file_name())).unwrap();
+    }
+    let path = place.path().join("tokenizer.json");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replace("<|im_start|>", "[TOOL_CALLS]")).unwrap();
+    let name = place.path().to_str().unwrap();
+    let checkpoint = Checkpoint::open(name, hub::locate(name, None).unwrap()).unwrap();
+    (place, checkpoint)
+}
+
+#[test]
+fn a_mark_that_is_no_text_begins_calls_and_nothing_else() {
+    let (_place, checkpoint) = with_mark();
+    let tokenizer = Tokenizer::open(&checkpoint).unwrap();
+    let vocabulary = Vocabulary::new(&tokenizer, checkpoint.config.vocab_size).unwrap();
+    let mark = vocabulary.mark("[TOOL_CALLS]").unwrap();
+    assert!(tokenizer.piece(mark).unwrap().unwrap().special);
+    let (_, grammar) = or_said(Family::Mistral, true, &vocabulary);
+    let id = |text: &str| tokenizer.encode_bare(text).unwrap()[0];
+    let (list, object) = (id("["), id("{"));
+    let mut constraint = Constraint::new(&vocabulary, &grammar).unwrap();
+    let may = |constraint: &mut Constraint, id: u32| constraint.mask().unwrap()[id as usize];
+    assert!(
+        [mark, list, object]
+            .iter()
+            .all(|id| may(&mut constraint, *id))
+    );
+    constraint.accept(mark).unwrap();
+    assert!(may(&mut constraint, list));
+    assert!(!may(&mut constraint, object) && !may(&mut constraint, mark));
 }

@@ -70,9 +70,10 @@ impl Digits {
         self.in_text = byte == b'"';
     }
 
-    /// Whether the answer could be the beginning of a longer number.
+    /// Whether the answer, complete as it is, could go on with more than white space: in a longer number, or behind
+    /// a mark, as a call ends in, with another value.
     pub(super) fn may_go_on(&self) -> bool {
-        !self.in_text && self.run > 0
+        !self.in_text && (self.run > 0 || self.last == Some(b'>'))
     }
 
     /// Takes away tokens that would make a number too long, unless nothing else is left: a schema may want such a one.
@@ -83,7 +84,7 @@ impl Digits {
             MOST
         };
         let after_mantissa = self.exponent && self.run == 0;
-        if self.in_text || !(self.may_go_on() || after_mantissa) {
+        if self.in_text || !(self.run > 0 || after_mantissa) {
             return;
         }
         if let Some(too_long) = tokens.0.get(most.saturating_sub(self.run)) {

@@ -20,13 +20,13 @@ impl Grammar {
             Self::Json => "the JSON mode",
             Self::Schema(_) => "the schema",
             Self::Regex(_) => "the regular expression",
-            Self::Lark(_) => "the grammar",
+            Self::Lark(_) | Self::Values(_) => "the grammar",
         }
     }
 
-    /// Whether an answer is one JSON value.
+    /// Whether an answer is a JSON value, or several with texts between them.
     pub(super) fn is_json(&self) -> bool {
-        matches!(self, Self::Json | Self::Schema(_))
+        matches!(self, Self::Json | Self::Schema(_) | Self::Values(_))
     }
 }
 
@@ -51,6 +51,8 @@ pub(super) fn read(grammar: &Grammar) -> Result<TopLevelGrammar> {
             check(text, grammar.what())?;
             TopLevelGrammar::from_lark(text.clone())
         }
+        // Our own, of schemas that were prepared.
+        Grammar::Values(text) => TopLevelGrammar::from_lark(text.clone()),
     })
 }
 

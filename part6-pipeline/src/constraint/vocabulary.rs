@@ -81,6 +81,21 @@ impl Vocabulary {
         self.matcher(grammar).map(drop)
     }
 
+    /// Whether an answer that matches a grammar may begin with a text.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn may_begin(&self, grammar: &Grammar, text: &str) -> Result<bool> {
+        let ids = self.cut(text.as_bytes());
+        let valid = self.matcher(grammar)?.validate_tokens(&ids)?;
+        Ok(valid == ids.len())
+    }
+
+    /// The token of a mark that is no text, if there is one.
+    pub fn mark(&self, spelling: &str) -> Option<u32> {
+        self.trie().get_special_token(spelling)
+    }
+
     /// A matcher that nothing was told yet, with memory of its own.
     pub(super) fn matcher(&self, grammar: &Grammar) -> Result<Matcher> {
         if let Some(matcher) = self.known(grammar) {

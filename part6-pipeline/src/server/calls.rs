@@ -15,6 +15,8 @@ use crate::tools::{Choice, Family, Piece, ToolParser, Tools};
 pub(super) struct Calls {
     tools: Tools,
     family: Family,
+    /// Whether an answer that does not call has to match something else.
+    or_value: bool,
 }
 
 impl Calls {
@@ -29,7 +31,11 @@ impl Calls {
         };
         let family = Family::of_template(opened.tokenizer.chat_template());
         let family = family.map_err(|why| refused(&why))?;
-        Ok(Some(Self { tools, family }))
+        Ok(Some(Self {
+            tools,
+            family,
+            or_value: false,
+        }))
     }
 
     /// What the chat template is told.
@@ -37,23 +43,43 @@ impl Calls {
         self.tools.for_template()
     }
 
-    /// Lets an answer call, and makes it if it has to.
+    /// Lets an answer call, and makes it if it has to. A format holds for an answer that does not call.
     ///
     /// # Errors
-    /// If it must match something else, or if the schema of an argument is not supported.
-    pub(super) fn constrain(&self, opened: &Opened, ask: &mut Ask) -> Result<(), ApiError> {
-        if ask.grammar.is_some() {
-            let message = "'response_format' would leave no room for a call: without 'tools', or with 'tool_choice': \
-                           \"none\", it can be met.";
+    /// If the format or the schema of an argument is not supported, or if nobody could tell one from the other.
+    pub(super) fn constrain(&mut self, opened: &Opened, ask: &mut Ask) -> Result<(), ApiError> {
+        let format = ask.grammar.take();
+        let format = format.filter(|_| self.tools.choice == Choice::Auto);
+        self.or_value = format.is_some();
+        let grammar = match format {
+            Some(format) => Some(self.either(opened, &format)?),
+            None => (self.tools.grammar(self.family)).map_err(|why| refused(&why))?,
+        };
+        if let Some(grammar) = &grammar {
+            check(opened, grammar, "tools")?;
+        }
+        ask.grammar = grammar.map(Arc::new);
+        Ok(())
+    }
+
+    fn either(&self, opened: &Opened, format: &Grammar) -> Result<Grammar, ApiError> {
+        check(opened, format, "response_format")?;
+        let vocabulary = opened.vocabulary();
+        let vocabulary = vocabulary.map_err(|why| ApiError::fault(format!("{why:#}")))?;
+        if let Err(why) = self.tools.check_format(self.family, format, &vocabulary) {
+            let message = format!("'response_format': {why:#}.");
             return Err(ApiError::invalid("response_format", message));
         }
-        let grammar = self.tools.grammar(self.family);
-        let Some(grammar) = grammar.map_err(|why| refused(&why))? else {
-            return Ok(());
-        };
-        check(opened, &grammar, "tools")?;
-        ask.grammar = Some(Arc::new(grammar));
-        Ok(())
+        let grammar = self.tools.grammar_or(self.family, format, &vocabulary);
+        grammar.map_err(|why| refused(&why))
+    }
+
+    fn parser(&self) -> ToolParser {
+        if self.or_value {
+            self.tools.parser_or(self.family)
+        } else {
+            self.tools.parser(self.family)
+        }
     }
 }
 
@@ -91,7 +117,7 @@ impl Reader {
     /// An answer that may call some tools, if there are any.
     pub(super) fn new(calls: Option<&Calls>) -> Self {
         Self {
-            parser: calls.map(|calls| calls.tools.parser(calls.family)),
+            parser: calls.map(Calls::parser),
             family: calls.map(|calls| calls.family),
             parallel: calls.is_some_and(|calls| calls.tools.parallel),
             calls: 0,

@@ -56,8 +56,8 @@ type ChatJob = Job<Option<Calls>>;
 fn read(app: &App, opened: &Opened, bytes: &Bytes) -> Result<ChatJob, ApiError> {
     let request = ChatRequest::read(bytes)?;
     let mut ask = request.ask(&app.bounds(opened))?;
-    let calls = Calls::read(opened, &request)?;
-    match (&calls, &ask.grammar) {
+    let mut calls = Calls::read(opened, &request)?;
+    match (&mut calls, &ask.grammar) {
         (Some(calls), _) => calls.constrain(opened, &mut ask)?,
         (None, Some(grammar)) => calls::check(opened, grammar, "response_format")?,
         (None, None) => {}
