@@ -20,6 +20,7 @@ use crate::handle::{Handle, State};
 use crate::replay::{self, ReplayArgs};
 use crate::server::{self, App, Listening};
 use crate::speculate::{self, SpeculateArgs};
+use crate::thread::Running;
 
 /// Part 6: a full inference pipeline.
 #[derive(Debug, Parser)]
@@ -69,8 +70,15 @@ pub fn run(args: Args) -> Result<()> {
     }
 }
 
-/// Serves until Ctrl-C or SIGTERM.
 fn serve(args: &ServeArgs) -> Result<()> {
+    serve_with(args, || Engine::spawn_with(args.engine(), args.recorder()?))
+}
+
+/// Serves an engine until Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// If it cannot listen or if the engine fails.
+pub fn serve_with(args: &ServeArgs, spawn: impl FnOnce() -> Result<Running>) -> Result<()> {
     let begun = Instant::now();
     let settings = args.settings()?;
     tracing_subscriber::fmt()
@@ -85,7 +93,7 @@ fn serve(args: &ServeArgs) -> Result<()> {
         );
     }
     let runtime = runtime()?;
-    let engine = Engine::spawn_with(args.engine(), args.recorder()?)?;
+    let engine = spawn()?;
     let app = App::new(engine.handle.clone(), engine.live.clone(), settings);
     let listening = runtime.block_on(Listening::bind(args.address(), app))?;
     tell(&format!("listening on http://{}", listening.address()?));

@@ -2,20 +2,32 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on should stop there
 
+mod answers;
 mod serving;
 
+use std::env;
+use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::process::{self, Stdio, exit};
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use clap::Parser;
+use console::cli;
+use part6_pipeline::ask::Event;
 use part6_pipeline::desk::Desk;
+use part6_pipeline::experiment;
+use part6_pipeline::flags::ServeArgs;
+use part6_pipeline::generate::Generator;
 use part6_pipeline::handle::{Command, Opened, State};
+use part6_pipeline::kinds::CacheKind;
+use part6_pipeline::model::Model;
 use part6_pipeline::server::{self, App, Listening, Settings};
 use part6_pipeline::thread::Running;
 use serde_json::{Value, json};
-use serving::{PATIENCE, Reply, parse, request, with_messages};
+use serving::{PATIENCE, Reply, Server, parse, request, with_messages};
 use shared::checkpoint::Checkpoint;
 use shared::hub;
 use shared::tokenizer::Tokenizer;
@@ -171,4 +183,119 @@ fn a_panic_of_the_engine_reaches_every_client_and_ends_the_server_with_an_error(
     }
     let why = server.serves.join().unwrap().unwrap_err().to_string();
     assert_eq!(why, "the engine failed: a panic: on purpose");
+}
+
+/// Set in the process that [`a_panic_of_the_engine_ends_the_whole_process`] starts.
+const DOOMED: &str = "DOOMED_SERVER";
+
+/// The flags of `serve`, by themselves.
+#[derive(Debug, Parser)]
+struct Doomed {
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+/// Begins an answer for each of three clients, and panics.
+fn doomed_engine(desk: &mut Desk) -> Result<()> {
+    let checkpoint = Checkpoint::open("tiny", hub::locate("tiny", None)?)?;
+    let model = Model::load(&checkpoint)?;
+    let limits = answers::wide();
+    let generator = Generator::new(&model, &checkpoint.config, CacheKind::Prealloc, limits)?;
+    desk.open(opened()?);
+    desk.say(State::Ready);
+    for _ in 0..3 {
+        let Some(Command::Submit(client)) = desk.wait() else {
+            bail!("nobody has come")
+        };
+        let id = client.id;
+        desk.welcome(id, client.events, client.place);
+        let (cached, missed) = (0, None);
+        desk.tell(id, Event::Started { cached, missed });
+        let (choice, text, tokens) = (0, "Once".to_owned(), Vec::new());
+        desk.tell(
+            id,
+            Event::Delta {
+                choice,
+                text,
+                tokens,
+            },
+        );
+        desk.publish(&generator);
+    }
+    panic!("on purpose")
+}
+
+/// What `main` does with `serve`, but for the engine.
+#[test]
+#[ignore = "the process of the test below"]
+fn a_server_whose_engine_panics() {
+    if env::var_os(DOOMED).is_none() {
+        return;
+    }
+    let args = ["doomed", "--port", "0"].map(OsString::from);
+    let code = cli::run_with(args, |args: Doomed| {
+        experiment::serve_with(&args.serve, || Running::new(8, doomed_engine))
+    });
+    exit(code.into());
+}
+
+#[test]
+fn a_panic_of_the_engine_ends_the_whole_process() {
+    let mut command = process::Command::new(env::current_exe().unwrap());
+    let inner = "a_server_whose_engine_panics";
+    command.args(["--ignored", "--exact", inner, "--nocapture"]);
+    command.env(DOOMED, "1").stdout(Stdio::null());
+    let mut server = Server::of(command);
+    server.wait_for("is ready");
+    let chat = |stream: bool| with_messages(json!({"max_tokens": 5, "stream": stream}));
+    let path = "/v1/chat/completions";
+    let mut streamed = server.begin(path, &chat(true));
+    let waiting = [
+        (path, chat(false)),
+        ("/v1/completions", json!({"prompt": "a", "max_tokens": 5})),
+    ];
+    let waiting = waiting.map(|(path, body)| {
+        let mut stream = server.connect();
+        let bytes = request(
+            server.address,
+            "POST",
+            path,
+            "",
+            body.to_string().as_bytes(),
+        );
+        stream.write_all(&bytes).unwrap();
+        stream
+    });
+    // What has begun ends with the error as its last event.
+    let mut rest = String::new();
+    streamed.read_to_string(&mut rest).unwrap();
+    assert!(
+        rest.contains("Once") && rest.contains("\"error\"") && rest.contains("on purpose"),
+        "{rest}"
+    );
+    assert!(!rest.contains("[DONE]"), "{rest}");
+    for stream in waiting {
+        let reply = reply(stream);
+        assert_eq!(
+            (reply.status, reply.header("x-should-retry")),
+            (500, Some("false")),
+            "{reply:?}"
+        );
+        let message = reply.error()["message"].clone();
+        assert!(
+            message.as_str().unwrap().contains("on purpose"),
+            "{message}"
+        );
+    }
+    // Whoever comes now is sent away, if anybody is there at all.
+    if let Ok(mut late) = TcpStream::connect(server.address) {
+        let _ = late.write_all(&request(server.address, "GET", "/health", "", b""));
+        let mut text = String::new();
+        let _ = late.read_to_string(&mut text);
+        let reply = parse(&text);
+        assert!(reply.is_none_or(|reply| reply.status >= 500), "{text}");
+    }
+    assert_eq!(server.exit().code(), Some(1));
+    server.wait_for("error: the engine failed: a panic: on purpose");
+    assert!(TcpStream::connect(server.address).is_err());
 }

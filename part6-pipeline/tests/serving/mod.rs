@@ -90,13 +90,14 @@ impl Server {
 
     /// A server that may still be loading.
     pub(crate) fn spawn(args: &[&str]) -> Self {
-        let program = Path::new(env!("CARGO_BIN_EXE_part6-pipeline"));
-        let mut child = Command::new(program)
-            .args(["serve", "--port", "0"])
-            .args(args)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(Path::new(env!("CARGO_BIN_EXE_part6-pipeline")));
+        command.args(["serve", "--port", "0"]).args(args);
+        Self::of(command)
+    }
+
+    /// The same of any program that says where it listens.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, told) = mpsc::channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         thread::spawn(move || {

@@ -233,10 +233,18 @@ pub fn command<A: Parser>() -> clap::Command {
 /// flight can crash, so whoever started work sees the flag, stops and waits for it. The second one
 /// ends the process at once, without exit handlers.
 pub fn run<A: Parser>(work: impl FnOnce(A) -> Result<()>) -> ExitCode {
-    ExitCode::from(run_on(std::env::args_os(), |args| {
+    ExitCode::from(run_with(std::env::args_os(), work))
+}
+
+/// As [`run`], with arguments that are not the process's own: the exit code.
+pub fn run_with<A: Parser>(
+    args: impl IntoIterator<Item = OsString>,
+    work: impl FnOnce(A) -> Result<()>,
+) -> u8 {
+    run_on(args, |args| {
         interrupt::watch().context("watching for Ctrl-C")?;
         work(args)
-    }))
+    })
 }
 
 /// As [`run`], for a program that Ctrl-C may end at any instant: it leaves nothing half done.
