@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Other people's clients against this server: part6-pipeline/clients/run.sh [NAME…]
 # They go into a virtual environment of their own, the folder CLIENTS or one beside the build.
+# EXAMPLES says how many each of those tries that draw what they ask: 40, or 200 for a thorough look.
 set -euo pipefail
 cd "$(dirname "$0")"
 home=${CLIENTS:-../../target/clients}
+examples=${EXAMPLES:-40}
 if ! cmp -s requirements.txt "$home/requirements.txt"; then
   python3 -m venv "$home"
   "$home/bin/pip" install --quiet --requirement requirements.txt
@@ -35,14 +37,16 @@ run() {
   echo "== $*"
   "$@" || failed=1
 }
+at_home() { (cd "$home" && "$@"); } # for those that write where they run
 names=("$@")
 if [ ${#names[@]} = 0 ]; then names=(openai litellm pydantic_ai llm schemas schemathesis node); fi
 for name in "${names[@]}"; do
   case $name in
   schemathesis)
-    run "$home/bin/schemathesis" run --url "$url" --max-examples 40 --request-timeout 60 \
+    run at_home bin/schemathesis run --url "$url" --max-examples "$examples" --request-timeout 60 \
       --checks all --exclude-checks unsupported_method,positive_data_acceptance "$url/openapi.json"
     ;;
+  schemas) run "$home/bin/python" schemas_python.py "$url" "$examples" ;;
   node)
     if command -v npm >/dev/null; then
       cp node/package*.json node/*.mjs "$home/"
@@ -53,10 +57,10 @@ for name in "${names[@]}"; do
       echo "no npm: the clients for Node are left out" >&2
     fi
     ;;
-  lm_eval) # not among the names that are taken where none is given: it brings 760 MB
-    python3 -m venv "$home/lm_eval"
-    "$home/lm_eval/bin/pip" install --quiet --requirement requirements-lm-eval.txt
-    run "$home/lm_eval/bin/python" lm_eval_python.py "$url"
+  lm_eval | aiperf) # not among the names that are taken where none is given: they bring 760 MB and 1.2 GB
+    python3 -m venv "$home/$name"
+    "$home/$name/bin/pip" install --quiet --requirement "requirements-${name/_/-}.txt"
+    run "$home/$name/bin/python" "${name}_python.py" "$url"
     ;;
   *) run "$home/bin/python" "${name}_python.py" "$url" ;;
   esac
