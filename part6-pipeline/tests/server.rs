@@ -343,6 +343,37 @@ fn the_description_names_every_path_that_there_is() {
 }
 
 #[test]
+fn the_description_says_what_events_and_tokens_are() {
+    let server = Server::start(&[]);
+    let description = server.get("/openapi.json").json();
+    for (path, data) in [
+        ("/paths/~1v1~1chat~1completions/post", "ChatChunk"),
+        ("/paths/~1v1~1completions/post", "Completion"),
+        ("/paths/~1live/get", "Steps"),
+    ] {
+        let responses = &description.pointer(path).unwrap()["responses"];
+        let event = &responses["200"]["content"]["text/event-stream"]["schema"];
+        assert_eq!(event["required"], json!(["data"]), "{path}");
+        let text = &event["properties"]["data"];
+        assert_eq!(text["type"], "string", "{path}");
+        let schema = text["contentSchema"]["$ref"].as_str().unwrap();
+        assert_eq!(schema, format!("#/components/schemas/{data}"));
+        assert!(description.pointer(&schema[1..]).is_some(), "{schema}");
+    }
+    let schemas = &description["components"]["schemas"];
+    let types = |name: &str| -> Vec<Value> {
+        let all = schemas[name]["oneOf"].as_array().unwrap().iter();
+        all.map(|one| one.get("type").or(one.get("$ref")).unwrap().clone())
+            .collect()
+    };
+    let items = schemas["Tokenized"]["properties"]["tokens"]["items"].clone();
+    assert_eq!(items, json!({"$ref": "#/components/schemas/IdOrPiece"}));
+    let piece = json!("#/components/schemas/Piece");
+    assert_eq!(types("IdOrPiece"), [json!("integer"), piece]);
+    assert_eq!(types("TextOrBytes"), ["string", "array"]);
+}
+
+#[test]
 fn counters_count_requests_tokens_and_times() {
     let server = Server::start(&[]);
     server.chat(json!({"max_tokens": 5, "temperature": 0}));

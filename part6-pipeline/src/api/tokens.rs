@@ -72,7 +72,7 @@ impl TokenizeRequest {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Tokenized {
     /// Ids, or pieces.
-    #[schema(value_type = Vec<Object>)]
+    #[schema(value_type = Vec<IdOrPiece>)]
     pub tokens: Value,
     /// How many.
     pub count: usize,
@@ -89,8 +89,26 @@ pub struct Piece {
     /// The id.
     pub id: u32,
     /// Its text or its bytes.
-    #[schema(value_type = Object)]
+    #[schema(value_type = TextOrBytes)]
     pub piece: Value,
+}
+
+/// A token of a text.
+#[derive(Debug, ToSchema, Serialize)]
+#[allow(dead_code, reason = "only described")]
+#[serde(untagged)]
+enum IdOrPiece {
+    Id(u32),
+    Piece(Piece),
+}
+
+/// What a token stands for.
+#[derive(Debug, ToSchema, Serialize)]
+#[allow(dead_code, reason = "only described")]
+#[serde(untagged)]
+enum TextOrBytes {
+    Text(String),
+    Bytes(Vec<u8>),
 }
 
 /// Ids to be decoded.
