@@ -70,40 +70,46 @@ function meanings() {
   const picture = el("div", {});
   find(".meanings").replaceChildren(el("figure", {}, el("h3", {}, "A map of meanings"), picture,
     el("figcaption", {}, `To the right: the direction from ${list(right.from)} to ${list(right.to)}. Upwards: from ${list(up.from)} to ${list(up.to)}. The words on the map are in neither.`)));
+  const [xs, ys] = ["x", "y"].map((axis) => extent(found.points.map((point) => point[axis])));
+  const tall = (width) => Math.min(420, Math.max(280, width * 0.5));
   chart(picture, (width) => ({
-    height: Math.min(420, Math.max(280, width * 0.5)), margin: 30, marginRight: 64,
+    height: tall(width), margin: 30, marginRight: 64,
     ariaLabel: "Words along two directions",
     style: { background: "transparent", color: "var(--ink)", fontSize: "13px", overflow: "visible" },
     x: { label: `${plain(right.to[0]).trim()} …  →`, ticks: 0, inset: 20 }, y: { label: `↑  ${plain(up.to[0]).trim()} …`, ticks: 0, inset: 20 },
     marks: [
       Plot.ruleX([0], { stroke: "var(--line)" }), Plot.ruleY([0], { stroke: "var(--line)" }),
       Plot.dot(found.points, { x: "x", y: "y", r: 5, fill: "var(--accent)", title: (point) => `${point.piece} ${fixed(point.x, 2)}, ${fixed(point.y, 2)}` }),
-      ...named(found.points, width, Math.min(420, Math.max(280, width * 0.5))),
+      ...named(found.points, placed(xs, [50, width - 84], ys, [50, tall(width) - 50]), (point) => ({ text: plain(point.piece).trim() })),
     ],
   }))();
 }
 
-/** Where each point's name has room: at its right, at its left, above or below it. */
-function named(points, width, height) {
-  const ends = (axis) => [Math.min(...points.map((point) => point[axis])), Math.max(...points.map((point) => point[axis]))];
-  const [[left, right], [bottom, top]] = [ends("x"), ends("y")];
-  const at = (point) => [((point.x - left) / (right - left || 1)) * (width - 134), ((top - point.y) / (top - bottom || 1)) * (height - 100)];
+/** Where each point's name has room: at its right, at its left, above or below it; the first points choose first. `at` is a point's place in pixels. */
+function named(points, at, style) {
   const meet = (a, b) => a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3];
   const taken = points.map(at).map(([x, y]) => [x - 5, y - 5, x + 5, y + 5]);
   return points.map((point) => {
     const [x, y] = at(point);
-    const wide = 7.5 * plain(point.piece).trim().length;
+    const { text, ...look } = style(point);
+    const wide = 7.5 * text.length;
     const places = [
       { textAnchor: "start", dx: 9, dy: 0, box: [x + 7, y - 7, x + 10 + wide, y + 7] },
       { textAnchor: "end", dx: -9, dy: 0, box: [x - 10 - wide, y - 7, x - 7, y + 7] },
       { textAnchor: "middle", dx: 0, dy: -14, box: [x - wide / 2, y - 21, x + wide / 2, y - 7] },
       { textAnchor: "middle", dx: 0, dy: 14, box: [x - wide / 2, y + 7, x + wide / 2, y + 21] },
     ];
-    const { box, ...place } = places.find((place) => !taken.some((other) => meet(other, place.box))) ?? places[0];
+    const { box, ...place } = places.find((place) => place.box[0] > 0 && !taken.some((other) => meet(other, place.box))) ?? places[0];
     taken.push(box);
-    return Plot.text([point], { x: "x", y: "y", text: (point) => plain(point.piece).trim(), ...place, fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4, paintOrder: "stroke" });
+    return Plot.text([point], { x: "x", y: "y", text: [text], ...place, fill: "var(--ink)", stroke: "var(--card)", strokeWidth: 4, paintOrder: "stroke", ...look });
   });
 }
+
+/** A point's place in pixels, from the numbers at the edges and the pixels there. */
+const placed = ([left, right], [x0, x1], [bottom, top], [y0, y1]) => (point) =>
+  [x0 + ((point.x - left) / (right - left || 1)) * (x1 - x0), y1 - ((point.y - bottom) / (top - bottom || 1)) * (y1 - y0)];
+
+const extent = (numbers) => [Math.min(...numbers), Math.max(...numbers)];
 
 /** The map of the vectors. */
 function projection(width) {
@@ -114,26 +120,28 @@ function projection(width) {
   const here = points.find((point) => point.at.includes(state.token));
   const lit = others.filter((point) => near.has(point.id));
   const narrow = width < 480;
-  const named = { x: "x", y: "y", text: "piece", paintOrder: "stroke", stroke: "var(--card)", strokeWidth: 4, textAnchor: "start", dx: 8 };
-  const xs = points.map((point) => point.x);
-  const reach = (Math.max(...xs) - Math.min(...xs) || 1) * (narrow ? 0.32 : 0.16);
+  const [xs, ys] = ["x", "y"].map((axis) => extent(points.map((point) => point[axis])));
+  const reach = (xs[1] - xs[0] || 1) * (narrow ? 0.32 : 0.16);
+  const domain = [xs[0] - reach * 0.15, xs[1] + reach];
+  const height = Math.min(460, Math.max(300, width * 0.72));
+  const look = (point) => point.at.length
+    ? { text: point.piece, fontWeight: point === here ? 700 : 500 }
+    : { text: point.piece, fill: "var(--muted)", fontSize: 12 };
   return {
-    height: Math.min(460, Math.max(300, width * 0.72)),
-    margin: 12, marginBottom: 12, marginLeft: 12,
+    height, margin: 12,
     ariaLabel: "Map of the embedding vectors",
     ariaDescription: "Tokens of the prompt and their nearest neighbours in two dimensions",
     style: { background: "transparent", color: "var(--ink)", fontSize: "13px", overflow: "visible" },
-    x: { axis: null, domain: [Math.min(...xs) - reach * 0.15, Math.max(...xs) + reach], inset: 6 },
+    x: { axis: null, domain, inset: 6 },
     y: { axis: null, inset: 14 },
     marks: [
       Plot.ruleX([0], { stroke: "var(--line)" }),
       Plot.ruleY([0], { stroke: "var(--line)" }),
       Plot.link(lit, { x1: here.x, y1: here.y, x2: "x", y2: "y", stroke: "var(--accent)", strokeOpacity: 0.6, strokeDasharray: "3 3" }),
       Plot.dot(others, { x: "x", y: "y", r: 3.5, fill: "var(--ghost)", title: "piece" }),
-      Plot.text(lit, { ...named, fill: "var(--muted)", fontSize: 12 }),
       Plot.dot([here], { x: "x", y: "y", r: 11, stroke: "var(--accent)", strokeWidth: 2.5 }),
       Plot.dot(own, { x: "x", y: "y", r: 6, fill: { value: (point) => colour(point.at[0]), scale: null } }),
-      Plot.text(own, { ...named, fill: "var(--ink)", fontWeight: (point) => (point === here ? 700 : 500) }),
+      ...named([...own, ...lit], placed(domain, [18, width - 18], ys, [26, height - 26]), look),
       Plot.tip(points, Plot.pointer({ x: "x", y: "y", fill: "var(--card)", stroke: "var(--line)",
         title: (point) => `${point.piece}  id ${point.id}${point.at.length ? `\nposition ${point.at.join(", ")}` : "\na neighbour"}` })),
     ],
