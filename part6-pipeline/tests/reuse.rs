@@ -106,7 +106,15 @@ fn ring((kind, piece): (CacheKind, usize), bytes: u64) -> Settings {
     }
 }
 
-/// With what is told of each token, whose bits then have to be the same, too.
+/// The same tokens, as likely but for the last bits: where a prompt was cut, a ring lies in another order.
+fn assert_same(heard: &Heard, expected: &Heard, told: &str) {
+    assert_eq!(heard.ids(0), expected.ids(0), "{told}");
+    for (one, other) in heard.tokens[&0].iter().zip(&expected.tokens[&0]) {
+        let (one, other) = (one.logprob.unwrap(), other.logprob.unwrap());
+        assert!((one - other).abs() < 1e-4, "{told}: {one} and {other}");
+    }
+}
+
 fn closely(ids: &[u32], max_tokens: usize) -> Ask {
     Ask {
         logprobs: Some(1),
@@ -126,7 +134,7 @@ fn where_two_prompts_part_a_ring_keeps_a_checkpoint_for_the_third() {
                 let ask = closely(&prompt, 5);
                 let (heard, expected) = (get(&running, &ask), get(&cold, &ask));
                 let told = format!("{of:?}, {fork}, {user}");
-                assert_eq!(heard.tokens, expected.tokens, "{told}");
+                assert_same(&heard, &expected, &told);
                 let known = if user < 2 { 0 } else { fork / 16 * 16 };
                 assert_eq!(heard.cached, Some(known), "{told}");
                 assert_eq!(heard.usage.unwrap().cached_tokens, known);
@@ -148,7 +156,7 @@ fn with_one_system_prompt_and_other_users_a_ring_hits_from_the_third_request_on(
             for turn in 0..2 {
                 let ask = closely(&chat, 12);
                 let (heard, expected) = (get(&running, &ask), get(&cold, &ask));
-                assert_eq!(heard.tokens, expected.tokens, "{of:?}, {user}, {turn}");
+                assert_same(&heard, &expected, &format!("{of:?}, {user}, {turn}"));
                 assert_eq!(heard.cached, Some(known), "{of:?}, {user}, {turn}");
                 known = (chat.len() - 1) / 16 * 16;
                 chat.extend(heard.ids(0));
