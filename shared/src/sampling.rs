@@ -193,6 +193,7 @@ pub fn sample_rows(samplers: &mut [&mut Sampler], logits: &Array) -> Result<Vec<
         "{} samplers for {rows} rows",
         samplers.len()
     );
+    let logits = &keep_allowed(samplers, logits)?;
     if samplers.iter().all(|sampler| sampler.is_plain()) {
         let (totals, ids) = greedy_rows(logits)?;
         let counts = samplers.iter_mut().map(|sampler| {
@@ -344,6 +345,20 @@ fn keep(mask: &Array, logits: &Array) -> Result<Array> {
     Ok(ops::select(mask, logits, &removed)?)
 }
 
+/// Takes from each row of `[B, V]` what its sampler does not allow, from all of them at once: rows with grammars are then
+/// chosen from like any others.
+fn keep_allowed(samplers: &mut [&mut Sampler], logits: &Array) -> Result<Array> {
+    if samplers.iter().all(|sampler| sampler.allowed.is_none()) {
+        return Ok(logits.clone());
+    }
+    let any = Array::ones::<bool>(&[1, logits.dim(-1)])?;
+    let masks = (samplers.iter_mut()).map(|sampler| sampler.allowed.take());
+    let masks: Vec<Array> = masks
+        .map(|mask| mask.unwrap_or_else(|| any.clone()))
+        .collect();
+    keep(&ops::concatenate(&masks, 0)?, logits)
+}
+
 fn remove(mask: &Array, logprobs: &Array) -> Result<Array> {
     Ok(ops::select(
         mask,
@@ -484,6 +499,45 @@ mod tests {
             let name =
                 format!("a repetition penalty of {penalty:e} makes scores that are too large");
             assert!(told.starts_with(&name), "{told}");
+        }
+    }
+
+    #[test]
+    fn rows_of_which_some_may_not_take_all_ids_choose_what_each_chooses_alone() {
+        let size = 50_i32;
+        let scores = (0..3 * size).map(|at| (at * 7919 % 101) as f32 / 10.0);
+        let logits = Array::from_iter(scores, &[3, size]);
+        for warm in [false, true] {
+            let samplers = || -> Vec<Sampler> {
+                let new = |row: u64| {
+                    let temperature = if warm && row != 1 { 1.0 } else { 0.0 };
+                    let sampling = Sampling {
+                        temperature,
+                        seed: row,
+                        ..Sampling::default()
+                    };
+                    let mut sampler = Sampler::new(&sampling, &[]).unwrap();
+                    if row != 1 {
+                        let mask: Vec<bool> =
+                            (0..size as u64).map(|id| id % 5 == row + 1).collect();
+                        sampler.allow(&mask);
+                    }
+                    sampler
+                };
+                (0..3).map(new).collect()
+            };
+            let rows = ops::split_at_indices(&logits, &[1, 2], 0).unwrap();
+            let mut alone = samplers();
+            let alone = (alone.iter_mut().zip(&rows)).map(|(sampler, row)| sampler.sample(row));
+            let alone: Vec<u32> = alone.map(|next| next.unwrap().read().unwrap()).collect();
+            let mut together = samplers();
+            let mut together: Vec<&mut Sampler> = together.iter_mut().collect();
+            let next = sample_rows(&mut together, &logits).unwrap();
+            let next: Vec<u32> = next.iter().map(|next| next.read().unwrap()).collect();
+            assert_eq!(next, alone);
+            assert!(next[0] % 5 == 1 && next[2] % 5 == 3, "{next:?}");
+            // The id after it is free again.
+            assert!(together.iter().all(|sampler| sampler.allowed.is_none()));
         }
     }
 }
