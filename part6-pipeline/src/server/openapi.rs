@@ -44,7 +44,8 @@ pub fn description() -> Value {
 
 /// Of a stream the schema describes each event, and what we have described is its data.
 fn event(data: Value) -> Value {
-    let data = json!({"type": "string", "contentMediaType": "application/json", "contentSchema": data});
+    let data =
+        json!({"type": "string", "contentMediaType": "application/json", "contentSchema": data});
     json!({"type": "object", "properties": {"event": {"type": "string"}, "data": data}, "required": ["data"]})
 }
 
