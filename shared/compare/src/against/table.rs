@@ -2,8 +2,6 @@
 
 use std::io::{self, Write};
 
-use console::metrics::Summary;
-use console::numbers::fixed;
 use console::report::Report;
 use console::text::clip;
 
