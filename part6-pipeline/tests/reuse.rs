@@ -6,6 +6,7 @@ mod engines;
 
 use engines::{Heard, alone, ids, limits, listen, request, settings, spawn, tokenizer, wait_until};
 use part6_pipeline::ask::{Ask, Event};
+use part6_pipeline::handle::Answer;
 use part6_pipeline::kinds::CacheKind;
 use part6_pipeline::limits::Limits;
 use part6_pipeline::quantized_cache::KvBits;
@@ -196,6 +197,18 @@ fn checkpoints_at_forks_are_within_the_budget_and_the_oldest_of_them_go() {
     assert_eq!(hits, 5 * 6, "all but the first two of each");
 }
 
+/// Listens to so many pieces of a prompt, and leaves.
+fn leave_after(pieces: u32, mut answer: Answer) {
+    let mut seen = 0;
+    while seen < pieces {
+        match answer.blocking_next().unwrap() {
+            Event::Progress { .. } => seen += 1,
+            Event::Delta { .. } => break,
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn whoever_leaves_before_the_fork_leaves_no_checkpoint_and_harms_nobody() {
     let of = (CacheKind::Rotating { size: 40, sinks: 0 }, 32);
@@ -205,19 +218,8 @@ fn whoever_leaves_before_the_fork_leaves_no_checkpoint_and_harms_nobody() {
     let of_user = |user: u32| [&common[..], &[40 + user, 8, 9], &ids(60, user as usize)].concat();
     get(&running, &ask(&of_user(0), 3));
     for pieces in 0..8 {
-        let mut leaves = running
-            .handle
-            .submit(ask(&of_user(1 + pieces), 30))
-            .unwrap();
-        let mut seen = 0;
-        while seen < pieces {
-            match leaves.blocking_next().unwrap() {
-                Event::Progress { .. } => seen += 1,
-                Event::Delta { .. } => break,
-                _ => {}
-            }
-        }
-        drop(leaves);
+        let leaves = running.handle.submit(ask(&of_user(1 + pieces), 30));
+        leave_after(pieces, leaves.unwrap());
     }
     for user in 20..24 {
         let ask = ask(&of_user(user), 10);
@@ -289,16 +291,8 @@ fn whoever_leaves_in_any_piece_of_a_prompt_harms_nobody_who_begins_like_it() {
     for pieces in 0..12 {
         // Somebody else with the same prompt is on the way, too.
         let mut other = running.handle.submit(ask(&prompt, 10)).unwrap();
-        let mut leaves = running.handle.submit(ask(&prompt[..190], 10)).unwrap();
-        let mut seen = 0;
-        while seen < pieces {
-            match leaves.blocking_next().unwrap() {
-                Event::Progress { .. } => seen += 1,
-                Event::Delta { .. } => break,
-                _ => {}
-            }
-        }
-        drop(leaves);
+        let leaves = running.handle.submit(ask(&prompt[..190], 10));
+        leave_after(pieces, leaves.unwrap());
         assert_eq!(listen(&mut other).ids(0), *expected, "{pieces}");
         assert_eq!(get(&running, &ask(&prompt, 10)).ids(0), *expected);
     }
