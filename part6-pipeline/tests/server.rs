@@ -349,7 +349,7 @@ fn the_description_says_what_events_and_tokens_are() {
     for (path, data) in [
         ("/paths/~1v1~1chat~1completions/post", "ChatChunk"),
         ("/paths/~1v1~1completions/post", "Completion"),
-        ("/paths/~1live/get", "Steps"),
+        ("/paths/~1live/get", "LiveData"),
     ] {
         let responses = &description.pointer(path).unwrap()["responses"];
         let event = &responses["200"]["content"]["text/event-stream"]["schema"];
@@ -366,6 +366,9 @@ fn the_description_says_what_events_and_tokens_are() {
         all.map(|one| one.get("type").or(one.get("$ref")).unwrap().clone())
             .collect()
     };
+    let [state, steps] =
+        ["EngineState", "Steps"].map(|name| json!(format!("#/components/schemas/{name}")));
+    assert_eq!(types("LiveData"), [state, steps]);
     let items = schemas["Tokenized"]["properties"]["tokens"]["items"].clone();
     assert_eq!(items, json!({"$ref": "#/components/schemas/IdOrPiece"}));
     let piece = json!("#/components/schemas/Piece");

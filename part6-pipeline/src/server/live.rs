@@ -10,7 +10,6 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Serialize;
-use serde_json::json;
 use tokio::sync::broadcast::error::TryRecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, sleep};
@@ -38,12 +37,42 @@ pub(super) struct Steps<'a> {
     reports: Vec<&'a Report>,
 }
 
+/// How the engine is, and what does not change: what a page needs once.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EngineState {
+    /// `loading`, `ready`, `draining`, `stopped` or `dead`.
+    state: &'static str,
+    /// Of what it died.
+    why: Option<String>,
+    /// Null while it loads.
+    limits: Option<EngineLimits>,
+    /// Seconds since 1970 at the start of the server.
+    began: u64,
+}
+
+/// For how much a step has room.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EngineLimits {
+    rows: usize,
+    tokens_per_step: usize,
+    piece: usize,
+    kv_tokens: usize,
+}
+
+/// The data of an event.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(super) enum LiveData<'a> {
+    State(EngineState),
+    Steps(Steps<'a>),
+}
+
 /// What the engine does, step by step: `event: state` when it has changed, `event: steps` while it works.
 #[utoipa::path(
     get,
     path = "/live",
     responses(
-        (status = 200, description = "Events, until the client leaves", body = Steps<'_>, content_type = "text/event-stream"),
+        (status = 200, description = "Events, until the client leaves", body = LiveData<'_>, content_type = "text/event-stream"),
         (status = "default", description = "It was not answered, and why", body = ErrorBody),
     ),
 )]
@@ -84,7 +113,8 @@ impl Watcher {
         loop {
             let state = handle.status().state;
             if said.as_ref() != Some(&state) {
-                self.send(event("state", &self.state(&state))).await?;
+                self.send(event("state", &LiveData::State(self.state(&state))))
+                    .await?;
                 let ended = matches!(state, handle::State::Stopped | handle::State::Dead(_));
                 (said, spoke) = (Some(state), Instant::now());
                 if ended {
@@ -132,27 +162,29 @@ impl Watcher {
     fn steps(&self) -> Bytes {
         let reports = self.collected.iter().map(AsRef::as_ref).collect();
         let lost = self.lost;
-        event("steps", &Steps { lost, reports })
+        event("steps", &LiveData::Steps(Steps { lost, reports }))
     }
 
-    /// How the engine is, and what does not change: what a page needs once.
-    fn state(&self, state: &handle::State) -> serde_json::Value {
-        let (name, why) = match state {
+    fn state(&self, state: &handle::State) -> EngineState {
+        let (state, why) = match state {
             handle::State::Loading => ("loading", None),
             handle::State::Ready => ("ready", None),
             handle::State::Draining => ("draining", None),
             handle::State::Stopped => ("stopped", None),
-            handle::State::Dead(why) => ("dead", Some(why)),
+            handle::State::Dead(why) => ("dead", Some(why.clone())),
         };
-        let limits = self.app.live().limits().map(|limits| {
-            json!({
-                "rows": limits.rows,
-                "tokens_per_step": limits.tokens_per_step,
-                "piece": limits.piece,
-                "kv_tokens": limits.kv_tokens,
-            })
+        let limits = self.app.live().limits().map(|limits| EngineLimits {
+            rows: limits.rows,
+            tokens_per_step: limits.tokens_per_step,
+            piece: limits.piece,
+            kv_tokens: limits.kv_tokens,
         });
-        json!({"state": name, "why": why, "limits": limits, "began": self.app.0.started})
+        EngineState {
+            state,
+            why,
+            limits,
+            began: self.app.0.started,
+        }
     }
 
     async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
@@ -161,7 +193,7 @@ impl Watcher {
 }
 
 /// An event with a name.
-fn event<T: Serialize>(name: &str, value: &T) -> Bytes {
+fn event(name: &str, value: &LiveData<'_>) -> Bytes {
     // None of the types here can fail to be written.
     let json = serde_json::to_string(value).unwrap_or_default();
     format!("event: {name}\ndata: {json}\n\n").into()
